@@ -1,0 +1,1 @@
+"""What every part of OpenRuntime speaks: models, records, interfaces, errors, events and arrays as bytes."""

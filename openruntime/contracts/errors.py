@@ -1,0 +1,185 @@
+"""Every error a client can meet, as one tree: a stable `code`, an HTTP status, and whether trying again can help.
+
+OpenRuntimeError
+├── request refused (nothing was queued)
+│   InvalidRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · NotAcceptable · RequestTimeout
+│   Conflict · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
+│   InvalidParameter · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
+├── server's own: Internal · Unavailable (MissingExtra) · StorageFull
+└── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OpenRuntimeError(Exception):
+    """Anything OpenRuntime refuses or fails with. `field` names the offending part of the request, if one does."""
+
+    code = "internal"
+    status = 500
+    retryable = False
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+
+
+class InvalidRequest(OpenRuntimeError):
+    code, status = "invalid_request", 400
+
+
+class Unauthorized(OpenRuntimeError):
+    code, status = "unauthorized", 401
+
+
+class Forbidden(OpenRuntimeError):
+    code, status = "forbidden", 403
+
+
+class NotFound(OpenRuntimeError):
+    code, status = "not_found", 404
+
+
+class MethodNotAllowed(OpenRuntimeError):
+    code, status = "method_not_allowed", 405
+
+
+class NotAcceptable(OpenRuntimeError):
+    code, status = "not_acceptable", 406
+
+
+class RequestTimeout(OpenRuntimeError):
+    code, status = "request_timeout", 408
+
+
+class Conflict(OpenRuntimeError):
+    code, status = "conflict", 409
+
+
+class NotReady(OpenRuntimeError):
+    """The answer was asked for before the task ended."""
+
+    code, status, retryable = "not_ready", 409, True
+
+
+class Expired(OpenRuntimeError):
+    """The answer was there once; its time to live is over."""
+
+    code, status = "expired", 410
+
+
+class PayloadTooLarge(OpenRuntimeError):
+    code, status = "payload_too_large", 413
+
+
+class TooLarge(OpenRuntimeError):
+    """The task could never fit into the device's memory; seen before it was queued."""
+
+    code, status = "out_of_memory", 413
+
+
+class UnsupportedMediaType(OpenRuntimeError):
+    code, status = "unsupported_media_type", 415
+
+
+class UnknownOperation(OpenRuntimeError):
+    code, status = "unknown_operation", 422
+
+
+class InvalidParameter(OpenRuntimeError):
+    code, status = "invalid_parameter", 422
+
+
+class NoSuchDevice(OpenRuntimeError):
+    code, status = "no_such_device", 422
+
+
+class UnsupportedOnDevice(OpenRuntimeError):
+    code, status = "unsupported_on_device", 422
+
+
+class CompileError(OpenRuntimeError):
+    code, status = "compile_error", 422
+
+
+class QueueFull(OpenRuntimeError):
+    code, status, retryable = "queue_full", 429, True
+
+
+class RateLimited(OpenRuntimeError):
+    code, status, retryable = "rate_limited", 429, True
+
+
+class Internal(OpenRuntimeError):
+    """A defect of the server; its cause stands in the server's log under the request id, never in the answer."""
+
+
+class Unavailable(OpenRuntimeError):
+    code, status, retryable = "unavailable", 503, True
+
+
+class MissingExtra(Unavailable):
+    """A part whose optional dependency is not installed."""
+
+    retryable = False
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part: install it with `pip install 'openruntime[{extra}]'`")
+        self.extra = extra
+
+
+class StorageFull(OpenRuntimeError):
+    code, status, retryable = "storage_full", 507, True
+
+
+class TaskFailed(OpenRuntimeError):
+    """The task was accepted, and ended without a result."""
+
+    code, status = "operation_failed", 500
+
+
+class OperationFailed(TaskFailed):
+    """The operation itself raised: a singular matrix, a value out of its domain."""
+
+
+class TaskTimeout(TaskFailed):
+    code = "timeout"
+
+
+class WorkerCrashed(TaskFailed):
+    code = "worker_crashed"
+
+
+class OutOfMemory(TaskFailed):
+    code = "out_of_memory"
+
+
+class DependencyFailed(TaskFailed):
+    code = "dependency_failed"
+
+
+class TaskCancelled(TaskFailed):
+    code = "cancelled"
+
+
+def _tree(root: type[OpenRuntimeError]) -> Iterable[type[OpenRuntimeError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def error_class(code: str, *, task: bool = False) -> type[OpenRuntimeError]:
+    """The class for a `code` seen on the wire; `task` prefers the class of a failed task (`out_of_memory` is both)."""
+    found = [cls for cls in _tree(OpenRuntimeError) if cls.code == code and cls is not OpenRuntimeError]
+    ranked = sorted(found, key=lambda cls: issubclass(cls, TaskFailed) is not task)
+    return ranked[0] if ranked else (TaskFailed if task else Internal)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence's end that offers the known names most like `name`, or all of them when there are few."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5) or (names if len(names) <= 8 else [])
+    return f"; did you mean {' or '.join(close)}?" if close else ""

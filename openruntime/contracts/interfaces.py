@@ -1,0 +1,278 @@
+"""The plugin surface and the seams between layers, on one screen. Built-in parts and plugins implement the same."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from openruntime.contracts.events import AnyEvent
+from openruntime.contracts.models import ModelInfo, TaskRequest
+from openruntime.contracts.payload import Array, Buffer, Reference
+from openruntime.contracts.records import Call, Principal, Result, Task
+
+
+class ComputeBackend(ABC):
+    """A library that drives one device. Lives in a worker; runs one call at a time.
+
+    Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name.
+    """
+
+    name: str
+
+    @abstractmethod
+    async def execute(self, operation: str, params: dict[str, Any]) -> Result:
+        """Run `operation`. Arrays come and go as `Array`; `params["steps"]`, if there, is a `Steps`."""
+
+    @abstractmethod
+    def get_capabilities(self) -> list[str]:
+        """The operations it can run."""
+
+
+class Steps(Protocol):
+    """Handed to operations that work in steps: reports progress, and raises `TaskCancelled` when asked to stop."""
+
+    def __call__(self, done: int, total: int, message: str | None = None) -> None: ...
+
+
+class AIModelAdapter(ABC):
+    @abstractmethod
+    async def generate(self, prompt: str, **kwargs: Any) -> str: ...
+
+    @abstractmethod
+    def get_model_info(self) -> ModelInfo: ...
+
+
+class MetricsExporter(ABC):
+    @abstractmethod
+    def export_metrics(self, metrics: dict[str, Any]) -> None: ...
+
+
+class EventSink(Protocol):
+    def publish(self, event: AnyEvent) -> None:
+        """Hand an event up. Returns at once; never raises."""
+
+
+class Catalogue(Protocol):
+    """Everything that can be called by name: operations, and later kernels, models and pipelines."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """`{"name", "family", "version", "summary", "doc", "parameters": JSON Schema, "outputs", "steps", "cacheable"}`.
+
+        Raises `UnknownOperation`."""
+
+    def bind(self, name: str, parameters: Mapping[str, Any]) -> Call:
+        """Check names, types, shapes and dtypes. Arrays are `Array` (data not looked at); plain JSON elsewhere.
+
+        Raises `UnknownOperation`, or `InvalidParameter` naming the parameter."""
+
+    def first_array(self, name: str) -> str:
+        """The name of the operation's first array parameter: where an npy body goes. Raises `UnknownOperation`, `InvalidParameter`."""
+
+
+class BlobStore(ABC):
+    """Bytes under their SHA-256. A blob stays while a reference counts it, or for a grace period after it was written."""
+
+    @abstractmethod
+    async def write(self, data: Buffer, *, durable: bool) -> str:
+        """The digest. `durable`: on disk, fsynced, before this returns. Raises `StorageFull`."""
+
+    @abstractmethod
+    async def read(self, digest: str) -> memoryview:
+        """Raises `Expired` when it is gone."""
+
+
+class Shelf(ABC):
+    """Small values under (namespace, key), with arrays beside them; each expires. For cached results and kept tensors."""
+
+    @abstractmethod
+    async def put(self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str) -> None:
+        """Kept for `ttl` seconds. Arrays over the inline limit go to blobs, fsynced before this returns. Raises `StorageFull`."""
+
+    @abstractmethod
+    async def get(self, namespace: str, key: str) -> tuple[bytes, dict[str, Array]] | None:
+        """Bytes of the arrays loaded. None when absent or expired."""
+
+    @abstractmethod
+    async def delete(self, namespace: str, key: str) -> bool: ...
+
+    @abstractmethod
+    async def items(self, namespace: str, *, tenant: str | None = None, after: str = "", limit: int = 100) -> list[tuple[str, bytes]]: ...
+
+    @abstractmethod
+    async def trim(self, namespace: str, *, max_bytes: int) -> int:
+        """Drop expired entries, then the least recently used until `max_bytes` hold. The number dropped."""
+
+
+class Store(ABC):
+    """The task records and the queue they wait in. What returns from `submit(promised=True)` survives kill -9.
+
+    One process owns an embedded store; its `Task` objects are the live ones, so callers hand the same object back.
+    """
+
+    blobs: BlobStore
+    shelf: Shelf
+
+    @abstractmethod
+    async def open(self) -> list[Task]:
+        """Take ownership, migrate, and put every task that was leased back into the queue. The recovered tasks, oldest first.
+
+        Raises `Unavailable` with the way out: owned by another process, a newer schema, corrupt."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
+        """Queue them, all or none. `promised`: on disk, inputs included, before this returns; else only in memory.
+
+        A task whose `life` has ended already (a cache hit) is only recorded. A task with `needs` is recorded, not claimable.
+        Raises `QueueFull` (bound reached), `StorageFull`."""
+
+    @abstractmethod
+    async def keep(self, task: Task) -> None:
+        """Make a task that was submitted without promise as durable as one with; returns when its state is on disk."""
+
+    @abstractmethod
+    async def requeue(self, task: Task) -> None:
+        """Back into its lane (after a release, a retry, or when its `needs` are met); its `rank` is kept. Durable lazily."""
+
+    @abstractmethod
+    async def claim(self, lanes: Sequence[str], limit: int) -> list[Task]:
+        """Take up to `limit` waiting tasks of these lanes, smallest rank first, out of the queue. Inputs are loaded by `load`."""
+
+    @abstractmethod
+    async def load(self, task: Task) -> dict[str, Any]:
+        """The call's parameters with the bytes of every array at hand (blobs read)."""
+
+    @abstractmethod
+    async def finish(self, task: Task, attempt: int) -> bool:
+        """Record an ended task (its `life`, `failure`, `outputs`). False, and nothing recorded, when `attempt` is stale.
+
+        Does not wait for the disk unless the task is `kept` and somebody asks `settled`."""
+
+    @abstractmethod
+    async def remove(self, task: Task) -> bool:
+        """Take a waiting task out of the queue (it was cancelled or is too late). False when it is no longer waiting."""
+
+    @abstractmethod
+    async def get(self, task_id: str) -> Task | None:
+        """Live or from history; `outputs` with bytes loaded. A result older than its TTL has `outputs` None."""
+
+    @abstractmethod
+    async def find(self, tenant: str, idempotency: str) -> Task | None: ...
+
+    @abstractmethod
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        status: str | None = None,
+        operation: str | None = None,
+        device: str | None = None,
+        tag: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> tuple[list[Task], str | None]:
+        """Newest first, without inputs and outputs; and the cursor for the next page, or None."""
+
+    @abstractmethod
+    def depths(self) -> dict[str, int]:
+        """Waiting tasks by lane."""
+
+    @abstractmethod
+    def best(self, lanes: Sequence[str]) -> Task | None:
+        """The task that `claim` would take first; left where it is."""
+
+    @abstractmethod
+    async def prune(self, now: float) -> int:
+        """Drop history beyond its age, number and size; blobs nobody counts. The number of records dropped."""
+
+
+class Tasks(Protocol):
+    """The front door inside the process: what gateway, agents and kernels use. All raise the errors of `errors.py`."""
+
+    async def submit(
+        self,
+        request: TaskRequest,
+        arrays: Mapping[str, Array] = ...,
+        *,
+        principal: Principal = ...,
+        promised: bool = True,
+        idempotency: str | None = None,
+        cache: str = "",
+    ) -> Task:
+        """Validate, look in the cache, queue. `arrays` are parameters that came as bytes. `promised`: durable before return.
+
+        `cache` is the request's Cache-Control: `no-store` goes past the cache both ways, `no-cache` computes anew and keeps."""
+
+    async def submit_many(
+        self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = ..., promised: bool = True, cache: str = ""
+    ) -> Sequence[Task | Exception]:
+        """One outcome for each request, in order; those accepted are made durable together."""
+
+    async def keep(self, task: Task) -> None:
+        """Promise a task that was submitted without: on disk before return."""
+
+    async def wait(self, task: Task, seconds: float) -> bool:
+        """Until the task ends or the time is over; whether it ended."""
+
+    async def status(self, task_id: str, *, principal: Principal = ...) -> Task:
+        """Raises `NotFound`."""
+
+    async def result(self, task_id: str, *, principal: Principal = ...) -> Task:
+        """A completed task with its outputs. Raises `NotFound`, `NotReady`, `Expired`, or the `TaskFailed` it ended with."""
+
+    async def cancel(self, task_id: str, *, principal: Principal = ...) -> Task:
+        """Ask it to stop; an ended task is returned unchanged. Raises `NotFound`."""
+
+    async def list(self, *, principal: Principal = ..., **filters: Any) -> tuple[Sequence[Task], str | None]: ...
+
+    async def explain(self, task_id: str, *, principal: Principal = ...) -> dict[str, Any]: ...
+
+    async def trace(self, task_id: str, *, principal: Principal = ...) -> list[dict[str, Any]]: ...
+
+
+class Tensors(Protocol):
+    """Arrays that stay on the server under an id."""
+
+    async def put(self, array: Array, *, principal: Principal = ..., ttl: float | None = None) -> dict[str, Any]:
+        """`{"id", "dtype", "shape", "nbytes", "created_at", "expires_at"}`."""
+
+    async def get(self, tensor_id: str, *, principal: Principal = ...) -> Array:
+        """Raises `NotFound` (or `Expired` when it is known to have been there)."""
+
+    async def delete(self, tensor_id: str, *, principal: Principal = ...) -> None: ...
+
+    async def list(self, *, principal: Principal = ..., after: str = "", limit: int = 100) -> tuple[Sequence[dict[str, Any]], str | None]: ...
+
+    async def resolve(self, reference: Reference, *, principal: Principal = ...) -> Array | Task:
+        """The array a reference stands for, or the unfinished task that will make it."""
+
+
+class EventLog(EventSink, Protocol):
+    """The event log as its readers see it."""
+
+    def last(self) -> int:
+        """The newest `seq`: reading `after` it yields only what is new."""
+
+    def read(self, *, after: int | None, limit: int = 10_000) -> AsyncIterator[Sequence[AnyEvent]]:
+        """Batches of events, for ever. Starts with what happened since `after`, or a `Gap` where that is no longer known.
+
+        A reader that is behind by more than `limit` gets a `Gap` in place of what it missed. Never slows the writer."""
+
+
+class Devices(Protocol):
+    """The device manager as gateway and tasks see it."""
+
+    def list(self) -> Iterable[dict[str, Any]]:
+        """Each as `DeviceInfo` fields."""
+
+    def get(self, device_id: str) -> dict[str, Any]:
+        """`DeviceInfo` fields plus `load`, `workers`, `ceilings`. Raises `NotFound`."""
+
+    def set_state(self, device_id: str, state: str) -> dict[str, Any]:
+        """`ready` or `draining`. Raises `NotFound`, `InvalidParameter`."""
+
+    def lane(self, preference: str | None, operation: str) -> str:
+        """The lane for a binding preference. Raises `NoSuchDevice`, `UnsupportedOnDevice`, with what there is."""

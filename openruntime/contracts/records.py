@@ -1,0 +1,114 @@
+"""Slim records used inside: msgspec structs, because a pydantic model costs ten times as much to make."""
+
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.payload import Array, Spec
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. `expires` in seconds since the epoch."""
+
+    id: str = "local"
+    tenant: str = "local"
+    scopes: frozenset[str] = frozenset({"*"})
+    expires: float | None = None
+
+
+LOCAL = Principal()
+
+
+class Estimate(msgspec.Struct, frozen=True, gc=False):
+    """What a call is predicted to cost: floating-point operations, bytes moved, peak bytes held."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    memory: int = 0
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """An operation bound to checked parameters: arrays as `Array`, the rest plain JSON values, defaults left out."""
+
+    operation: str
+    version: int
+    parameters: dict[str, Any]
+    outputs: dict[str, Spec]
+    estimate: Estimate
+    cacheable: bool = True
+    dtype: str = ""  # of the largest array: part of the cost model's key
+    elements: int = 0  # of all array inputs and outputs: the size the cost model interpolates over
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """Why a task ended without a result: the stable code and the sentence a person reads."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Timings(msgspec.Struct, gc=False):
+    """Seconds on the machine's monotonic clock, which all processes share; 0 where a point was not passed."""
+
+    submitted: float = 0.0
+    claimed: float = 0.0
+    started: float = 0.0  # in the worker
+    computed: float = 0.0  # arrays converted, device synchronised
+    finished: float = 0.0  # outputs ready to travel
+    received: float = 0.0
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """What `ComputeBackend.execute` returns: named arrays (`output` where there is only one) and compute seconds."""
+
+    outputs: dict[str, Any]
+    seconds: float = 0.0
+
+
+class Life(msgspec.Struct, frozen=True, gc=False):
+    """Where a task stands: the state of the pure machine in `tasks/lifecycle.py`, and nothing else."""
+
+    status: TaskStatus = TaskStatus.QUEUED
+    attempt: int = 0  # claims so far; fences late results
+    failures: int = 0  # of the operation itself
+    deaths: int = 0  # workers that died under it
+
+
+class Task(msgspec.Struct, gc=False):
+    """A task's record, shared by store, queue, executor and gateway of one process."""
+
+    id: str
+    call: Call
+    tenant: str
+    lane: str
+    priority: int
+    created: float  # seconds since the epoch
+    rank: float  # arrival minus priority times a step: the smallest runs first, so age raises it
+    deadline: float | None = None  # seconds since the epoch
+    max_retries: int = 0
+    tags: tuple[str, ...] = ()
+    life: Life = Life()
+    device: str | None = None
+    backend: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    failure: Failure | None = None
+    outputs: dict[str, Array] | None = None
+    seconds: float | None = None
+    progress: float | None = None
+    message: str | None = None
+    cached: bool = False
+    kept: bool = False  # promised to a client: on disk before the client is told
+    idempotency: str | None = None  # key, and digest of the request it was used with
+    fingerprint: str | None = None
+    needs: tuple[str, ...] = ()  # tasks whose outputs stand in the parameters as References
+    bypass_cache: bool = False
+    predicted: float = 0.0
+    placement: list[Any] | None = None  # what `explain` shows: candidates, prediction, reason
+    timings: Timings = msgspec.field(default_factory=Timings)
+
+    @property
+    def status(self) -> TaskStatus:
+        return self.life.status
