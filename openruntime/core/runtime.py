@@ -1,0 +1,221 @@
+"""The only place that wires the parts together."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from openruntime.contracts.events import AnyEvent, TaskFinished, TaskQueued
+from openruntime.contracts.interfaces import Store
+from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Call, Task
+from openruntime.core.config import Settings
+from openruntime.devices.allocator import DeviceAllocator
+from openruntime.devices.cost_model import CostModel
+from openruntime.devices.manager import DeviceManager
+from openruntime.gateway.dependencies import Limits, Services
+from openruntime.monitoring.metrics import Metrics
+from openruntime.operations.catalogue import OperationCatalogue
+from openruntime.runtimes.cpu import CPURuntimeManager
+from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.stores.memory import MemoryStore
+from openruntime.stores.sqlite import SqliteStore
+from openruntime.tasks.cache import ResultCache
+from openruntime.tasks.events import EventBus
+from openruntime.tasks.executor import TaskExecutor
+from openruntime.tasks.manager import TaskManager
+from openruntime.tasks.queue import TaskQueue
+from openruntime.tasks.tensors import TensorRegistry
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 60.0  # seconds between rounds of pruning
+COST_MODEL = ("cost-model", "1")  # where the shelf keeps what was learned
+
+
+class Runtime:
+    """All parts of one server. `start` before use, `stop` after; `services` is what the gateway needs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pool = SlabPool(limit=psutil.virtual_memory().total // 2)
+        self.catalogue = OperationCatalogue()
+        self.store = open_store(settings)
+        self.events = EventBus(self._replay)
+        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
+        self.devices = DeviceManager(self.runtimes, self.events)
+        self.cost = CostModel()
+        self.queue = TaskQueue(self.store, step=settings.ageing_step)
+        self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
+        self.executor = TaskExecutor(
+            self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
+            on_end=lambda task: self.tasks.ended(task), outstanding=settings.outstanding, worker_idle=settings.worker_idle,
+        )  # fmt: skip
+        memory = psutil.virtual_memory().total
+        self.tasks = TaskManager(
+            self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict, memory=lambda: memory,
+            wake=self.executor.wake, watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
+        )  # fmt: skip
+        self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
+        self.tasks.use_tensors(self.tensors)
+        self.metrics = Metrics(flush=self.events.flush)
+        self.events.observe(self.metrics.observe)
+        self._gauges()
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._first = self.executor.slots[0]
+
+    def _predict(self, call: Call) -> float:
+        return self.cost.predict(call, self._first.device.id, self._first.backend)
+
+    def _gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("openruntime_cache_hits", "Results answered from the cache", lambda: float(self.cache.hits))
+        gauge("openruntime_cache_misses", "Lookups that found nothing", lambda: float(self.cache.misses))
+        gauge("openruntime_events_dropped", "Events that slow readers missed", lambda: float(self.events.dropped))
+        gauge("openruntime_shared_memory_bytes", "Shared memory in use", lambda: float(self.pool.leased_bytes))
+        gauge("openruntime_workers", "Workers that are up", lambda: float(sum(s.worker is not None for s in self.executor.slots)))
+        gauge("openruntime_worker_restarts", "Workers that died", lambda: float(sum(s.restarts for s in self.executor.slots)))
+        gauge("openruntime_tasks_waiting", "Tasks in the queue", lambda: float(sum(self.queue.depths().values())))
+
+    def services(self) -> Services:
+        settings = self.settings
+        limits = Limits(
+            body_bytes=settings.body_limit, body_timeout=settings.body_timeout, longest_wait=settings.longest_wait,
+            inline_elements=settings.inline_elements, cors=settings.cors,
+        )  # fmt: skip
+        return Services(
+            tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, events=self.events, metrics=self.metrics,
+            ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
+        )  # fmt: skip
+
+    def not_ready(self) -> str | None:
+        """Why no task can be taken now; None when one can."""
+        if self.tasks.draining:
+            return "shutting down"
+        return None if self.executor.ready() else "no worker is up yet"
+
+    async def start(self) -> None:
+        """Own the store, take up what waited there, start the warm worker."""
+        await self.executor.start()  # the worker comes up while the store is read
+        recovered = await self.store.open()
+        await self._load_cost()
+        await self.tasks.recover(recovered)
+        if recovered:
+            log.info("%d tasks were waiting and are taken up", len(recovered))
+        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house(), name="housekeeping")
+
+    async def ready(self, timeout: float = 60.0) -> None:
+        """Wait until a worker can take tasks."""
+        end = time.monotonic() + timeout
+        while (reason := self.not_ready()) is not None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"not ready after {timeout:g} s: {reason}")
+            await asyncio.sleep(0.005)
+
+    def drain(self) -> None:
+        """Accept nothing new from now on."""
+        self.tasks.draining = True
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Finish what runs within the grace, leave the rest in the store, end the workers."""
+        self.drain()
+        await self.executor.drain(self.settings.shutdown_grace if grace is None else grace)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        await self.tasks.close()
+        await self.executor.stop()
+        await self._save_cost()
+        await self.store.close()
+        self.pool.close()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING)
+            await self.store.prune(time.time())
+            self.pool.trim(32 << 20)
+            await self._save_cost()
+
+    async def _load_cost(self) -> None:
+        found = await self.store.shelf.get(*COST_MODEL)
+        if found is not None:
+            self.cost.load(_unpack(found[0]))
+
+    async def _save_cost(self) -> None:
+        await self.store.shelf.put(*COST_MODEL, _pack(self.cost.dump()), {}, ttl=365 * 86_400.0, tenant="")
+
+    async def _replay(self, since: float, limit: int) -> list[AnyEvent] | None:
+        """Events of before this start, made from the records; None where there are more than `limit`."""
+        events: list[AnyEvent] = []
+        cursor: str | None = None
+        while True:
+            tasks, cursor = await self.store.list(after=cursor, limit=500)
+            for task in tasks:
+                if task.created > since:
+                    events.append(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
+                if task.status.ended and (task.finished or 0.0) > since:
+                    events.append(_finished(task))
+            if len(events) > limit:
+                return None
+            if cursor is None or (tasks and tasks[-1].created < since - 86_400.0):
+                return sorted(events, key=lambda event: event.time)
+
+
+def _finished(task: Task) -> TaskFinished:
+    failure = task.failure
+    return TaskFinished(
+        task.finished or 0.0, 0, task.id, task.call.operation, task.tenant, task.status.value, task.device, task.backend, task.seconds,
+        failure.code if failure else None, failure.message if failure else None, task.cached,
+    )  # fmt: skip
+
+
+def _pack(value: Any) -> bytes:
+    import msgspec
+
+    return msgspec.msgpack.encode(value)
+
+
+def _unpack(data: bytes) -> Any:
+    import msgspec
+
+    return msgspec.msgpack.decode(data)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name; nothing is read or written yet."""
+    bounds: dict[str, Any] = {
+        "queue_bound": settings.queue_bound, "history": settings.history_count, "history_age": settings.history_age,
+        "history_bytes": settings.history_bytes, "result_ttl": settings.result_ttl, "inline_bytes": settings.inline_bytes,
+    }  # fmt: skip
+    if settings.store == "memory":
+        return MemoryStore(**bounds)
+    return SqliteStore(Path(settings.data_dir), **bounds)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Runtime]:
+    """A runtime from start to stop; its first worker is up inside."""
+    runtime = Runtime(settings)
+    await runtime.start()
+    try:
+        await runtime.ready()
+        yield runtime
+    finally:
+        await runtime.stop()
+
+
+@asynccontextmanager
+async def embedded(data_dir: Path | None = None) -> AsyncIterator[Any]:
+    """The ASGI app of a runtime inside this process; in memory unless given a data directory."""
+    from openruntime.gateway.app import create_gateway
+
+    flags: dict[str, object] = {"store": "memory"} if data_dir is None else {"store": "sqlite", "data_dir": str(data_dir)}
+    async with running(Settings.load(flags)) as runtime:
+        yield create_gateway(runtime.services())

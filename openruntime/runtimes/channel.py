@@ -1,0 +1,199 @@
+"""What gateway and worker say to each other: length-prefixed msgpack over a socket pair; large arrays by descriptor.
+
+Two pairs a worker: on the task channel jobs go down and outcomes come up, both in order, read by the compute thread itself,
+so that a tiny job costs no hand-over between threads; the control channel carries cancels to the control thread.
+"""
+
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.payload import Array
+from openruntime.runtimes.shared_memory import Slab, SlabPool, locate
+
+INLINE_BYTES = 64 * 1024
+_LENGTH = struct.Struct("<I")
+MAX_FRAME = 1 << 31
+MAX_DESCRIPTORS = 64  # in one message; the kernel's bound is 253
+
+
+class WireArray(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An array in a message: its bytes (`data`), or where they lie in a slab."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview | None = None
+    slab: int = 0
+    offset: int = 0
+
+
+class Segment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A slab and its size; `fresh` ones have their descriptor in this message, in order."""
+
+    slab: int
+    size: int
+    fresh: bool
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One task for a worker. Arrays in a list parameter are named `name.0`, `name.1`, ..."""
+
+    id: int
+    operation: str
+    scalars: dict[str, Any]
+    arrays: dict[str, WireArray]
+    out: Segment | None = None
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    jobs: list[Job]
+    segments: list[Segment] = []
+    unmap: list[int] = []
+    threads: int = 0
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A worker is ready."""
+
+    capabilities: list[str]
+    seconds: float  # from exec to ready
+    detail: dict[str, Any] = {}
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
+    """Monotonic seconds: when the job started, and when its outputs were ready to travel; `seconds` of pure compute."""
+
+    id: int
+    outputs: dict[str, WireArray]
+    seconds: float
+    started: float
+    finished: float
+
+
+class Failed(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
+    id: int
+    code: str
+    message: str
+    started: float
+    finished: float
+
+
+class Progress(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
+    id: int
+    progress: float
+    message: str | None
+
+
+Outcome = Hello | Done | Failed | Progress
+
+_encoder = msgspec.msgpack.Encoder()
+run_decoder = msgspec.msgpack.Decoder(Run)
+outcome_decoder = msgspec.msgpack.Decoder(Outcome)
+cancel_decoder = msgspec.msgpack.Decoder(int)
+
+
+def frame(message: Any) -> bytes:
+    """A message as it stands on the wire: four bytes of length (little-endian), then msgpack."""
+    body = bytearray(4)
+    _encoder.encode_into(message, body, 4)
+    _LENGTH.pack_into(body, 0, len(body) - 4)
+    return bytes(body)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. A frame longer than 2 GiB raises `ValueError`: the other side speaks rubbish."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[memoryview]:
+        """The whole frames now at hand; what is left waits for the next call."""
+        if self._rest:
+            self._rest += data
+            data = bytes(self._rest)
+            self._rest.clear()
+        view, at, end = memoryview(data), 0, len(data)
+        while end - at >= 4:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME:
+                raise ValueError(f"a frame of {length} bytes")
+            if end - at - 4 < length:
+                break
+            yield view[at + 4 : at + 4 + length]
+            at += 4 + length
+        if at < end:
+            self._rest += view[at:]
+
+
+class JobWriter:
+    """Turns tasks into `Run` messages for one worker, and remembers which slabs that worker has mapped."""
+
+    def __init__(self, pool: SlabPool) -> None:
+        self._pool = pool
+        self._mapped: set[int] = set()
+        self._unmapped = 0
+
+    def message(self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int) -> tuple[bytes, list[int], list[memoryview]]:
+        """`(id, operation, parameters, output memory)` as bytes, descriptors to send along, and views to hold until answered."""
+        segments: list[Segment] = []
+        descriptors: list[int] = []
+        held: list[memoryview] = []
+        wire = [Job(i, name, *self._split(parameters, segments, descriptors, held), self._out(out, segments, descriptors)) for i, name, parameters, out in jobs]
+        closed = self._pool.closed_ids[self._unmapped :]
+        self._unmapped += len(closed)
+        gone = [slab for slab in closed if slab in self._mapped]
+        self._mapped.difference_update(gone)
+        return frame(Run(wire, segments, gone, threads)), descriptors, held
+
+    def _split(
+        self, parameters: Mapping[str, Any], segments: list[Segment], descriptors: list[int], held: list[memoryview]
+    ) -> tuple[dict[str, Any], dict[str, WireArray]]:
+        scalars: dict[str, Any] = {}
+        arrays: dict[str, WireArray] = {}
+        for name, value in parameters.items():
+            if type(value) is Array:
+                arrays[name] = self._array(value, segments, descriptors, held)
+            elif type(value) is list and value and type(value[0]) is Array:
+                for index, item in enumerate(value):
+                    arrays[f"{name}.{index}"] = self._array(item, segments, descriptors, held)
+            else:
+                scalars[name] = value
+        return scalars, arrays
+
+    def _array(self, array: Array, segments: list[Segment], descriptors: list[int], held: list[memoryview]) -> WireArray:
+        view = array.view
+        if view.nbytes <= INLINE_BYTES:
+            return WireArray(array.dtype, array.shape, view)
+        place = None if view.readonly else locate(view)
+        if place is None:  # it came from a blob or from JSON: one copy into memory the worker can map
+            shared = self._pool.allocate(view.nbytes)
+            shared[:] = view
+            held.append(shared)
+            place = locate(shared)
+            assert place is not None
+        slab, offset = place
+        self._declare(slab, segments, descriptors)
+        return WireArray(array.dtype, array.shape, None, slab.id, offset)
+
+    def _out(self, out: memoryview | None, segments: list[Segment], descriptors: list[int]) -> Segment | None:
+        if out is None:
+            return None
+        place = locate(out)
+        assert place is not None
+        self._declare(place[0], segments, descriptors)
+        return Segment(place[0].id, out.nbytes, False)
+
+    def _declare(self, slab: Slab, segments: list[Segment], descriptors: list[int]) -> None:
+        if slab.id not in self._mapped:
+            self._mapped.add(slab.id)
+            segments.append(Segment(slab.id, slab.size, True))
+            descriptors.append(slab.fd)
+
+
+def receive(sock: socket.socket, size: int = 1 << 18) -> tuple[bytes, list[int]]:
+    """Block for bytes and the descriptors that came with them. Empty bytes: the other side has closed."""
+    data, descriptors, _flags, _address = socket.recv_fds(sock, size, MAX_DESCRIPTORS)
+    return data, descriptors

@@ -1,0 +1,291 @@
+"""A worker as the gateway sees it: starts the process, sends jobs, hears outcomes, kills it, and says how it died."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.errors import Unavailable
+from openruntime.contracts.payload import Array
+from openruntime.runtimes import channel
+from openruntime.runtimes.channel import Done, Failed, FrameReader, Hello, JobWriter, Outcome, Progress
+from openruntime.runtimes.shared_memory import SlabPool
+
+log = logging.getLogger(__name__)
+
+STDERR_KEPT = 4096  # bytes: the last lines say why it died
+START_TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
+READ_SIZE = 1 << 18
+
+
+class Answer(msgspec.Struct, gc=False):
+    """A job's outcome with its outputs as arrays; `failure` is (code, message)."""
+
+    job: int
+    outputs: dict[str, Array] | None
+    failure: tuple[str, str] | None
+    seconds: float
+    started: float
+    finished: float
+
+
+class WorkerProcess:
+    """One process. `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once."""
+
+    def __init__(
+        self,
+        device: str,
+        backend: str,
+        *,
+        pool: SlabPool,
+        threads: int,
+        on_answer: Callable[[Answer], None],
+        on_progress: Callable[[int, float, str | None], None],
+        on_death: Callable[[str], None],
+    ) -> None:
+        self.device = device
+        self.backend = backend
+        self.capabilities: list[str] = []
+        self.pid: int | None = None
+        self.start_seconds = 0.0
+        self._threads = threads
+        self._pool = pool
+        self._on_answer = on_answer
+        self._on_progress = on_progress
+        self._on_death = on_death
+        self._stderr: deque[bytes] = deque()
+        self._stderr_bytes = 0
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self._reader = FrameReader()
+        self._writer = JobWriter(pool)
+        self._held: dict[int, tuple[memoryview | None, list[Any], list[memoryview]]] = {}  # memory a job uses until it is answered
+        self._hello: asyncio.Future[Hello] | None = None
+        self._dead: asyncio.Event = asyncio.Event()
+        self._kill_reason: str | None = None
+
+    async def start(self) -> None:
+        """Start the process and wait until it can take jobs. Raises `Unavailable` with its last words when it cannot."""
+        self._loop = asyncio.get_running_loop()
+        self._hello = self._loop.create_future()
+        self._tasks, theirs = socket.socketpair()
+        self._control, their_control = socket.socketpair()
+        for ours in (self._tasks, self._control):
+            ours.setblocking(False)
+        for end in (self._tasks, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        command = [
+            sys.executable, "-P", "-m", "openruntime.runtimes.worker",
+            "--backend", self.backend, "--device", self.device, "--threads", str(self._threads),
+            "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads),
+        )  # fmt: skip
+        self.pid = self._process.pid
+        theirs.close()
+        their_control.close()
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        self._loop.add_reader(self._process.stderr.fileno(), self._read_stderr)
+        self._loop.add_reader(self._tasks.fileno(), self._read)
+        try:
+            hello = await asyncio.wait_for(self._hello, START_TIMEOUT)
+        except TimeoutError:
+            self.kill(f"it was not ready {START_TIMEOUT:.0f} s after its start")
+            raise Unavailable(f"the {self.backend} worker of {self.device} did not start within {START_TIMEOUT:.0f} s") from None
+        except asyncio.CancelledError:
+            self.kill("its start was given up")
+            raise
+        self.capabilities = hello.capabilities
+        self.start_seconds = hello.seconds
+
+    def run(self, jobs: Sequence[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int = 0) -> None:
+        """Send jobs in one message. Their memory is held until each is answered, or the process is gone."""
+        data, descriptors, copies = self._writer.message(list(jobs), threads)
+        for job, _operation, parameters, out in jobs:
+            self._held[job] = (out, list(parameters.values()), copies)  # the values: the record drops its inputs when it ends
+        self._send(data, descriptors)
+
+    def _send(self, data: bytes, descriptors: list[int]) -> None:
+        if not self._outgoing:
+            try:
+                data = data[self._write(data, descriptors) :]
+            except OSError:
+                return  # it is dying; the reader hears of it
+            if not data:
+                return
+            descriptors = []
+            self._loop.add_writer(self._tasks.fileno(), self._flush)
+        self._outgoing.append((data, descriptors))
+
+    def _write(self, data: bytes, descriptors: list[int]) -> int:
+        try:
+            return socket.send_fds(self._tasks, [data], descriptors) if descriptors else self._tasks.send(data)
+        except BlockingIOError:
+            return 0
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            data, descriptors = self._outgoing[0]
+            try:
+                sent = self._write(data, descriptors)
+            except OSError:
+                self._outgoing.clear()
+                break
+            if not sent:
+                return
+            if sent < len(data):
+                self._outgoing[0] = (data[sent:], [])
+                return
+            self._outgoing.popleft()
+        self._loop.remove_writer(self._tasks.fileno())
+
+    def cancel(self, job: int) -> None:
+        """Ask a job to stop: skipped if it has not begun, stopped between its steps if it has any."""
+        try:
+            self._control.send(channel.frame(job))
+        except OSError:
+            log.debug("worker %s cannot be asked to cancel; it is full or dying", self.pid)
+
+    def kill(self, reason: str) -> None:
+        """End the process now; `on_death` follows when it is gone."""
+        if self._kill_reason is None and not self._dead.is_set():
+            self._kill_reason = reason
+            self._process.kill()
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Close the channel, wait for the process to end, kill it when it does not."""
+        if self._dead.is_set():
+            return
+        self._kill_reason = "stopped"
+        self._control.close()  # the control thread ends the process
+        try:
+            await asyncio.wait_for(self._dead.wait(), grace)
+        except TimeoutError:
+            self._process.kill()
+            await self._dead.wait()
+
+    def _read(self) -> None:
+        try:
+            data = self._tasks.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:  # a dead worker with unread data gives ECONNRESET
+            data = b""
+        if not data:
+            self._gone()
+            return
+        try:
+            for body in self._reader.feed(data):
+                self._handle(channel.outcome_decoder.decode(body))
+        except (msgspec.DecodeError, ValueError, KeyError) as error:
+            log.error("worker %s spoke rubbish: %s", self.pid, error)
+            self.kill(f"it answered with rubbish ({error})")
+            self._loop.remove_reader(self._tasks.fileno())
+            self._gone()
+
+    def _handle(self, outcome: Outcome) -> None:
+        if type(outcome) is not Progress and self._stderr:
+            self._stderr.clear()  # what earlier jobs said is none of the next one's business
+            self._stderr_bytes = 0
+        if type(outcome) is Done:
+            out = self._held.pop(outcome.id)[0]
+            outputs = {}
+            for name, wire in outcome.outputs.items():
+                if wire.data is not None:
+                    outputs[name] = Array(wire.dtype, wire.shape, bytes(wire.data))
+                else:
+                    array = Array(wire.dtype, wire.shape)
+                    if out is None or wire.offset < 0 or wire.offset + array.nbytes > out.nbytes:
+                        raise ValueError(f"output {name!r} lies outside the memory given for it")
+                    outputs[name] = Array(wire.dtype, wire.shape, out[wire.offset : wire.offset + array.nbytes])
+            self._on_answer(Answer(outcome.id, outputs, None, outcome.seconds, outcome.started, outcome.finished))
+        elif type(outcome) is Failed:
+            self._held.pop(outcome.id)
+            self._on_answer(Answer(outcome.id, None, (outcome.code, outcome.message), outcome.finished - outcome.started, outcome.started, outcome.finished))
+        elif type(outcome) is Progress:
+            self._on_progress(outcome.id, outcome.progress, outcome.message)
+        elif self._hello is not None and not self._hello.done():
+            self._hello.set_result(outcome)  # type: ignore[arg-type]
+
+    def _read_stderr(self) -> None:
+        pipe = self._process.stderr
+        assert pipe is not None
+        try:
+            data = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(pipe.fileno())
+            return
+        self._stderr.append(data[-STDERR_KEPT:])
+        self._stderr_bytes += min(len(data), STDERR_KEPT)
+        while self._stderr_bytes - len(self._stderr[0]) >= STDERR_KEPT:
+            self._stderr_bytes -= len(self._stderr.popleft())
+        log.debug("worker %s: %s", self.pid, data[-500:].decode(errors="replace").rstrip())
+
+    def _gone(self) -> None:
+        self._loop.remove_reader(self._tasks.fileno())
+        if self._outgoing:
+            self._outgoing.clear()
+            self._loop.remove_writer(self._tasks.fileno())
+        self._reaping = self._loop.create_task(self._reap())
+
+    async def _reap(self) -> None:
+        try:
+            status = await asyncio.to_thread(self._process.wait, 5)
+        except subprocess.TimeoutExpired:  # it closed its channel and runs on
+            self._process.kill()
+            status = await asyncio.to_thread(self._process.wait)
+        pipe = self._process.stderr
+        assert pipe is not None
+        self._read_stderr()
+        self._loop.remove_reader(pipe.fileno())
+        pipe.close()
+        self._tasks.close()
+        self._control.close()
+        self._held.clear()
+        self._dead.set()
+        reason = self._kill_reason or describe_exit(status, self.last_words())
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(Unavailable(f"the {self.backend} worker of {self.device} did not start: {reason}"))
+        self._on_death(reason)
+
+    def last_words(self) -> str:
+        """The last lines the process wrote to stderr for this job; of a faulthandler's report, its first line."""
+        text = b"".join(self._stderr)[-STDERR_KEPT:].decode(errors="replace")
+        said, fatal, report = text.partition("Fatal Python error")
+        return "\n".join([*said.strip().splitlines()[-8:], *([fatal + report.partition("\n")[0]] if fatal else [])])
+
+
+def describe_exit(status: int, last_words: str) -> str:
+    """How a process ended, for a person: its signal or exit status, and its last lines."""
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        how = f"it was ended by {name}"
+    else:
+        how = f"it exited with status {status}"
+    return f"{how}; its last lines:\n{last_words}" if last_words else how
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables libraries read at import: as many threads as given, that do not spin when they have nothing to do."""
+    count = str(threads)
+    return {
+        "OPENBLAS_NUM_THREADS": count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "VECLIB_MAXIMUM_THREADS": count,
+        "NUMEXPR_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "20"),
+        "MALLOC_ARENA_MAX": "2", "PYTHONFAULTHANDLER": "1",
+    }  # fmt: skip

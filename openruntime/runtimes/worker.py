@@ -1,0 +1,220 @@
+"""The worker process: one backend on one device, one job at a time. Started as `python -m openruntime.runtimes.worker`.
+
+The main thread computes; the control thread hears cancels, and ends the process when the gateway is gone.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from typing import Any
+
+from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled
+from openruntime.contracts.interfaces import ComputeBackend
+from openruntime.contracts.payload import Array
+from openruntime.contracts.registry import BACKENDS
+from openruntime.runtimes import channel
+from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
+
+PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
+ALIGNMENT = 64
+
+
+class Mappings:
+    """Slabs this worker has mapped, by id."""
+
+    def __init__(self) -> None:
+        self._maps: dict[int, tuple[mmap.mmap, memoryview, memoryview]] = {}
+
+    def update(self, run: Run, descriptors: "deque[int]") -> None:
+        for slab in run.unmap:
+            self._maps.pop(slab, None)  # the mapping goes when the last array on it goes
+        for segment in run.segments:
+            fd = descriptors.popleft()
+            mapped = mmap.mmap(fd, segment.size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+            os.close(fd)
+            view = memoryview(mapped)
+            self._maps[segment.slab] = (mapped, view, view.toreadonly())
+
+    def readable(self, slab: int, offset: int, nbytes: int) -> memoryview:
+        return self._maps[slab][2][offset : offset + nbytes]
+
+    def writable(self, slab: int, nbytes: int) -> memoryview:
+        return self._maps[slab][1][:nbytes]
+
+
+class OutputMemory:
+    """Where a job's large outputs go: handed out front to back, so that an operation can write its result in place."""
+
+    def __init__(self, slab: int, memory: memoryview) -> None:
+        self._slab = slab
+        self._memory = memory
+        self._address = ctypes.addressof(ctypes.c_ubyte.from_buffer(memory)) if memory.nbytes else 0
+        self._used = 0
+
+    def allocate(self, nbytes: int) -> memoryview:
+        start = -(-self._used // ALIGNMENT) * ALIGNMENT
+        if start + nbytes > self._memory.nbytes:
+            raise MemoryError(f"the operation declared outputs of at most {self._memory.nbytes} bytes and asked for {start + nbytes}")
+        self._used = start + nbytes
+        return self._memory[start : start + nbytes]
+
+    def place(self, view: memoryview) -> tuple[int, int]:
+        """Slab and offset of `view`, copied there unless it was made there."""
+        if not view.readonly and view.nbytes:
+            offset = ctypes.addressof(ctypes.c_ubyte.from_buffer(view)) - self._address
+            if 0 <= offset and offset + view.nbytes <= self._memory.nbytes:
+                return self._slab, offset
+        target = self.allocate(view.nbytes)
+        target[:] = view
+        return self._slab, self._used - view.nbytes
+
+
+class Worker:
+    """Reads jobs, runs them in order, answers each."""
+
+    def __init__(self, backend: ComputeBackend, tasks: socket.socket, control: socket.socket) -> None:
+        self._backend = backend
+        self._tasks = tasks
+        self._control = control
+        self._mappings = Mappings()
+        self._cancelled: set[int] = set()
+        self._last_progress = 0.0
+
+    async def serve(self) -> None:
+        """Until the gateway closes the channel. Blocks its loop while idle: nothing else runs here."""
+        reader = channel.FrameReader()
+        descriptors: deque[int] = deque()
+        while True:
+            data, received = channel.receive(self._tasks)
+            if not data:
+                return
+            descriptors.extend(received)
+            for body in reader.feed(data):
+                run = channel.run_decoder.decode(body)
+                self._mappings.update(run, descriptors)
+                if run.threads:
+                    self._set_threads(run.threads)
+                for job in run.jobs:
+                    self._send(await self._run(job))
+
+    def _set_threads(self, threads: int) -> None:
+        limit = getattr(self._backend, "set_threads", None)
+        if limit is not None:
+            limit(threads)
+
+    def _send(self, outcome: Outcome) -> None:
+        self._tasks.sendall(channel.frame(outcome))
+
+    async def _run(self, job: Job) -> Done | Failed:
+        started = time.monotonic()
+        try:
+            if job.id in self._cancelled:
+                raise TaskCancelled("cancelled before it started")
+            out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
+            result = await self._backend.execute(job.operation, self._parameters(job, out))
+            outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
+            return Done(job.id, outputs, result.seconds, started, time.monotonic())
+        except OpenRuntimeError as error:
+            code, message = error.code, error.message
+        except MemoryError as error:
+            code, message = OutOfMemory.code, f"the operation ran out of memory: {error}"
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            traceback.print_exc()  # for the server's log; the client sees the sentence
+            code, message = "operation_failed", f"{type(error).__name__}: {error}"
+        self._cancelled.discard(job.id)
+        return Failed(job.id, code, message[:2000], started, time.monotonic())
+
+    def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:
+        parameters = job.scalars
+        for name, wire in job.arrays.items():
+            array = self._array(wire)
+            base, dot, _index = name.partition(".")
+            if dot:
+                parameters.setdefault(base, []).append(array)
+            else:
+                parameters[name] = array
+        parameters["steps"] = self._steps(job.id)
+        if out is not None:
+            parameters["allocate"] = out.allocate
+        return parameters
+
+    def _array(self, wire: WireArray) -> Array:
+        if wire.data is not None:
+            return Array(wire.dtype, wire.shape, wire.data)
+        nbytes = Array(wire.dtype, wire.shape).nbytes
+        return Array(wire.dtype, wire.shape, self._mappings.readable(wire.slab, wire.offset, nbytes))
+
+    def _output(self, job: Job, name: str, array: Array, out: OutputMemory | None) -> WireArray:
+        view = array.view
+        if view.nbytes <= INLINE_BYTES:
+            return WireArray(array.dtype, array.shape, view)
+        if out is None:
+            raise MemoryError(f"output {name!r} of {job.operation} has {view.nbytes} bytes, more than the operation declared")
+        slab, offset = out.place(view)
+        return WireArray(array.dtype, array.shape, None, slab, offset)
+
+    def _steps(self, job_id: int) -> Any:
+        def steps(done: int, total: int, message: str | None = None) -> None:
+            if job_id in self._cancelled:
+                raise TaskCancelled("stopped between steps")
+            now = time.monotonic()
+            if now - self._last_progress >= PROGRESS_INTERVAL:
+                self._last_progress = now
+                self._send(channel.Progress(job_id, done / total if total else 1.0, message))
+
+        return steps
+
+    def listen(self) -> None:
+        """The control thread: job ids to cancel; the end of the channel ends the process at once, whatever it computes."""
+        reader = channel.FrameReader()
+        while True:
+            try:
+                data = self._control.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                os._exit(0)
+            for body in reader.feed(data):
+                self._cancelled.add(channel.cancel_decoder.decode(body))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="openruntime.runtimes.worker")
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--tasks", type=int, required=True, help="descriptor of the task channel")
+    parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
+    parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
+    options = parser.parse_args()
+    # a terminal and a service manager signal the whole group; a worker ends when its channel closes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.dup2(2, 1)  # what an operation prints must not look like an answer
+    tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
+    backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads)
+    worker = Worker(backend, tasks, control)
+    threading.Thread(target=worker.listen, name="control", daemon=True).start()
+    gc.collect()
+    gc.freeze()
+    tasks.sendall(channel.frame(Hello(backend.get_capabilities(), time.monotonic() - options.begun)))
+    try:
+        asyncio.run(worker.serve())
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # the gateway is gone; nobody is left to answer
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Results kept on disk under what they were computed from; the same call is answered without touching a device."""
+
+import asyncio
+import hashlib
+import math
+
+import msgspec
+
+from openruntime.contracts.interfaces import Store
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Call, Task
+
+NAMESPACE = "result"
+HASH_RATE = 1.0e9  # bytes a second, sha256 on one core: what a lookup costs against what it saves
+LOOKUP = 1e-3  # seconds: a read of the shelf, and its share of the writes
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class ResultCache:
+    """Key: tenant, operation and version, parameters, digests of the inputs; the lane too where the device was binding."""
+
+    def __init__(self, store: Store, *, enabled: bool = True, ttl: float = 86_400.0, max_bytes: int = 1 << 30) -> None:
+        self._shelf = store.shelf
+        self._enabled = enabled
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._unsized = 0  # bytes put since the last trim
+        self.hits = 0
+        self.misses = 0
+
+    def worth(self, call: Call, predicted: float) -> bool:
+        """Whether computing is predicted to take longer than hashing the inputs and looking."""
+        if not self._enabled or not call.cacheable or predicted < LOOKUP:
+            return False
+        inputs = sum(a.nbytes for a in call.parameters.values() if type(a) is Array)
+        return predicted > LOOKUP + inputs / HASH_RATE
+
+    async def key(self, call: Call, tenant: str, lane: str) -> str:
+        """Hashes in a thread where the inputs are large."""
+        inputs = sum(a.nbytes for a in call.parameters.values() if type(a) is Array)
+        return _digest(call, tenant, lane) if inputs < 1 << 16 else await asyncio.to_thread(_digest, call, tenant, lane)
+
+    async def get(self, key: str) -> tuple[dict[str, object], dict[str, Array]] | None:
+        """What was kept beside the outputs (`device`, `backend`, `seconds`), and the outputs."""
+        found = await self._shelf.get(NAMESPACE, key)
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        meta, outputs = found
+        return msgspec.msgpack.decode(meta), outputs
+
+    async def put(self, key: str, task: Task) -> None:
+        outputs = task.outputs
+        size = sum(a.nbytes for a in outputs.values()) if outputs else math.inf
+        if outputs is None or size > self._max_bytes / 4:
+            return
+        meta = msgspec.msgpack.encode({"device": task.device, "backend": task.backend, "seconds": task.seconds})
+        await self._shelf.put(NAMESPACE, key, meta, outputs, ttl=self._ttl, tenant=task.tenant)
+        self._unsized += int(size)
+        if self._unsized > self._max_bytes / 16:
+            self._unsized = 0
+            await self._shelf.trim(NAMESPACE, max_bytes=self._max_bytes)
+
+
+def _digest(call: Call, tenant: str, lane: str) -> str:
+    digest = hashlib.sha256()
+    scalars = {name: value for name, value in call.parameters.items() if type(value) is not Array}
+    digest.update(_canonical.encode([tenant, call.operation, call.version, "" if lane == "any" else lane]))
+    arrays = {}
+    for name, value in sorted(call.parameters.items()):
+        if type(value) is Array:
+            arrays[name] = [value.dtype, value.shape, value.blob or hashlib.sha256(value.view).hexdigest()]
+        elif type(value) is list and value and type(value[0]) is Array:
+            scalars[name] = [[a.dtype, a.shape, a.blob or hashlib.sha256(a.view).hexdigest()] for a in value]
+    digest.update(_canonical.encode([scalars, arrays]))
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""Tasks that use other tasks' results: they wait until those have ended, then take their outputs as inputs."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from openruntime.contracts.errors import InvalidParameter, NotFound, OpenRuntimeError
+from openruntime.contracts.interfaces import Catalogue, Tensors
+from openruntime.contracts.payload import Array, Reference, Spec
+from openruntime.contracts.records import LOCAL, Call, Principal, Task
+from openruntime.tasks.tensors import output_of
+
+
+def references(parameters: Mapping[str, Any]) -> dict[str, Reference]:
+    """The parameters that are `{"tensor": id}` or `{"task": id}`, by name."""
+    return {name: _reference(name, value) for name, value in parameters.items() if type(value) is Reference or _looks_like_one(value)}
+
+
+def _looks_like_one(value: Any) -> bool:
+    return type(value) is dict and len(value) <= 2 and ("tensor" in value or "task" in value)
+
+
+def _reference(name: str, value: Any) -> Reference:
+    if type(value) is Reference:
+        return value
+    unknown = value.keys() - {"tensor", "task", "output"}
+    identifier = value.get("tensor", value.get("task"))
+    if unknown or ("tensor" in value and len(value) > 1) or not isinstance(identifier, str) or not isinstance(value.get("output", ""), str):
+        raise InvalidParameter(f'`{name}` refers to an array as {{"tensor": id}}, {{"task": id}} or {{"task": id, "output": name}}', field=name)
+    return Reference(value.get("tensor"), value.get("task"), value.get("output"))
+
+
+class Dependencies:
+    """Binds calls whose inputs are references; remembers who waits for whom."""
+
+    tensors: Tensors  # set by core: tensors ask for tasks, and tasks for tensors
+
+    def __init__(self, status: Callable[..., Awaitable[Task]], catalogue: Catalogue) -> None:
+        self._status = status
+        self._catalogue = catalogue
+        self._dependents: defaultdict[str, list[Task]] = defaultdict(list)
+
+    async def bind(
+        self, operation: str, parameters: Mapping[str, Any], found: Mapping[str, Reference], principal: Principal
+    ) -> tuple[Call, tuple[str, ...]]:
+        """The call, and the ids of tasks that must end first (then `parameters` still hold their references)."""
+        ready: dict[str, Any] = dict(parameters)
+        pending: dict[str, Reference] = {}
+        for name, reference in found.items():
+            try:
+                there = await self.tensors.resolve(reference, principal=principal)
+            except NotFound as error:
+                raise InvalidParameter(f"`{name}`: {error.message}", field=name) from None
+            if isinstance(there, Array):
+                ready[name] = there
+            else:
+                ready[name] = _expected(name, there, reference)
+                pending[name] = reference
+        call = self._catalogue.bind(operation, ready)
+        call.parameters.update(pending)
+        return call, tuple({str(reference.task): None for reference in pending.values()})
+
+    def await_(self, task: Task) -> None:
+        for needed in task.needs:
+            self._dependents[needed].append(task)
+
+    def released_by(self, task_id: str) -> list[Task]:
+        return self._dependents.pop(task_id, []) if self._dependents else []
+
+    async def resolve(self, task: Task) -> Call | OpenRuntimeError | None:
+        """The call with its inputs in place; the error it fails with; None while something is still to end."""
+        parameters = dict(task.call.parameters)
+        principal = Principal(tenant=task.tenant) if task.tenant != LOCAL.tenant else LOCAL
+        try:
+            for name, value in parameters.items():
+                if type(value) is Reference:
+                    other = await self._status(value.task, principal=principal)
+                    if not other.status.ended:
+                        return None
+                    parameters[name] = output_of(other, value)
+            return self._catalogue.bind(task.call.operation, parameters)
+        except OpenRuntimeError as error:
+            return error
+
+
+def _expected(name: str, task: Task, reference: Reference) -> Spec:
+    """What an unfinished task's output is declared to be."""
+    outputs = task.call.outputs
+    if reference.output is None:
+        return next(iter(outputs.values()))
+    if reference.output not in outputs:
+        raise InvalidParameter(f"`{name}`: {task.call.operation} has no output {reference.output!r}; it has {', '.join(outputs)}", field=name)
+    return outputs[reference.output]

@@ -1,0 +1,105 @@
+"""The event log: what happened, in order, for readers at their own pace. Publishing costs an append.
+
+Readers are woken in batches off the hot path; the log is a ring, and a reader that falls behind is told how much it missed.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from openruntime.contracts.events import AnyEvent, Gap
+
+Observer = Callable[[Sequence[AnyEvent]], None]
+Replay = Callable[[float, int], Awaitable[list[AnyEvent] | None]]
+
+KEPT = 20_000  # events
+MICROSECOND = 1e-6
+
+
+class EventBus:
+    """`replay(since, limit)` gives the events since a time, made from the records, or None where there are too many."""
+
+    def __init__(self, replay: Replay | None = None, *, kept: int = KEPT) -> None:
+        self._events: deque[AnyEvent] = deque(maxlen=kept)
+        # numbers begin at the time of the start, in microseconds, so that they go on rising across restarts
+        self._first = self._last = time.time_ns() // 1000
+        self._replay = replay
+        self._observers: list[Observer] = []
+        self._observed = self._last
+        self._scheduled: asyncio.TimerHandle | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self.dropped = 0
+
+    def last(self) -> int:
+        return self._last
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with every batch of events, each once."""
+        self._observers.append(observer)
+
+    def publish(self, event: AnyEvent) -> None:
+        self._last += 1
+        event.seq = self._last
+        self._events.append(event)
+        if self._scheduled is None:
+            delay = 0.005 if self._waiting else 0.1
+            self._scheduled = asyncio.get_running_loop().call_later(delay, self._deliver)
+        elif self._last - self._observed >= 5_000:
+            self.flush()
+
+    def _deliver(self) -> None:
+        self._scheduled = None
+        self.flush()
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def flush(self) -> None:
+        """Hand what is new to the observers now."""
+        if self._observed == self._last:
+            return
+        batch, _missed = self._since(self._observed)
+        self._observed = self._last
+        for observer in self._observers:
+            observer(batch)
+
+    def _since(self, after: int) -> tuple[list[AnyEvent], int]:
+        """Events after a number, and how many of them are no longer in the ring."""
+        wanted = self._last - after
+        kept = min(wanted, len(self._events))
+        newest = [self._events[-i] for i in range(kept, 0, -1)] if kept < 64 else list(self._events)[-kept:]
+        return newest, wanted - kept
+
+    async def read(self, *, after: int | None, limit: int = 10_000) -> AsyncIterator[Sequence[AnyEvent]]:
+        at = self._last if after is None else min(after, self._last)
+        if at < self._first:
+            yield await self._before_start(at, limit)
+            at = self._first
+        while True:
+            if at < self._last:
+                batch, missed = self._since(at)
+                if missed or len(batch) > limit:
+                    missed += max(0, len(batch) - limit)
+                    batch = batch[-limit:]
+                    self.dropped += missed
+                    batch.insert(0, Gap(time=time.time(), seq=batch[0].seq - 1, missed=missed))
+                at = self._last
+                yield batch
+            else:
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.append(future)
+                if self._scheduled is not None:  # it may be a slow one, set while nobody was reading
+                    self._scheduled.cancel()
+                    self._scheduled = asyncio.get_running_loop().call_later(0.005, self._deliver)
+                await future
+
+    async def _before_start(self, at: int, limit: int) -> list[AnyEvent]:
+        """What happened before this process started, from the records; a `Gap` where those do not tell."""
+        events = await self._replay(at * MICROSECOND, limit) if self._replay is not None else None
+        if events is None:
+            return [Gap(time=time.time(), seq=self._first)]
+        for event in events:
+            event.seq = min(int(event.time * 1e6), self._first)
+        return [event for event in events if event.seq > at]

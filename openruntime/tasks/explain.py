@@ -1,0 +1,75 @@
+"""Why a task ran where it ran, and where its time went: `/tasks/{id}/explain` and `/tasks/{id}/trace`."""
+
+from typing import Any
+
+from openruntime.contracts.records import Task
+
+
+def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
+    """Placement, prediction against outcome, rates achieved (null with the reason where they are not known)."""
+    estimate, seconds = task.call.estimate, task.seconds
+    measured = seconds is not None and seconds > 0 and not task.cached
+    occupied = task.timings.finished - task.timings.started if task.timings.finished else None
+    return {
+        "task_id": task.id,
+        "operation": task.call.operation,
+        "status": task.status.value,
+        "lane": task.lane,
+        "device": task.device,
+        "backend": task.backend,
+        "reason": _reason(task),
+        "candidates": task.placement or [],
+        "predicted": task.predicted,
+        "actual": occupied if occupied is not None else seconds,
+        "compute": seconds,
+        "estimate": {"flops": estimate.flops, "bytes": estimate.bytes, "memory": estimate.memory},
+        "achieved": {
+            "gflops": estimate.flops / seconds / 1e9 if measured and seconds else None,
+            "gbytes": estimate.bytes / seconds / 1e9 if measured and seconds else None,
+            "reason": None if measured else "answered from the cache" if task.cached else "not computed yet",
+        },
+        "attempt": task.life.attempt,
+        "failures": task.life.failures,
+        "worker_deaths": task.life.deaths,
+        "waiting_for": list(task.needs),
+        "waiting_in_lane": depths.get(task.lane, 0) if not task.status.ended else None,
+        "cached": task.cached,
+        "stages": stages(task),
+    }
+
+
+def _reason(task: Task) -> str:
+    if task.cached:
+        return "the result cache had the answer; no device was touched"
+    if task.placement:
+        return str(task.placement[0].get("reason") or "predicted to finish soonest")
+    if task.device is None:
+        return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
+    return "asked for" if task.lane != "any" else "the only device and backend that could take it"
+
+
+def stages(task: Task) -> dict[str, float]:
+    """Seconds spent: waiting for a slot, on the way to the worker, in the worker, on the way back."""
+    t = task.timings
+    points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
+    return {name: max(0.0, end - start) for name, start, end in points if start and end}
+
+
+def trace(task: Task) -> list[dict[str, Any]]:
+    """Chrome trace events (the "Trace Event Format", complete events, microseconds): opens in Perfetto."""
+    t = task.timings
+    points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
+    whole = [(task.call.operation, t.submitted, t.received)]
+    where = f"{task.device or 'queue'}/{task.backend or '-'}"
+    events: list[dict[str, Any]] = [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "openruntime"}}]
+    for thread, rows in ((1, whole), (2, points)):
+        events.append({"name": "thread_name", "ph": "M", "pid": 1, "tid": thread, "args": {"name": f"task {task.id}" if thread == 1 else where}})
+        events.extend(
+            {
+                "name": name, "cat": "task", "ph": "X", "pid": 1, "tid": thread, "ts": (start - t.submitted) * 1e6, "dur": (end - start) * 1e6,
+                "args": {"task_id": task.id, "attempt": task.life.attempt, "status": task.status.value},
+            }
+            for name, start, end in rows
+            if start and end
+        )  # fmt: skip
+    return events

@@ -1,0 +1,57 @@
+"""The same key twice is the same task: what makes a client's retry safe."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from openruntime.contracts.errors import Conflict, InvalidRequest
+from openruntime.contracts.models import TaskRequest
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Task
+
+LONGEST_KEY = 255
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def fingerprint(request: TaskRequest, arrays: Mapping[str, Array]) -> str:
+    """A digest of everything a request asks for; a key may only be used again with the same."""
+    digest = hashlib.sha256(_canonical.encode(request.model_dump()))
+    for name, array in sorted(arrays.items()):
+        digest.update(_canonical.encode([name, array.dtype, array.shape]))
+        digest.update(array.view)
+    return digest.hexdigest()
+
+
+class InFlight:
+    """One submission a key at a time: a retry that overtakes the first waits for it, then finds its task."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: tuple[str, str]) -> AsyncIterator[None]:
+        if not 0 < len(key[1]) <= LONGEST_KEY:
+            raise InvalidRequest(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters, and has {len(key[1])}", field="Idempotency-Key")
+        lock, users = self._locks.get(key, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
+
+    @staticmethod
+    def check(known: Task, fingerprint: str, key: str) -> None:
+        """Raises `Conflict` when the key was used for another request."""
+        if known.fingerprint != fingerprint:
+            raise Conflict(
+                f"Idempotency-Key {key!r} was used for another request (task {known.id}); use a new key for a new request", field="Idempotency-Key"
+            )

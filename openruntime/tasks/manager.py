@@ -1,0 +1,272 @@
+"""The front door inside the process: submit, status, cancel, result. Thin: the queue waits, the executor runs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from uuid_utils import uuid7
+
+from openruntime.contracts.errors import Expired, InvalidParameter, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
+from openruntime.contracts.events import TaskFinished, TaskQueued
+from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
+from openruntime.contracts.models import TaskRequest, TaskStatus
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import LOCAL, Call, Failure, Life, Principal, Task
+from openruntime.tasks.cache import ResultCache
+from openruntime.tasks.dependencies import Dependencies, references
+from openruntime.tasks.explain import explain, trace
+from openruntime.tasks.idempotency import InFlight, fingerprint
+from openruntime.tasks.lifecycle import Event
+from openruntime.tasks.queue import TaskQueue
+
+NO_ARRAYS: Mapping[str, Array] = {}
+_DONE = Life(TaskStatus.COMPLETED)
+
+
+class TaskManager:
+    """Implements `Tasks`. `predict(call, lane)` gives seconds; `wake` tells the executor; `interrupt` stops a task."""
+
+    def __init__(
+        self, catalogue: Catalogue, devices: Devices, queue: TaskQueue, store: Store, cache: ResultCache, events: EventSink, *,
+        predict: Callable[[Call], float], memory: Callable[[], int], wake: Callable[[], None], watch_deadline: Callable[[Task], None],
+        interrupt: Callable[[Task, Event], Awaitable[None]], refuse: Callable[[Task, Failure], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._catalogue = catalogue
+        self._devices = devices
+        self._queue = queue
+        self._store = store
+        self._cache = cache
+        self._events = events
+        self._predict = predict
+        self._memory = memory
+        self._wake = wake
+        self._watch_deadline = watch_deadline
+        self._interrupt = interrupt
+        self._refuse = refuse
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._cache_keys: dict[str, str] = {}  # task id -> where its result will be kept
+        self._background: set[asyncio.Task[Any]] = set()
+        self._in_flight = InFlight()
+        self._dependencies = Dependencies(self.status, catalogue)
+        self.draining = False
+
+    def use_tensors(self, tensors: Tensors) -> None:
+        """Where `{"tensor": id}` is looked up; tensors need tasks too, so they come after."""
+        self._dependencies.tensors = tensors
+
+    # -- submitting -----------------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self, request: TaskRequest, arrays: Mapping[str, Array] = NO_ARRAYS, *, principal: Principal = LOCAL, promised: bool = True,
+        idempotency: str | None = None, cache: str = "",
+    ) -> Task:  # fmt: skip
+        if idempotency is None:
+            task = await self._make(request, arrays, principal, cache)
+            await self._enter([task], promised)
+            return task
+        print_ = fingerprint(request, arrays)
+        async with self._in_flight.hold((principal.tenant, idempotency)):
+            known = await self._store.find(principal.tenant, idempotency)
+            if known is not None:
+                self._in_flight.check(known, print_, idempotency)
+                return known
+            task = await self._make(request, arrays, principal, cache)
+            task.idempotency, task.fingerprint = idempotency, print_
+            await self._enter([task], promised)
+            return task
+
+    async def submit_many(
+        self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = LOCAL, promised: bool = True, cache: str = ""
+    ) -> Sequence[Task | Exception]:
+        outcomes: list[Task | Exception] = []
+        for request, arrays in requests:
+            try:
+                outcomes.append(await self._make(request, arrays, principal, cache))
+            except OpenRuntimeError as error:
+                outcomes.append(error)
+        await self._enter([outcome for outcome in outcomes if isinstance(outcome, Task)], promised)
+        return outcomes
+
+    async def _make(self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str) -> Task:
+        """A checked task, answered from the cache where that holds its result. Nothing is queued yet."""
+        if self.draining:
+            raise Unavailable("the server is shutting down; try again in a moment", retry_after=2)
+        operation, parameters = request.operation, request.parameters
+        if arrays:
+            twice = parameters.keys() & arrays.keys()
+            if twice:
+                name = min(twice)
+                raise InvalidParameter(f"`{name}` came twice: as bytes and in `parameters`; send it once", field=name)
+            parameters = {**parameters, **arrays}
+        found = references(parameters)
+        if found:
+            call, needs = await self._dependencies.bind(operation, parameters, found, principal)
+        else:
+            call, needs = self._catalogue.bind(operation, parameters), ()
+        preference = request.device_preference
+        lane = "any" if preference is None else self._devices.lane(preference, operation)
+        if call.estimate.memory > self._memory():
+            raise TooLarge(
+                f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: make the arrays smaller, or split the work"
+            )
+        now = time.time()
+        predicted = self._predict(call)
+        task = Task(
+            str(uuid7()), call, principal.tenant, lane, request.priority, now, self._queue.rank(now, request.priority),
+            None if request.timeout is None else now + request.timeout, request.max_retries, tuple(request.tags) if request.tags else (),
+        )  # fmt: skip
+        task.predicted = predicted
+        task.needs = needs
+        task.timings.submitted = time.monotonic()
+        task.bypass_cache = cache == "no-store"
+        if not needs and cache != "no-store" and self._cache.worth(call, predicted):
+            key = await self._cache.key(call, principal.tenant, lane)
+            hit = await self._cache.get(key) if cache != "no-cache" else None
+            if hit is None:
+                self._cache_keys[task.id] = key
+            else:
+                self._answer_from_cache(task, *hit)
+        return task
+
+    @staticmethod
+    def _answer_from_cache(task: Task, meta: Mapping[str, Any], outputs: dict[str, Array]) -> None:
+        task.life, task.cached, task.outputs, task.progress = _DONE, True, outputs, 1.0
+        task.device, task.backend, task.seconds = meta["device"], meta["backend"], meta["seconds"]
+        task.started = task.finished = time.time()
+        for name, value in task.call.parameters.items():
+            if type(value) is Array:
+                task.call.parameters[name] = Array(value.dtype, value.shape, None, value.blob)
+
+    async def _enter(self, tasks: Sequence[Task], promised: bool) -> None:
+        for task in tasks:
+            task.kept = promised
+        try:
+            await self._store.submit(tasks, promised=promised)
+        except BaseException:
+            for task in tasks:
+                self._cache_keys.pop(task.id, None)
+            raise
+        for task in tasks:
+            self._events.publish(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
+            if task.cached:
+                self._events.publish(
+                    TaskFinished(
+                        task.finished or 0.0, 0, task.id, task.call.operation, task.tenant, "completed", task.device, task.backend, task.seconds, cached=True
+                    )
+                )
+                continue
+            if task.deadline is not None:
+                self._watch_deadline(task)
+            if task.needs:
+                self._dependencies.await_(task)
+                await self._met(task)  # what it waits for may have ended meanwhile
+        self._wake()
+
+    async def keep(self, task: Task) -> None:
+        task.kept = True
+        await self._store.keep(task)
+
+    # -- waiting and ending ---------------------------------------------------------------------------------------------------
+
+    async def wait(self, task: Task, seconds: float) -> bool:
+        if task.life.status.ended:
+            return True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiters = self._waiters.setdefault(task.id, [])
+        waiters.append(future)
+        timer = loop.call_later(seconds, _give_up, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            if future in waiters:
+                waiters.remove(future)
+                if not waiters:
+                    self._waiters.pop(task.id, None)
+        return task.life.status.ended
+
+    def ended(self, task: Task) -> None:
+        """The executor's word that a task ended: tell who waits, keep the result, let dependents go on."""
+        for future in self._waiters.pop(task.id, ()):
+            if not future.done():
+                future.set_result(None)
+        key = self._cache_keys.pop(task.id, None)
+        if key is not None and task.status is TaskStatus.COMPLETED:
+            self._spawn(self._cache.put(key, task))
+        for dependent in self._dependencies.released_by(task.id):
+            self._spawn(self._met(dependent))
+
+    async def _met(self, task: Task) -> None:
+        """Queue a task whose last dependency has ended, or fail it with that dependency."""
+        outcome = await self._dependencies.resolve(task)
+        if outcome is None or task.life.status.ended:
+            return
+        if isinstance(outcome, OpenRuntimeError):
+            await self._refuse(task, Failure(outcome.code, outcome.message))
+            return
+        task.call, task.needs = outcome, ()
+        task.predicted = self._predict(outcome)
+        await self._store.requeue(task)
+        self._wake()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def recover(self, tasks: Sequence[Task]) -> None:
+        """Take up tasks that the store found waiting at its start."""
+        for task in tasks:
+            task.predicted = self._predict(task.call)
+            if task.deadline is not None:
+                self._watch_deadline(task)
+            if task.needs:
+                self._dependencies.await_(task)
+                await self._met(task)
+        self._wake()
+
+    # -- asking ---------------------------------------------------------------------------------------------------------------
+
+    async def status(self, task_id: str, *, principal: Principal = LOCAL) -> Task:
+        task = await self._store.get(task_id)
+        if task is None or task.tenant != principal.tenant:
+            raise NotFound(f"there is no task {task_id[:80]!r}; its record may have expired")
+        return task
+
+    async def result(self, task_id: str, *, principal: Principal = LOCAL) -> Task:
+        task = await self.status(task_id, principal=principal)
+        if not task.status.ended:
+            raise NotReady(f"task {task_id} is {task.status.value}; wait for it with GET /tasks/{task_id}?wait=10", retry_after=1)
+        if task.failure is not None:
+            raise error_class(task.failure.code, task=True)(task.failure.message)
+        if task.outputs is None:
+            raise Expired(f"the result of task {task_id} has expired")
+        return task
+
+    async def cancel(self, task_id: str, *, principal: Principal = LOCAL) -> Task:
+        task = await self.status(task_id, principal=principal)
+        if not task.status.ended:
+            await self._interrupt(task, Event.CANCEL)
+        return task
+
+    async def list(self, *, principal: Principal = LOCAL, **filters: Any) -> tuple[Sequence[Task], str | None]:
+        return await self._store.list(tenant=principal.tenant, **filters)
+
+    async def explain(self, task_id: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        task = await self.status(task_id, principal=principal)
+        return explain(task, self._queue.depths())
+
+    async def trace(self, task_id: str, *, principal: Principal = LOCAL) -> list[dict[str, Any]]:
+        return trace(await self.status(task_id, principal=principal))
+
+    async def close(self) -> None:
+        """Wait for what is kept in the background."""
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+

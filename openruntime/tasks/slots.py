@@ -1,0 +1,81 @@
+"""Slots: the places on a device where one worker can run. A slot knows its worker, what it was sent, and how long that takes."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+
+from openruntime.contracts.models import DeviceInfo
+from openruntime.contracts.records import Task
+from openruntime.runtimes.manager import RuntimeManager
+from openruntime.runtimes.process import WorkerProcess
+
+WINDOW = 0.005  # seconds of predicted work a worker may hold beyond the job it runs
+TINY = 0.001  # seconds: tasks predicted shorter are sent several at once
+
+
+class SlotState(StrEnum):
+    COLD = "cold"
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"  # its worker does not start; tried again later
+
+
+class Slot:
+    """One place for a worker of `backend` on `device`. `index` 0 stays warm; the others come and go."""
+
+    def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: tuple[str, ...]) -> None:
+        self.runtime = runtime
+        self.device = device
+        self.backend = backend
+        self.index = index
+        self.lanes = lanes
+        self.state = SlotState.COLD
+        self.worker: WorkerProcess | None = None
+        self.outstanding: dict[int, Task] = {}  # in the order they run; the first is running
+        self.backlog = 0.0  # predicted seconds of all outstanding
+        self.head_since = 0.0  # monotonic
+        self.idle_since = time.monotonic()
+        self.failures = 0  # starts in a row that failed
+        self.restarts = 0
+        self.starting: asyncio.Task[None] | None = None
+
+    def room(self, limit: int) -> int:
+        """How many more tiny tasks it may be sent: none while the running one takes longer than predicted."""
+        if self.state is not SlotState.READY:
+            return 0
+        if not self.outstanding:
+            return limit
+        if self.backlog > WINDOW or time.monotonic() - self.head_since > WINDOW:
+            return 0
+        return limit - len(self.outstanding)
+
+    def remaining(self, now: float) -> float:
+        """Predicted seconds until it is free. A task past its prediction is taken to need as long again as it has run."""
+        if not self.outstanding:
+            return 0.0
+        elapsed = now - self.head_since
+        return self.backlog - elapsed if elapsed < self.backlog else elapsed
+
+    def add(self, job: int, task: Task) -> None:
+        self.outstanding[job] = task
+        self.backlog += task.predicted
+
+    def take(self, job: int) -> Task | None:
+        task = self.outstanding.pop(job, None)
+        if task is not None:
+            self.backlog = max(0.0, self.backlog - task.predicted) if self.outstanding else 0.0
+        return task
+
+    def head(self) -> Task | None:
+        return next(iter(self.outstanding.values()), None)
+
+    def clear(self) -> Iterator[Task]:
+        """Empty it: the tasks it held, the running one first."""
+        tasks = list(self.outstanding.values())
+        self.outstanding.clear()
+        self.backlog = 0.0
+        return iter(tasks)
+
+    def job_of(self, task: Task) -> int | None:
+        return next((job for job, held in self.outstanding.items() if held is task), None)

@@ -1,0 +1,62 @@
+"""Leases end with the last view, wherever it went; nothing is reused while somebody can read it."""
+
+import gc
+import os
+
+import pytest
+
+from openruntime.contracts.errors import Unavailable
+from openruntime.runtimes.shared_memory import SlabPool, locate
+
+
+def test_memory_comes_back_with_the_last_view() -> None:
+    pool = SlabPool()
+    view = pool.allocate(5000)
+    part = view[100:200]
+    assert (view.nbytes, pool.leased_bytes) == (5000, 8192)
+    del view
+    assert pool.leased_bytes == 8192
+    del part
+    gc.collect()
+    assert pool.leased_bytes == 0
+
+
+def test_a_returned_slab_is_used_again_and_a_leased_one_is_not() -> None:
+    pool = SlabPool()
+    first = pool.allocate(4096)
+    slab, _ = locate(first) or pytest.fail("not in a slab")
+    second = pool.allocate(4096)
+    assert (locate(second) or (None,))[0] is not slab
+    number = slab.id
+    del first, slab
+    third = pool.allocate(4000)
+    assert (locate(third) or pytest.fail("not in a slab"))[0].id == number
+
+
+def test_locate_tells_slab_and_offset() -> None:
+    pool = SlabPool()
+    view = pool.allocate(10_000)
+    slab, offset = locate(view[4096:]) or pytest.fail("not in a slab")
+    view[4096] = 77
+    assert (offset, slab.map[4096]) == (4096, 77)
+    assert locate(memoryview(bytearray(10))) is None
+
+
+def test_over_the_limit_is_refused_and_heals() -> None:
+    pool = SlabPool(limit=8192)
+    view = pool.allocate(8192)
+    with pytest.raises(Unavailable, match="8192"):
+        pool.allocate(1)
+    del view
+    assert pool.allocate(1).nbytes == 1
+
+
+def test_trim_closes_descriptors() -> None:
+    pool = SlabPool(keep=0)
+    before = len(os.listdir("/dev/fd"))
+    views = [pool.allocate(4096) for _ in range(8)]
+    assert len(os.listdir("/dev/fd")) >= before + 8
+    del views
+    pool.trim()
+    assert len(os.listdir("/dev/fd")) == before
+    assert len(pool.closed_ids) == 8
