@@ -173,7 +173,7 @@ def _tree(root: type[OpenRuntimeError]) -> Iterable[type[OpenRuntimeError]]:
 
 def error_class(code: str, *, task: bool = False) -> type[OpenRuntimeError]:
     """The class for a `code` seen on the wire; `task` prefers the class of a failed task (`out_of_memory` is both)."""
-    found = [cls for cls in _tree(OpenRuntimeError) if cls.code == code and cls is not OpenRuntimeError]
+    found = [cls for cls in _tree(OpenRuntimeError) if cls.code == code and cls not in (OpenRuntimeError, TaskFailed)]
     ranked = sorted(found, key=lambda cls: issubclass(cls, TaskFailed) is not task)
     return ranked[0] if ranked else (TaskFailed if task else Internal)
 

@@ -1,6 +1,7 @@
 """Arrays as they travel and rest: bytes, a dtype and a shape. No library's array type crosses a process or a socket."""
 
 from math import prod
+from typing import Any
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Array(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     dtype: str
     shape: tuple[int, ...]
-    data: Buffer | None = None
+    data: Any = None  # Buffer | None, which msgspec cannot decode: it has no unions of bytes and views
     blob: str | None = None
 
     @property

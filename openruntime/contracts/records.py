@@ -20,7 +20,7 @@ class Principal(msgspec.Struct, frozen=True):
 LOCAL = Principal()
 
 
-class Estimate(msgspec.Struct, frozen=True, gc=False):
+class Estimate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a call is predicted to cost: floating-point operations, bytes moved, peak bytes held."""
 
     flops: float = 0.0
@@ -28,7 +28,7 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     memory: int = 0
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An operation bound to checked parameters: arrays as `Array`, the rest plain JSON values, defaults left out."""
 
     operation: str
@@ -41,7 +41,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     elements: int = 0  # of all array inputs and outputs: the size the cost model interpolates over
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Why a task ended without a result: the stable code and the sentence a person reads."""
 
     code: str
@@ -49,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     retryable: bool = False
 
 
-class Timings(msgspec.Struct, gc=False):
+class Timings(msgspec.Struct, gc=False, omit_defaults=True):
     """Seconds on the machine's monotonic clock, which all processes share; 0 where a point was not passed."""
 
     submitted: float = 0.0
@@ -67,7 +67,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     seconds: float = 0.0
 
 
-class Life(msgspec.Struct, frozen=True, gc=False):
+class Life(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Where a task stands: the state of the pure machine in `tasks/lifecycle.py`, and nothing else."""
 
     status: TaskStatus = TaskStatus.QUEUED
@@ -76,7 +76,7 @@ class Life(msgspec.Struct, frozen=True, gc=False):
     deaths: int = 0  # workers that died under it
 
 
-class Task(msgspec.Struct, gc=False):
+class Task(msgspec.Struct, gc=False, omit_defaults=True):
     """A task's record, shared by store, queue, executor and gateway of one process."""
 
     id: str
@@ -106,7 +106,7 @@ class Task(msgspec.Struct, gc=False):
     needs: tuple[str, ...] = ()  # tasks whose outputs stand in the parameters as References
     bypass_cache: bool = False
     predicted: float = 0.0
-    placement: list[Any] | None = None  # what `explain` shows: candidates, prediction, reason
+    placement: dict[str, Any] | None = None  # what `explain` shows: `reason` and `candidates`
     timings: Timings = msgspec.field(default_factory=Timings)
 
     @property

@@ -45,4 +45,7 @@ class Registry:
 
 
 BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")})
-EXPORTERS = Registry("openruntime.exporters", {})
+EXPORTERS = Registry(
+    "openruntime.exporters",
+    {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
+)

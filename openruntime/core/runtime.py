@@ -50,15 +50,15 @@ class Runtime:
         self.store = open_store(settings)
         self.events = EventBus(self._replay)
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
-        self.devices = DeviceManager(self.runtimes, self.events)
-        self.cost = CostModel()
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
+        self.devices = DeviceManager(self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers(device))
+        self.cost = CostModel()
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
             on_end=lambda task: self.tasks.ended(task), outstanding=settings.outstanding, worker_idle=settings.worker_idle,
         )  # fmt: skip
-        memory = psutil.virtual_memory().total
+        memory = self.devices.memory_total()
         self.tasks = TaskManager(
             self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict, memory=lambda: memory,
             wake=self.executor.wake, watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,

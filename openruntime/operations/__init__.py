@@ -1,0 +1,1 @@
+"""Pure functions of arrays, written once against the Array API standard."""

@@ -131,7 +131,8 @@ class Worker:
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             traceback.print_exc()  # for the server's log; the client sees the sentence
             code, message = "operation_failed", f"{type(error).__name__}: {error}"
-        self._cancelled.discard(job.id)
+        finally:
+            self._cancelled.discard(job.id)
         return Failed(job.id, code, message[:2000], started, time.monotonic())
 
     def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:

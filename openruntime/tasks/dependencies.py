@@ -12,22 +12,8 @@ from openruntime.tasks.tensors import output_of
 
 
 def references(parameters: Mapping[str, Any]) -> dict[str, Reference]:
-    """The parameters that are `{"tensor": id}` or `{"task": id}`, by name."""
-    return {name: _reference(name, value) for name, value in parameters.items() if type(value) is Reference or _looks_like_one(value)}
-
-
-def _looks_like_one(value: Any) -> bool:
-    return type(value) is dict and len(value) <= 2 and ("tensor" in value or "task" in value)
-
-
-def _reference(name: str, value: Any) -> Reference:
-    if type(value) is Reference:
-        return value
-    unknown = value.keys() - {"tensor", "task", "output"}
-    identifier = value.get("tensor", value.get("task"))
-    if unknown or ("tensor" in value and len(value) > 1) or not isinstance(identifier, str) or not isinstance(value.get("output", ""), str):
-        raise InvalidParameter(f'`{name}` refers to an array as {{"tensor": id}}, {{"task": id}} or {{"task": id, "output": name}}', field=name)
-    return Reference(value.get("tensor"), value.get("task"), value.get("output"))
+    """The parameters that stand for a tensor or another task's output, by name."""
+    return {name: value for name, value in parameters.items() if type(value) is Reference}
 
 
 class Dependencies:

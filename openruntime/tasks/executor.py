@@ -14,7 +14,6 @@ from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageF
 from openruntime.contracts.events import DeviceChanged, TaskFinished, TaskProgressed, TaskStarted, WorkerDied
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Failure, Task
 from openruntime.devices.allocator import Candidate, DeviceAllocator
 from openruntime.devices.cost_model import CostModel
@@ -29,7 +28,8 @@ from openruntime.tasks.slots import TINY, Slot, SlotState
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE = 0.5  # seconds a running task has to stop by itself before its worker is killed
+STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
+OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
 GROW_AFTER = 0.05  # seconds a task waits before a second worker is started for it
 START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
 RETRY_START = (0.1, 0.5, 2.0, 10.0, 30.0)  # seconds between tries of a worker that does not start
@@ -80,6 +80,10 @@ class TaskExecutor:
 
     def ready(self) -> bool:
         return any(slot.state is SlotState.READY for slot in self.slots)
+
+    def workers(self, device: str) -> list[dict[str, Any]]:
+        """One mapping a slot of the device, for its detail page."""
+        return [slot.describe() for slot in self.slots if slot.device.id == device]
 
     def idle(self) -> bool:
         return not any(slot.outstanding for slot in self.slots)
@@ -253,7 +257,7 @@ class TaskExecutor:
             for s in rivals
         ]  # fmt: skip
         decision = self._allocator.decide(candidates)
-        task.placement = [{"device": c.device, "backend": c.backend, "slot": c.slot, "predicted": c.predicted, "finish": f, "reason": decision.reason} for c, f in decision.ranked]
+        task.placement = {"reason": decision.reason, "candidates": decision.explain()}
         chosen = decision.choice
         return chosen is None or (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
 
@@ -285,6 +289,25 @@ class TaskExecutor:
         slot.worker.run(jobs)
         if first:
             self._head_started(slot, now)
+        if len(slot.outstanding) > 1 and slot.overstay is None:
+            slot.overstay = asyncio.get_running_loop().call_later(OVERSTAY, self._check_overstay, slot)
+
+    def _check_overstay(self, slot: Slot) -> None:
+        """Take back what waits behind a task that runs much longer than predicted: it may run elsewhere, and in its turn."""
+        slot.overstay = None
+        if len(slot.outstanding) < 2 or slot.worker is None:
+            return
+        overdue = time.monotonic() - slot.head_since
+        if overdue < OVERSTAY:
+            slot.overstay = asyncio.get_running_loop().call_later(OVERSTAY - overdue + 0.001, self._check_overstay, slot)
+            return
+        for job in list(slot.outstanding)[1:]:
+            slot.worker.cancel(job)
+            task = slot.take(job)
+            if task is not None:
+                self._where.pop(task.id, None)
+                self._todo.append(lambda task=task: self._settle(task, Event.RELEASED))
+        self.wake()
 
     def _head_started(self, slot: Slot, now: float) -> None:
         slot.head_since = now
@@ -357,10 +380,6 @@ class TaskExecutor:
         elif status is TaskStatus.CANCELLED:
             task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
         task.finished = time.time()
-        call = task.call.parameters
-        for name, value in call.items():  # the inputs are not needed any more; their memory is
-            if type(value) is Array and value.data is not None:
-                call[name] = Array(value.dtype, value.shape, None, value.blob)
         timer = self._timers.pop(task.id, None)
         if timer is not None:
             timer.cancel()

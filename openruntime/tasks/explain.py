@@ -18,7 +18,7 @@ def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
         "device": task.device,
         "backend": task.backend,
         "reason": _reason(task),
-        "candidates": task.placement or [],
+        "candidates": task.placement["candidates"] if task.placement else [],
         "predicted": task.predicted,
         "actual": occupied if occupied is not None else seconds,
         "compute": seconds,
@@ -42,7 +42,7 @@ def _reason(task: Task) -> str:
     if task.cached:
         return "the result cache had the answer; no device was touched"
     if task.placement:
-        return str(task.placement[0].get("reason") or "predicted to finish soonest")
+        return str(task.placement["reason"])
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
     return "asked for" if task.lane != "any" else "the only device and backend that could take it"

@@ -134,9 +134,6 @@ class TaskManager:
         task.life, task.cached, task.outputs, task.progress = _DONE, True, outputs, 1.0
         task.device, task.backend, task.seconds = meta["device"], meta["backend"], meta["seconds"]
         task.started = task.finished = time.time()
-        for name, value in task.call.parameters.items():
-            if type(value) is Array:
-                task.call.parameters[name] = Array(value.dtype, value.shape, None, value.blob)
 
     async def _enter(self, tasks: Sequence[Task], promised: bool) -> None:
         for task in tasks:
@@ -258,7 +255,7 @@ class TaskManager:
         task = await self.status(task_id, principal=principal)
         return explain(task, self._queue.depths())
 
-    async def trace(self, task_id: str, *, principal: Principal = LOCAL) -> list[dict[str, Any]]:
+    async def trace(self, task_id: str, *, principal: Principal = LOCAL) -> Sequence[dict[str, Any]]:
         return trace(await self.status(task_id, principal=principal))
 
     async def close(self) -> None:

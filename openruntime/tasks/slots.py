@@ -39,6 +39,7 @@ class Slot:
         self.failures = 0  # starts in a row that failed
         self.restarts = 0
         self.starting: asyncio.Task[None] | None = None
+        self.overstay: asyncio.TimerHandle | None = None
 
     def room(self, limit: int) -> int:
         """How many more tiny tasks it may be sent: none while the running one takes longer than predicted."""
@@ -76,6 +77,14 @@ class Slot:
         self.outstanding.clear()
         self.backlog = 0.0
         return iter(tasks)
+
+    def describe(self) -> dict[str, object]:
+        """The slot as a device's detail shows it."""
+        head = self.head()
+        return {
+            "backend": self.backend, "state": self.state.value, "pid": self.worker.pid if self.worker else None, "outstanding": len(self.outstanding),
+            "backlog": self.backlog, "task": head.id if head else None, "restarts": self.restarts,
+        }  # fmt: skip
 
     def job_of(self, task: Task) -> int | None:
         return next((job for job, held in self.outstanding.items() if held is task), None)

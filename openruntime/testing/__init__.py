@@ -1,0 +1,1 @@
+"""Conformance suites, published for plugin authors: subclass one, name the class to test, run pytest."""

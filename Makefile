@@ -1,0 +1,63 @@
+# Everything lives in .venv/. `make demo` and `make test` are all a newcomer needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test bench lint format docs soak clean
+
+help: ## What can be made
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: $(VENV)/.demo ## Install, start a server, run a real job through it, show what happened
+	$(BIN)/openruntime demo
+
+test: lint ## Install what the tests need, lint, run every test
+	@tools/debian.sh curl
+	$(BIN)/python -m pytest
+
+soak: $(VENV)/.test ## The long and the random tests
+	@tools/debian.sh curl
+	$(BIN)/python -m pytest -m soak --timeout 1800
+
+bench: $(VENV)/.test ## Works A, B, C, start-up, memory and size beside their yardsticks; JSON under benchmarks/results/
+	@tools/debian.sh wrk
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.test ## ruff, mypy --strict, the import law, the budgets
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tools.budgets
+
+format: $(VENV)/.test ## Let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(VENV)/.test ## The generated pages of docs/reference/
+	$(BIN)/python -m tools.reference
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build demo-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of extras: an installed tree costs nothing, a changed pyproject.toml installs again.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.demo
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "OpenRuntime needs Python 3.11 or newer, and there is no $(PYTHON) here. Name yours: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "OpenRuntime needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/debian.sh python3-venv
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,158 @@
+"""What all backends with an Array API namespace share: arrays in, the operation, arrays out."""
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
+from openruntime.contracts.interfaces import ComputeBackend, Steps
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Result
+from openruntime.operations.catalogue import OperationCatalogue
+from openruntime.operations.operation import Operation
+
+Allocate = Callable[[int], memoryview]
+Native = Callable[..., Any]
+
+
+class ArrayBackend(ComputeBackend):
+    """Runs every operation of the catalogue on `xp`; a subclass names its library and, where measured faster, its own routines.
+
+    `native`: operation -> function taking the operation's parameters by name (`steps` too where it has steps, and `empty`, see
+    `execute`, where `native_outputs` lists it). `unsupported`: operation -> the reason shown to the user.
+    """
+
+    xp: Any
+    native: ClassVar[Mapping[str, Native]] = {}
+    native_outputs: ClassVar[frozenset[str]] = frozenset()
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    inline: ClassVar[int] = 65_536  # bytes up to which an output is not worth a buffer of its own
+
+    def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
+        self.device = device
+        self.threads = threads
+        self.catalogue = catalogue or OperationCatalogue()
+
+    def get_capabilities(self) -> list[str]:
+        return [name for name in self.catalogue.names() if name not in self.unsupported]
+
+    async def execute(self, operation: str, params: dict[str, Any]) -> Result:
+        """Run `operation`. `params["allocate"]`, if there, gives writable memory of so many bytes for an output over `inline` bytes.
+
+        Raises `UnknownOperation`, `UnsupportedOnDevice`, `OutOfMemory`, `TaskCancelled` (from `steps`), `OperationFailed`.
+        """
+        if operation in self.unsupported:
+            raise UnsupportedOnDevice(f"{operation} does not run on {self.device}/{self.name}: {self.unsupported[operation]}")
+        found = self.catalogue.get(operation)
+        memory = Memory(params.get("allocate"), self.inline)
+        try:
+            arguments = self._arguments(found, params, memory)
+            started = perf_counter()
+            outputs = self._run(found, arguments)
+            self.synchronise()
+            seconds = perf_counter() - started
+            return Result({name: memory.keep(self.to_host(value)) for name, value in outputs.items()}, seconds)
+        except OpenRuntimeError:
+            raise
+        except MemoryError as error:
+            raise OutOfMemory(f"{operation} ran out of memory on {self.device}: {error}") from error
+        except Exception as error:
+            translated = self.translate(operation, error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: "Memory") -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name, value in params.items():
+            if isinstance(value, Array):
+                host = host_array(value)
+                memory.inputs.append(host)
+                arguments[name] = self.from_host(host)
+            elif name not in ("allocate", "steps"):
+                arguments[name] = tuple(value) if isinstance(value, list) else value
+        if operation.name not in self.native:
+            if "xp" in operation.takes:
+                arguments["xp"] = self.xp
+        elif operation.name in self.native_outputs:
+            arguments["empty"] = memory.empty
+        if "steps" in operation.takes:
+            arguments["steps"] = params.get("steps") or _no_steps
+        return arguments
+
+    def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+        function = self.native.get(operation.name, operation.function)
+        found = function(**arguments)
+        return found if isinstance(found, dict) else {"output": found}
+
+    def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
+        """A NumPy array (perhaps read-only) as the library's array on the device."""
+        return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> "np.ndarray[Any, Any]":
+        """The library's array as a NumPy array."""
+        return np.asarray(array)
+
+    def synchronise(self) -> None:
+        """Wait until the device has done everything it was given."""
+
+    def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
+        """A library's exception as one of ours, None for a defect; a subclass adds its library's own."""
+        return OperationFailed(f"{operation} failed: {error}") if isinstance(error, ValueError | ArithmeticError) else None
+
+
+class Memory:
+    """Where the outputs of one call are put: memory of the caller's, where it gave an allocator and the output is large."""
+
+    def __init__(self, allocate: Allocate | None, inline: int) -> None:
+        self._allocate = allocate
+        self._inline = inline
+        self._buffers: dict[int, memoryview] = {}
+        self.inputs: list[np.ndarray[Any, Any]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
+        """An array to compute into; an output made here is not copied again."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if self._allocate is None or size <= self._inline:
+            return np.empty(shape, dtype)
+        buffer = self._allocate(size)
+        array: np.ndarray[Any, Any] = np.frombuffer(buffer, dtype, count=size // dtype.itemsize).reshape(shape)
+        self._buffers[_address(array)] = buffer[:size]
+        return array
+
+    def keep(self, array: "np.ndarray[Any, Any]") -> Array:
+        """The array as bytes: C-contiguous, little-endian, and no view of an input, whose memory goes its own way."""
+        dtype = array.dtype.newbyteorder("<")
+        buffer = self._buffers.get(_address(array)) if self._buffers else None
+        if buffer is not None and buffer.nbytes == array.nbytes and array.flags.c_contiguous:
+            return Array(dtype.name, array.shape, buffer)
+        if self._allocate is not None and array.nbytes > self._inline:
+            own = self.empty(array.shape, dtype)
+            np.copyto(own, array)
+            return Array(dtype.name, array.shape, self._buffers[_address(own)])
+        copy = True if any(np.may_share_memory(array, given) for given in self.inputs) else None
+        own = np.array(array, dtype, copy=copy, order="C")
+        return Array(dtype.name, own.shape, own.reshape(-1).view(np.uint8).data)
+
+
+def host_array(array: Array) -> "np.ndarray[Any, Any]":
+    """A NumPy view of an array's bytes. Raises `UnsupportedOnDevice` for bfloat16, which NumPy lacks."""
+    if array.dtype == "bfloat16":
+        raise UnsupportedOnDevice("NumPy has no bfloat16; send float32, or choose a backend that has it")
+    if not array.size:
+        return np.empty(array.shape, array.dtype)
+    return np.frombuffer(array.view, np.dtype(array.dtype).newbyteorder("<")).reshape(array.shape)
+
+
+def _address(array: "np.ndarray[Any, Any]") -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _no_steps(done: int, total: int, message: str | None = None) -> None:
+    """For a caller that gave no `Steps`."""
+
+
+_: Steps = _no_steps

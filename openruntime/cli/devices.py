@@ -1,0 +1,133 @@
+"""`openruntime devices` and `openruntime operations`: what there is."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openruntime.cli.options import Json, Server, client, console, show_json, size, table
+
+if TYPE_CHECKING:
+    from openruntime.client.sync import Runtime
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(devices)
+    app.command()(operations)
+
+
+def devices(
+    check: Annotated[bool, typer.Option("--check", help="Run a verified job on every device and backend.")] = False,
+    json: Json = False,
+    server: Server = None,
+) -> None:
+    """List the devices; with --check, try each with each of its libraries. Exit code 1 when one fails."""
+    with client(server, embedded=True) as runtime:
+        if not check:
+            _list(runtime.devices(), json)
+            return
+        found = list(checks(runtime))
+    if json:
+        show_json(found)
+    else:
+        marks = {"pass": "[green]PASS[/]", "fail": "[red]FAIL[/]", "absent": "[dim]absent[/]"}
+        rows = [[marks[row["status"]], row["device"] or "-", row["backend"], row["reason"] or "", row["remedy"] or ""] for row in found]
+        console().print(table(("", "device", "backend", "reason", "remedy"), rows))
+    if any(row["status"] == "fail" for row in found):
+        raise typer.Exit(1)
+
+
+def _list(found: list[dict[str, Any]], json: bool) -> None:
+    if json:
+        show_json(found)
+        return
+    columns = ("id", "name", "backends", "status", "memory free", "memory", "slots", "load")
+    rows = [
+        [d["id"], d["name"], ", ".join(d["backends"]), d["status"], size(d["memory_available"]), size(d["memory_total"]),
+         f"{d['busy']}/{d['slots']}", "-" if d.get("utilization") is None else f"{d['utilization']:.0%}"]
+        for d in found
+    ]  # fmt: skip
+    console().print(table(columns, rows, right=frozenset({"memory free", "memory", "slots", "load"})))
+
+
+def checks(runtime: "Runtime") -> Iterator[dict[str, Any]]:
+    """`{"device", "backend", "status", "reason", "remedy"}` for every device and backend there is, and every backend that is not."""
+    from openruntime.contracts.errors import MissingExtra, OpenRuntimeError
+    from openruntime.contracts.registry import BACKENDS
+
+    seen = set()
+    for device in runtime.devices():
+        for backend in device["backends"]:
+            seen.add(backend)
+            reason = _verify(runtime, f"{device['id']}/{backend}")
+            remedy = None if reason is None else "see the server's log; `openruntime doctor` shows what is installed"
+            yield {"device": device["id"], "backend": backend, "status": "fail" if reason else "pass", "reason": reason, "remedy": remedy}
+    for backend in BACKENDS.names():
+        if backend in seen:
+            continue
+        reason, remedy = "no device that it can drive was found", None
+        try:
+            BACKENDS.load(backend)
+        except MissingExtra as error:
+            reason, remedy = error.message.partition(":")[0], f"pip install 'openruntime[{error.extra}]'"
+        except OpenRuntimeError as error:
+            reason = error.message
+        yield {"device": None, "backend": backend, "status": "absent", "reason": reason, "remedy": remedy}
+
+
+def _verify(runtime: "Runtime", where: str) -> str | None:
+    """Why a product computed there is wrong; None when it is right."""
+    import numpy as np
+
+    from openruntime.contracts.errors import OpenRuntimeError
+
+    a = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    try:
+        got = runtime.run("matmul", a, a.T, device=where, cache="no-store", timeout=60.0)
+    except OpenRuntimeError as error:
+        return error.message
+    apart = float(np.abs(got - a @ a.T).max())
+    return None if apart < 1e-3 else f"matmul is off by {apart:.2g}"
+
+
+def operations(
+    name: Annotated[str | None, typer.Argument(help="Show this one in full.", show_default=False)] = None,
+    json: Json = False,
+    server: Server = None,
+) -> None:
+    """List the operations, or show one with its parameters."""
+    with client(server, embedded=True) as runtime:
+        if name is not None:
+            entry = runtime.operations().get(name)
+            if entry is None:
+                from openruntime.contracts.errors import UnknownOperation, nearest
+
+                raise UnknownOperation(f"there is no operation {name!r}{nearest(name, runtime.operations())}", field="operation")
+            _show(entry, json)
+            return
+        known = sorted(runtime.operations().values(), key=lambda entry: (entry["family"], entry["name"]))
+    if json:
+        show_json(known)
+        return
+    families = [entry["family"] for entry in known]
+    shown = ["" if i and families[i - 1] == family else family for i, family in enumerate(families)]
+    rows = [[family, signature(entry), entry["summary"]] for family, entry in zip(shown, known, strict=True)]
+    console().print(table(("family", "operation", "what it does"), rows))
+
+
+def _show(entry: dict[str, Any], json: bool) -> None:
+    if json:
+        show_json(entry)
+        return
+    out = console()
+    out.print(f"[bold]{signature(entry)}[/] → {', '.join(entry['outputs'])}   [dim]{entry['family']}, version {entry['version']}[/]\n")
+    out.print(entry["doc"], markup=False)
+
+
+def signature(entry: dict[str, Any]) -> str:
+    """`kmeans(x, k, seed=0)`, from the JSON Schema."""
+    schema = entry["parameters"]
+    parts = [name if name in schema["required"] else f"{name}={schema['properties'][name].get('default')}" for name in schema["properties"]]
+    if schema.get("additionalProperties"):
+        parts.append("**arrays")
+    return f"{entry['name']}({', '.join(parts)})"

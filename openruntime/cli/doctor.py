@@ -1,0 +1,161 @@
+"""`openruntime doctor`: what was found on this machine, what is missing, and how to get it."""
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from openruntime.cli.options import LOCAL, Json, Server, console, show_json, size, table
+
+
+class Finding(NamedTuple):
+    """`status` is ok, absent (something optional) or fail (something that must be put right)."""
+
+    topic: str
+    status: str
+    found: str
+    remedy: str | None = None
+
+
+# driver or library, how it is seen, what it brings, Debian's packages
+GPUS = (
+    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0"), "nvidia-driver"),
+    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",), "rocm-opencl-icd"),
+    ("OpenCL", (), ("/etc/OpenCL/vendors",), "ocl-icd-libopencl1 pocl-opencl-icd"),
+    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"), "mesa-vulkan-drivers"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(json: Json = False, server: Server = None) -> None:
+    """Say what was found, what is missing and how to get it. Exit code 1 when something must be put right."""
+    found = [finding for look in (_python, _machine, _blas, _gpus, _extras, _data_dir) for finding in look()]
+    found += [_server(server)]
+    if json:
+        show_json([finding._asdict() for finding in found])
+    else:
+        marks = {"ok": "[green]ok[/]", "absent": "[dim]absent[/]", "fail": "[red]FAIL[/]"}
+        console().print(table(("", "", "found", "to get it"), [[marks[f.status], f.topic, f.found, f.remedy or ""] for f in found]))
+    if any(finding.status == "fail" for finding in found):
+        raise typer.Exit(1)
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("OpenRuntime", "ok", version("openruntime"))
+    yield Finding("Python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("CPU", "ok", f"{_cpu_name()}, {usable} of {os.cpu_count()} processors usable")
+    yield Finding("memory", "ok", f"{size(memory.available)} of {size(memory.total)} free")
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _blas() -> Iterator[Finding]:
+    import numpy as np
+
+    build: Any = np.show_config(mode="dicts")
+    blas = build["Build Dependencies"]["blas"]
+    yield Finding("NumPy", "ok", f"{np.__version__} with {blas['name']} {blas.get('version', '')}")
+
+
+def _gpus() -> Iterator[Finding]:
+    for topic, commands, paths, packages in GPUS:
+        seen = [place for place in (*map(shutil.which, commands), *filter(_filled, paths)) if place]
+        yield Finding(topic, "ok", ", ".join(seen)) if seen else Finding(topic, "absent", "not found", f"apt install {packages}")
+    if sys.platform == "darwin":
+        yield Finding("Metal", "ok" if platform.machine() == "arm64" else "absent", platform.machine())
+
+
+def _filled(path: str) -> bool:
+    place = Path(path)
+    return any(place.iterdir()) if place.is_dir() else place.exists()
+
+
+def _extras() -> Iterator[Finding]:
+    """Every extra that the package declares, but for those that only its own developers want."""
+    wanted: dict[str, list[str]] = {extra: [] for extra in metadata("openruntime").get_all("Provides-Extra") or [] if extra != "test"}
+    for requirement in requires("openruntime") or []:
+        name, _, condition = requirement.partition(";")
+        for extra, names in wanted.items():
+            if f"extra == '{extra}'" in condition.replace('"', "'"):
+                names.append(_bare(name))
+    for extra, names in wanted.items():
+        missing = [name for name in names if not _installed(name)]
+        if missing:
+            yield Finding(f"extra {extra}", "absent", f"lacks {', '.join(missing)}", f"pip install 'openruntime[{extra}]'")
+        else:
+            yield Finding(f"extra {extra}", "ok", ", ".join(f"{name} {version(name)}" for name in names))
+
+
+def _bare(requirement: str) -> str:
+    name = requirement.strip()
+    for mark in "[ <>=!~(":
+        name = name.partition(mark)[0]
+    return name
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _data_dir() -> Iterator[Finding]:
+    from openruntime.core.config import Settings
+
+    settings = Settings.load({})
+    place = Path(settings.data_dir)
+    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        yield Finding("data directory", "ok", f"{place} ({size(shutil.disk_usage(existing).free)} free)")
+    else:
+        yield Finding("data directory", "fail", f"{place} cannot be written", "openruntime serve --data-dir DIR, or OPENRUNTIME_DATA_DIR")
+    yield _port(settings.host, settings.port)
+
+
+def _port(host: str, port: int) -> Finding:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        remedy = "fine if that is OpenRuntime; else openruntime serve --port PORT"
+        return Finding(f"port {port}", "absent", f"in use on {host}: {error.strerror}", remedy)
+    return Finding(f"port {port}", "ok", f"free on {host}")
+
+
+def _server(address: str | None) -> Finding:
+    from openruntime import connect
+    from openruntime.contracts.errors import OpenRuntimeError
+
+    try:
+        with connect(address or LOCAL, patience=0) as runtime:
+            devices = runtime.devices()
+    except OpenRuntimeError as error:
+        return Finding("server", "fail" if address else "absent", error.message, "openruntime serve")
+    return Finding("server", "ok", f"{address or LOCAL} with {', '.join(device['id'] for device in devices)}")

@@ -1,0 +1,211 @@
+"""`openruntime run` and `openruntime submit`: an operation from the command line."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openruntime.cli.options import Device, Json, Priority, Server, client, console, duration, show_json
+
+if TYPE_CHECKING:
+    from openruntime.client.sync import Runtime, TaskFuture
+
+_BAR_AFTER = 0.5  # seconds: what is quicker shows no bar
+_TAKES_MORE = {"ignore_unknown_options": True, "allow_interspersed_args": True}
+
+Operation = Annotated[str, typer.Argument(help="Its name; `openruntime operations` lists them.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(help="Files (.npy .npz .csv, images) and values in the order of the parameters; --PARAMETER VALUE for more.", show_default=False),
+]
+Timeout = Annotated[float | None, typer.Option(help="Seconds until the task is given up.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute it even if the answer is known.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=_TAKES_MORE)(run)
+    app.command(context_settings=_TAKES_MORE)(submit)
+
+
+def run(
+    operation: Operation,
+    inputs: Inputs = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .npy .npz .csv or an image.")] = None,
+    device: Device = None,
+    priority: Priority = 5,
+    timeout: Timeout = None,
+    no_cache: NoCache = False,
+    json: Json = False,
+    server: Server = None,
+) -> None:
+    """Run an operation and wait: `openruntime run matmul a.npy b.npy -o c.npy`.
+
+    Parameters follow the operation's own names: `openruntime run sharpen photo.png --amount 1.5 -o out.png`. Without --server it runs
+    in this process; without -o a summary is printed.
+    """
+    from openruntime.cli import files
+
+    if output is not None:
+        files.check_target(output)
+    with client(server, embedded=True) as runtime:
+        parameters = read_parameters(runtime, operation, inputs or [])
+        cache = "no-store" if no_cache else None
+        future = runtime.submit_many([_request(operation, parameters, device, priority, timeout)], cache=cache)[0]
+        found = follow(future)
+        status = future.status()
+        if output is not None:
+            files.write(output, found)
+    answer = status.model_dump(exclude={"result"}, mode="json") | {"outputs": describe(found), "file": str(output) if output else None}
+    if json:
+        show_json(answer)
+        return
+    out = console()
+    for name, facts in answer["outputs"].items():
+        rest = "  ".join(f"{label} {value}" for label, value in facts.items() if label not in ("dtype", "shape"))
+        out.print(f"[bold]{name}[/]  {facts['dtype']} {tuple(facts['shape'])}  {rest}")
+    where = "the cache" if status.cached else f"{status.device_used}/{status.backend}"
+    out.print(f"[dim]{operation} on {where} in {duration(status.execution_time)}{f' → {output}' if output else ''}[/]")
+
+
+def submit(
+    operation: Operation,
+    inputs: Inputs = None,
+    device: Device = None,
+    priority: Priority = 5,
+    timeout: Timeout = None,
+    retries: Annotated[int, typer.Option(min=0, max=100, help="How often a failure of the operation is tried again.")] = 0,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag to find it by; may be given several times.")] = None,
+    no_cache: NoCache = False,
+    json: Json = False,
+    server: Server = None,
+) -> None:
+    """Queue an operation on the server and print the task's id."""
+    with client(server) as runtime:
+        parameters = read_parameters(runtime, operation, inputs or [])
+        request = _request(operation, parameters, device, priority, timeout) | {"max_retries": retries, "tags": tag or []}
+        future = runtime.submit_many([request], cache="no-store" if no_cache else None)[0]
+        if not future.task_id:
+            future.result()
+        if json:
+            show_json(future.status().model_dump(exclude={"result"}, mode="json"))
+        else:
+            print(future.task_id)
+
+
+def _request(operation: str, parameters: dict[str, Any], device: str | None, priority: int, timeout: float | None) -> dict[str, Any]:
+    return {"operation": operation, "parameters": parameters, "device_preference": device, "priority": priority, "timeout": timeout}
+
+
+def follow(future: "TaskFuture", *, cancel: bool = True) -> Any:
+    """Its result; a bar while it takes long. Ctrl-C cancels it, if `cancel`."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    out = console(stderr=True)
+    try:
+        if not out.is_terminal or _ended(future, _BAR_AFTER):
+            return future.result()
+        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=out, transient=True) as bar:
+            line = bar.add_task(future.operation, total=None)
+            while not _ended(future, 0.1):
+                if future.progress is not None:
+                    bar.update(line, total=1.0, completed=future.progress)
+            return future.result()
+    except KeyboardInterrupt:
+        if cancel:
+            future.cancel()
+        raise
+
+
+def _ended(future: "TaskFuture", seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not future.done() and time.monotonic() < until:
+        time.sleep(0.02)
+    return future.done()
+
+
+def read_parameters(runtime: "Runtime", operation: str, tokens: Sequence[str]) -> dict[str, Any]:
+    """Files and values by parameter, read as the operation's schema says. Raises `InvalidParameter`, `UnknownOperation`."""
+    from openruntime.contracts.errors import InvalidParameter, UnknownOperation, nearest
+
+    known = runtime.operations()
+    if operation not in known:
+        raise UnknownOperation(f"there is no operation {operation!r}{nearest(operation, known)}", field="operation")
+    schema = known[operation]["parameters"]
+    positional, named = _separate(tokens)
+    order = [name for name in schema["properties"] if name not in named]
+    given: dict[str, Any] = {}
+    for name, text in named.items():
+        if name not in schema["properties"] and not schema.get("additionalProperties"):
+            raise InvalidParameter(f"{operation} has no parameter `{name}`{nearest(name, schema['properties'])}", field=name)
+        given[name] = _value(name, text, schema["properties"].get(name) or schema["additionalProperties"])
+    for text in positional:
+        if not order:
+            raise InvalidParameter(f"{operation} takes {', '.join(schema['properties'])}; there is nothing left for {text!r}", field=operation)
+        name = order.pop(0)
+        value = _value(name, text, schema["properties"][name])
+        if isinstance(value, Mapping):  # an archive of several arrays, by their own names
+            order = [left for left in order if left not in value]
+            given.update(value)
+        else:
+            given[name] = value
+    return given
+
+
+def _separate(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    from openruntime.contracts.errors import InvalidParameter
+
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    left = iter(tokens)
+    for token in left:
+        if not token.startswith("--") or token == "--":
+            positional.append(token)
+            continue
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals:
+            found = next(left, None)
+            if found is None:
+                raise InvalidParameter(f"`--{name}` needs a value", field=name)
+            value = found
+        named[name] = value
+    return positional, named
+
+
+def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
+    """A literal where it is one; else a file for an array, and the text itself for a string."""
+    import json
+
+    from openruntime.cli import files
+
+    takes_array = "x-kind" in schema
+    if takes_array and Path(text).suffix.lower() in files.KINDS:
+        return files.read(Path(text), name)
+    options = schema.get("anyOf", [schema])
+    types = {option.get("type") for option in options} | {"string" for option in options for item in option.get("enum", ()) if isinstance(item, str)}
+    if types == {"string"}:
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        if takes_array:
+            return files.read(Path(text), name)
+        return text  # the server says what it should have been
+    return int(value) if isinstance(value, float) and "integer" in types and value.is_integer() else value
+
+
+def describe(found: Any) -> dict[str, dict[str, Any]]:
+    """By output: dtype, shape, and what little says what is in it."""
+    import numpy as np
+
+    facts: dict[str, dict[str, Any]] = {}
+    for name, value in (found.items() if isinstance(found, dict) else [("output", found)]):
+        array = np.asarray(value)
+        facts[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
+        if array.ndim == 0:
+            facts[name]["value"] = array.item() if array.dtype.kind != "c" else str(array.item())
+        elif array.size and array.dtype.kind in "fiu":
+            facts[name] |= {label: round(float(fn(array)), 6) for label, fn in (("min", np.min), ("max", np.max), ("mean", np.mean))}
+    return facts

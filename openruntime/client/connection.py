@@ -1,0 +1,131 @@
+"""Calls that outlive a lost connection or a full queue, and whose refusals are the errors of `contracts/errors.py`."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from openruntime.client.transport import Reply, Transport, Unreachable
+from openruntime.contracts.errors import OpenRuntimeError, TaskFailed, error_class
+from openruntime.contracts.payload import Buffer
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
+
+
+class Connection:
+    """`patience`: seconds for which a call is tried again while the server is away, full (429) or not ready (503)."""
+
+    def __init__(self, transport: Transport, *, patience: float = 10.0) -> None:
+        self.transport = transport
+        self.patience = patience
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: Sequence[Buffer] = (),
+        wait: float = 0.0,
+    ) -> Reply:
+        """One answered request. Safe to repeat by its method or its Idempotency-Key. Raises the error a problem document names."""
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(given, doseq=True)}" if given else path
+        retry = Retry(self.patience)
+        while True:
+            try:
+                reply = await self.transport.send(method, target, headers or {}, content, wait=wait)
+                if reply.status < 400:
+                    return reply
+                error = problem(reply)
+                if reply.status not in (429, 503):
+                    raise error
+            except Unreachable as lost:
+                error = lost
+            await retry.pause(error)
+
+    async def json(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, wait: float = 0.0) -> Any:
+        headers = {"Accept": "application/json"}
+        content: Sequence[Buffer] = ()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = [msgspec.json.encode(body)]
+        return decode(await self.call(method, path, query=query, headers=headers, content=content, wait=wait))
+
+    async def events(self, topics: Sequence[str], after: int | str | None = None) -> AsyncGenerator[dict[str, Any]]:
+        """Events of the topics, for ever; after a lost connection it goes on where it stopped. Raises `Unreachable` out of patience.
+
+        The first item is `{"type": "subscribed"}`, and again after each reconnection."""
+        retry = Retry(self.patience)
+        while True:
+            try:
+                async with self.transport.socket("/ws") as socket:
+                    request: dict[str, Any] = {"subscribe": list(topics)}
+                    if after is not None:
+                        request["after"] = after
+                    await socket.send(msgspec.json.encode(request).decode())
+                    async with aclosing(socket.messages()) as messages:
+                        async for text in messages:
+                            event = msgspec.json.decode(text)
+                            if event["type"] == "error":
+                                raise error_class(event["code"])(event.get("detail") or text, field=event.get("field"))
+                            if event.get("seq") is not None:
+                                after = event["seq"]
+                            retry = Retry(self.patience)
+                            yield event
+            except Unreachable as lost:
+                await retry.pause(lost)
+
+
+class Retry:
+    """Pauses that grow, with jitter, until `patience` seconds have passed; then the error itself."""
+
+    def __init__(self, patience: float) -> None:
+        self._until = asyncio.get_running_loop().time() + patience
+        self._delay = _FIRST_PAUSE
+
+    async def pause(self, error: OpenRuntimeError) -> None:
+        seconds = error.retry_after if error.retry_after is not None else self._delay * random.uniform(0.5, 1.0)
+        if asyncio.get_running_loop().time() + seconds > self._until:
+            raise error
+        self._delay = min(self._delay * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(seconds)
+
+
+def decode(reply: Reply) -> Any:
+    return msgspec.json.decode(bytes(reply.body)) if reply.body else None
+
+
+def problem(reply: Reply) -> OpenRuntimeError:
+    """The error that a refusal names; one made from the status where an intermediary answered."""
+    after = reply.headers.get("retry-after", "")
+    retry_after = float(after) if after.replace(".", "", 1).isdigit() else None
+    try:
+        document = decode(reply)
+        code, detail = document["code"], document["detail"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        code = {429: "rate_limited", 502: "unavailable", 503: "unavailable", 504: "unavailable"}.get(reply.status, "internal")
+        text = bytes(reply.body[:200]).decode(errors="replace")
+        return error_class(code)(f"something that is not OpenRuntime answered with status {reply.status}: {text}", retry_after=retry_after)
+    if reply.status >= 500:
+        return failure(code, detail, document.get("field"), retry_after)
+    return error_class(code)(detail, field=document.get("field"), retry_after=retry_after)
+
+
+def failure(code: str, message: str, field: str | None = None, retry_after: float | None = None) -> OpenRuntimeError:
+    """The error of a task that ended without a result, or of a server that could not answer."""
+    cls = error_class(code, task=code not in ("internal", "unavailable", "storage_full"))
+    return cls(message, field=field, retry_after=retry_after)
+
+
+def ended(response: Mapping[str, Any]) -> OpenRuntimeError | None:
+    """Why a `TaskResponse` has no result; None where it completed or has not ended."""
+    if response["status"] not in ("failed", "cancelled"):
+        return None
+    error = failure(response.get("code") or response["status"], response.get("error") or f"the task was {response['status']}")
+    return error if isinstance(error, TaskFailed) else TaskFailed(error.message)

@@ -1,0 +1,233 @@
+"""The synchronous facade: the asyncio client on a loop of its own, in a thread of its own."""
+
+import asyncio
+import atexit
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from openruntime.client.arrays import TensorHandle
+from openruntime.client.operations import Operations, unknown
+from openruntime.client.runtime import AsyncRuntime
+from openruntime.client.task import AsyncTask
+from openruntime.contracts.errors import Conflict, OpenRuntimeError, TaskCancelled
+from openruntime.contracts.models import TaskResponse
+
+T = TypeVar("T")
+
+
+class Portal:
+    """An event loop in a daemon thread; `run` is how other threads have something done there."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="openruntime", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            work.close()
+            raise Conflict("this runtime is closed" if self.loop.is_closed() else "the runtime's own thread cannot wait for it; use connect_async")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def later(self, call: Callable[[], Any]) -> None:
+        """In a thread where waiting is allowed."""
+        self.loop.run_in_executor(None, call)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+
+class TaskFuture(concurrent.futures.Future[Any]):
+    """A submitted task as a `concurrent.futures.Future`; the standard library's `wait` and `as_completed` take it too.
+
+    The result is fetched when it is asked for. As a parameter of another operation it stands for the task's output, which then
+    does not travel.
+    """
+
+    def __init__(self, portal: Portal, task: AsyncTask) -> None:
+        super().__init__()
+        self._portal = portal
+        self._task = task
+        self.set_running_or_notify_cancel()
+        task.on_end(lambda _: portal.later(self._settle))
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+    @property
+    def task_id(self) -> str:
+        return self._task.task_id
+
+    @property
+    def operation(self) -> str:
+        return self._task.operation
+
+    @property
+    def reference(self) -> dict[str, str]:
+        return self._task.reference
+
+    @property
+    def progress(self) -> float | None:
+        """0 to 1, as last heard; None before anything was."""
+        return self._task.progress
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The output as a NumPy array, several as a mapping. Raises why the task failed, or `TimeoutError` after `timeout` seconds."""
+        return self._portal.run(self._task.result(timeout))
+
+    def exception(self, timeout: float | None = None) -> OpenRuntimeError | None:
+        return self._portal.run(self._task.exception(timeout))
+
+    def done(self) -> bool:
+        return self._task.done()
+
+    def cancel(self) -> bool:
+        """Stop it on the server, waiting or running. False when it had ended otherwise before."""
+        return self._portal.run(self._task.cancel())
+
+    def cancelled(self) -> bool:
+        return isinstance(self._task.error, TaskCancelled)
+
+    def status(self) -> TaskResponse:
+        return self._portal.run(self._task.status())
+
+    def explain(self) -> dict[str, Any]:
+        """Why this device and backend, predicted seconds against actual, its place in the queue, its attempts."""
+        return self._portal.run(self._task.explain())
+
+    def _settle(self) -> None:
+        error = self._task.error
+        if error is None:
+            self.set_result(None)  # a mark: `result` fetches
+        else:
+            self.set_exception(error)
+
+
+class Runtime(Operations):
+    """A connection to a server, or a runtime in this process. Close it, or use it as a context manager."""
+
+    def __init__(self, client: AsyncRuntime) -> None:
+        self._client = client
+        self._portal = Portal()
+        try:
+            self._portal.run(client.__aenter__())
+        except BaseException:
+            self._portal.stop()
+            raise
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self._client.connection.transport.address}>"
+
+    def close(self) -> None:
+        """End the connection; an embedded runtime ends with it."""
+        atexit.unregister(self.close)
+        if self._portal.loop.is_running():
+            try:
+                self._portal.run(self._client.close())
+            finally:
+                self._portal.stop()
+
+    def run(self, operation: str, /, *args: Any, **given: Any) -> Any:
+        """Run an operation and wait for its output. Array parameters by position or name; `Options` by name."""
+        return self._portal.run(self._client.run(operation, *args, **given))
+
+    def submit(self, operation: str, /, *args: Any, **given: Any) -> TaskFuture:
+        """Queue an operation. Returns once the server has promised to run it."""
+        return TaskFuture(self._portal, self._portal.run(self._client.submit(operation, *args, **given)))
+
+    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None) -> list[TaskFuture]:
+        """Queue many at once. Each is shaped like `TaskRequest`, its `parameters` with arrays. A refused one is a future that failed."""
+        return [TaskFuture(self._portal, task) for task in self._portal.run(self._client.submit_many(requests, cache=cache))]
+
+    def map(self, operation: str, /, *iterables: Iterable[Any], **given: Any) -> Iterator[Any]:
+        """The outputs for each set of positional arguments, in order, like `Executor.map`. Submits in batches."""
+        return self._iterate(self._client.map(operation, *iterables, **given))
+
+    def as_completed(self, futures: Iterable[TaskFuture], timeout: float | None = None) -> Iterator[TaskFuture]:
+        """The futures in the order in which they end."""
+        return concurrent.futures.as_completed(futures, timeout)  # type: ignore[return-value]
+
+    def wait(self, futures: Iterable[TaskFuture], timeout: float | None = None) -> concurrent.futures._base.DoneAndNotDoneFutures[Any]:
+        """Until all have ended or `timeout` seconds are over: the futures done and not done."""
+        return concurrent.futures.wait(futures, timeout)
+
+    def tensor(self, array: Any) -> TensorHandle:
+        """Send an array once, to be used by many calls."""
+        return self._portal.run(self._client.tensor(array))
+
+    def fetch(self, tensor: TensorHandle | str) -> Any:
+        """The array behind a handle."""
+        return self._portal.run(self._client.fetch(tensor))
+
+    def forget(self, tensor: TensorHandle | str) -> None:
+        """Delete an array kept on the server."""
+        self._portal.run(self._client.forget(tensor))
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Every device: id, name, type, memory in bytes, status, backends, load."""
+        return self._portal.run(self._client.devices())
+
+    def operations(self) -> dict[str, dict[str, Any]]:
+        """Every operation by name, with its JSON Schema. Asked for once."""
+        return self._portal.run(self._client.operations())
+
+    def tasks(self, **filters: Any) -> list[TaskResponse]:
+        """The newest tasks first. Filters: status, operation, device, tag, limit (50 unless given)."""
+        return self._portal.run(self._client.tasks(**filters))
+
+    def task(self, task_id: str) -> TaskFuture:
+        """A task by its id, submitted by whomever."""
+        return TaskFuture(self._portal, self._portal.run(self._client.task(task_id)))
+
+    def events(self, topics: Sequence[str] | str = ("tasks",), *, after: int | str | None = None) -> Iterator[dict[str, Any]]:
+        """What happens, live: `{"seq", "type", "time", "data"}`. Goes on where it stopped when the connection is lost."""
+        return self._iterate(self._client.events(topics, after=after))
+
+    def _iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
+        async def following() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(items)
+            except StopAsyncIteration:
+                return False, None
+
+        try:
+            while True:
+                more, item = self._portal.run(following())
+                if not more:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            if self._portal.loop.is_running():
+                self._portal.run(items.aclose())
+
+    def _names(self) -> Iterable[str]:
+        return self.operations()
+
+    def _known(self, name: str) -> None:
+        known = self.operations()
+        if name not in known:
+            raise unknown(name, known)

@@ -1,0 +1,140 @@
+"""How requests reach a server: over HTTP and WebSocket. `embedded.py` has the same for an application in this process."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from openruntime.contracts.errors import InvalidRequest, Unavailable
+from openruntime.contracts.payload import Buffer
+
+JOINED = 1 << 20  # bytes: smaller bodies are sent in one piece
+GRACE = 60.0  # seconds without a byte, beyond the wait that was asked for
+
+
+class Unreachable(Unavailable):
+    """Nothing answered at the server's address."""
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: Buffer
+
+
+class Socket(Protocol):
+    """An open WebSocket, text messages only."""
+
+    async def send(self, text: str) -> None: ...
+
+    def messages(self) -> AsyncGenerator[str]:
+        """Until the other side goes away, which raises `Unreachable`."""
+
+
+class Transport(Protocol):
+    address: str
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], *, wait: float) -> Reply:
+        """One request, `wait` the seconds the server was asked to hold it. Raises `Unreachable`."""
+
+    def socket(self, path: str) -> AbstractAsyncContextManager[Socket]:
+        """Raises `Unreachable`, on opening and while in use."""
+
+
+class HTTPTransport:
+    """A server at an address such as `http://gpu-box:8000`. Raises `InvalidRequest` when it is no such address."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidRequest(f"{url!r} is not a server's address; it looks like http://gpu-box:8000", field="url")
+        self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._proxied = not _is_loopback(parts.hostname)
+        self._client: httpx.AsyncClient | None = None
+
+    async def open(self) -> None:
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=32)
+        self._client = httpx.AsyncClient(base_url=self.address, headers=self._headers, limits=limits, trust_env=self._proxied)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def send(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], *, wait: float) -> Reply:
+        assert self._client is not None, "opened before use"
+        size = sum(memoryview(part).nbytes for part in content)
+        sent = {**headers, "Content-Length": str(size)} if content else dict(headers)
+        body = None if not content else b"".join(content) if size <= JOINED else pieces(content)
+        timeout = httpx.Timeout(GRACE, connect=10.0, read=wait + GRACE, pool=None)
+        try:
+            async with self._client.stream(method, path, headers=sent, content=body, timeout=timeout) as response:
+                return Reply(response.status_code, response.headers, await _read(response))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        except httpx.InvalidURL as error:
+            raise InvalidRequest(f"{self.address}{path} is not a valid address: {error}", field="url") from error
+
+    @asynccontextmanager
+    async def socket(self, path: str) -> AsyncIterator[Socket]:
+        url = f"ws{self.address.removeprefix('http')}{path}"
+        headers = {name: value for name, value in self._headers.items() if name == "Authorization"}
+        try:
+            async with connect(url, additional_headers=headers, max_size=None, proxy=True if self._proxied else None) as connection:
+                yield _WebSocket(connection)
+        except (OSError, websockets.WebSocketException) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        cause = str(error) or type(error).__name__
+        return Unreachable(f"no OpenRuntime server answers at {self.address} ({cause}); start one with `openruntime serve`")
+
+
+class _WebSocket:
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    async def send(self, text: str) -> None:
+        await self._connection.send(text)
+
+    async def messages(self) -> AsyncGenerator[str]:
+        while True:
+            message = await self._connection.recv(decode=True)
+            yield str(message)
+
+
+async def pieces(content: Sequence[Buffer]) -> AsyncIterator[bytes]:
+    """The body in slices, so that no layer below copies it whole."""
+    for part in content:
+        view = memoryview(part).cast("B")
+        for start in range(0, view.nbytes, JOINED):
+            yield bytes(view[start : start + JOINED])
+
+
+async def _read(response: httpx.Response) -> Buffer:
+    """Straight into one buffer where the length is known, so that arrays on it can be written to."""
+    length = response.headers.get("content-length")
+    if length is None or not length.isdigit():
+        return bytearray(await response.aread())
+    body = bytearray(int(length))
+    end = 0
+    async for chunk in response.aiter_raw():
+        body[end : end + len(chunk)] = chunk
+        end += len(chunk)
+    return body
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

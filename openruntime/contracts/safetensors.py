@@ -1,0 +1,157 @@
+"""The safetensors format: a JSON header and raw bytes, read and written without copying the arrays.
+
+Source: https://huggingface.co/docs/safetensors (eight bytes of header length, little-endian; the header; the arrays without holes).
+Extension: complex arrays carry the dtype codes `C64` and `C128`.
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from typing import Annotated, Any
+
+import msgspec
+
+from openruntime.contracts.errors import InvalidRequest, nearest
+from openruntime.contracts.payload import ITEMSIZE, Array, Buffer
+
+HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
+DIMENSIONS = 64
+
+CODES = {
+    "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "C64", "complex128": "C128",
+}  # fmt: skip
+_DTYPES = {code: (dtype, ITEMSIZE[dtype]) for dtype, code in CODES.items()}
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """The defaults fit no array: what lacks a field is refused, and `__metadata__` passes through the same fast decoder."""
+
+    dtype: str = ""
+    shape: Annotated[tuple[_Natural, ...], msgspec.Meta(max_length=DIMENSIONS)] = (-1,)
+    data_offsets: tuple[_Natural, _Natural] = (1, 0)
+
+
+class _Extra(msgspec.Struct, gc=False):
+    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
+
+
+_entries = msgspec.json.Decoder(dict[str, _Entry]).decode
+_extra = msgspec.json.Decoder(_Extra).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
+    """The header in the order given, then a view on each array. The bytes of wider elements come first: every array stays aligned."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    header.update(dict.fromkeys(arrays))
+    views: list[Buffer] = [b""]
+    end = 0
+    items = arrays.items() if len(arrays) < 2 else sorted(arrays.items(), key=lambda item: -ITEMSIZE[item[1].dtype])
+    for name, array in items:
+        start, view = end, array.view
+        end += view.nbytes
+        header[name] = {"dtype": CODES[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
+        views.append(view)
+    text = _encode(header)
+    size = -(-len(text) // 8) * 8
+    views[0] = size.to_bytes(8, "little") + text.ljust(size)
+    return views
+
+
+def decode(body: Buffer) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays as views on `body`, and the metadata. Raises `InvalidRequest` naming the tensor that is wrong."""
+    view = memoryview(body)
+    total = view.nbytes
+    size = int.from_bytes(view[:8], "little")
+    if total < 8 or size > total - 8 or size > HEADER_LIMIT:
+        raise _bad_length(total, size)
+    text = bytes(view[8 : 8 + size])
+    try:
+        metadata = _extra(text).metadata
+        entries = _entries(text)
+        entries.pop("__metadata__", None)
+    except (ValueError, RecursionError):
+        entries, metadata = _slowly(text)
+    if text.count(b'"data_offsets"') != len(entries) or b"\\u" in text or text.count(b'"__metadata__"') > 1:
+        _refuse_duplicates(text)
+    data = view[8 + size :]
+    total = data.nbytes
+    end = 0
+    arrays: dict[str, Array] = {}
+    ordered = len(entries) < 2
+    for name, entry in entries.items() if ordered else sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        start, stop = entry.data_offsets
+        known = _DTYPES.get(entry.dtype)
+        if known is None:
+            raise InvalidRequest(f"tensor `{name}` has the unknown dtype {entry.dtype!r}{nearest(entry.dtype, _DTYPES)}", field=name)
+        if start != end or stop > total or stop - start != prod(entry.shape) * known[1]:
+            raise _bad_place(name, entry, end, total)
+        end = stop
+        arrays[name] = Array(known[0], entry.shape, data[start:stop])
+    if end != total:
+        raise InvalidRequest(f"the tensors end at byte {end} of the data, but {total} bytes were sent; remove what follows the last tensor")
+    return (arrays if ordered else {name: arrays[name] for name in entries}), metadata
+
+
+def _bad_length(total: int, size: int) -> InvalidRequest:
+    if total < 8:
+        return InvalidRequest(f"a safetensors body begins with 8 bytes that hold the header's length; {total} bytes were sent")
+    if size > HEADER_LIMIT:
+        return InvalidRequest(f"the safetensors header claims {size} bytes; the limit is {HEADER_LIMIT}")
+    return InvalidRequest(f"the safetensors header claims {size} bytes, but only {total - 8} follow: the length is wrong or the body was cut off")
+
+
+def _slowly(text: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """Entry by entry, to name the one that is wrong; or to read metadata whose keys look like an entry's."""
+    try:
+        header = msgspec.json.decode(text)
+    except RecursionError:
+        raise InvalidRequest("the safetensors header is nested too deeply; it is an object of flat objects") from None
+    except ValueError as cause:
+        raise InvalidRequest(f"the safetensors header is not JSON in UTF-8: {cause}") from None
+    if not isinstance(header, dict):
+        raise InvalidRequest("the safetensors header is not a JSON object; it maps each tensor's name to its dtype, shape and data_offsets")
+    name = "__metadata__"
+    try:
+        metadata = msgspec.convert(header.pop(name, {}), dict[str, str])
+        entries = {}
+        for name, entry in header.items():
+            entries[name] = msgspec.convert(entry, _Entry)
+    except msgspec.ValidationError as cause:
+        raise InvalidRequest(f"`{name}` in the safetensors header is wrong: {cause}", field=name) from None
+    return entries, metadata
+
+
+def _bad_place(name: str, entry: _Entry, end: int, total: int) -> InvalidRequest:
+    start, stop = entry.data_offsets
+    if entry.shape == (-1,) or entry.data_offsets == (1, 0):
+        return InvalidRequest(f"tensor `{name}` lacks its `shape` or `data_offsets`, or ends before it starts", field=name)
+    need = prod(entry.shape) * _DTYPES[entry.dtype][1]
+    if start > stop:
+        why = f"ends at byte {stop}, before its start at {start}"
+    elif stop - start != need:
+        why = f"has {stop - start} bytes, but dtype {entry.dtype} and shape {list(entry.shape)} need {need}"
+    elif stop > total:
+        why = f"ends at byte {stop}, but only {total} bytes of data were sent: the body was cut off or the offsets are wrong"
+    elif start < end:
+        why = f"starts at byte {start}, inside the tensor before it, which ends at {end}"
+    else:
+        why = f"starts at byte {start}, leaving a hole after byte {end}; tensors must follow each other without gaps"
+    return InvalidRequest(f"tensor `{name}` {why}", field=name)
+
+
+def _refuse_duplicates(text: bytes) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidRequest(f"`{twice}` stands twice in the safetensors header; names must be unique", field=twice)
+        return found
+
+    try:
+        json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the safetensors header is not JSON in UTF-8: {error}") from None

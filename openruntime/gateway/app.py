@@ -1,0 +1,213 @@
+"""The front door: hot paths go straight to plain ASGI applications, the rest to FastAPI, which serves the same ones by its routes."""
+
+import logging
+from time import perf_counter
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from uuid_utils import uuid7
+
+from openruntime.contracts.errors import Internal, OpenRuntimeError
+from openruntime.contracts.models import Problem, TaskRequest
+from openruntime.gateway import devices, documentation, operations, system, tasks, tensors
+from openruntime.gateway.body import drain
+from openruntime.gateway.dependencies import Services, headers
+from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem, retry_after
+from openruntime.gateway.results import Results, to_json
+from openruntime.gateway.submission import Submission
+from openruntime.gateway.websocket import WebSocketManager
+from openruntime.gateway.wire import Application, Receive, Scope, Send, respond
+
+log = logging.getLogger(__name__)
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
+
+
+def create_gateway(services: Services) -> Application:
+    """The ASGI application that answers everything design §6 lists. Wired by core; nothing starts here."""
+    results = Results(services.tasks, services.tensors, services.limits.inline_elements)
+    submission = Submission(services, results)
+    sockets = WebSocketManager(services.events, services.limits)
+    return Front(services, submission, documented(services, submission, results, sockets))
+
+
+def documented(services: Services, submission: Submission, results: Results, sockets: WebSocketManager) -> FastAPI:
+    """Every route, with its documentation."""
+    app = FastAPI(
+        title="OpenRuntime",
+        version=services.version,
+        description="Send an operation and its arrays; it runs on the device that finishes it soonest. "
+        "Arrays travel as safetensors or npy, small ones as JSON.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={OpenRuntimeError: _refused, HTTPException: _unrouted, RequestValidationError: _unreadable, Exception: _unexpected},
+    )
+    app.include_router(system.router(services, lambda: sockets.count))
+    app.include_router(devices.router(services))
+    app.include_router(operations.router(services))
+    app.include_router(tasks.router(services, submission, results))
+    app.include_router(tensors.router(services, results))
+    documentation.add(app)
+
+    @app.websocket("/ws")
+    async def events(socket: WebSocket) -> None:
+        await sockets.serve(socket)
+
+    _complete(app)
+    return app
+
+
+class Front:
+    """Gives every request its id, sends hot paths straight on, and turns whatever is raised into a problem."""
+
+    def __init__(self, services: Services, submission: Submission, rest: FastAPI) -> None:
+        self.rest = rest
+        self._submission = submission
+        # what stands in every answer is added by `_answer`, so the hot path pays for CORS only when a browser asks
+        self._cors: Any = None
+        if services.limits.cors:
+            exposed = ["Location", "X-Request-ID", "Preference-Applied", "Retry-After"]
+            self._cors = CORSMiddleware(self._answer, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+        elif self._cors is not None and b"origin" in headers(scope):
+            await self._cors(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = headers(scope)
+        request_id = _request_id(given.get(b"x-request-id"))
+        scope["openruntime.request_id"] = request_id
+        stamp = (b"x-request-id", request_id.encode())
+        status = 0
+
+        def stamped(message: Any) -> Any:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], stamp, _NOSNIFF]
+            return send(message)
+
+        logged = log.isEnabledFor(logging.DEBUG)
+        began = perf_counter() if logged else 0.0
+        try:
+            await (self._hot(scope) or self.rest)(scope, receive, stamped)
+        except Disconnected:
+            pass
+        except OpenRuntimeError as error:
+            if status:
+                log.error("an answer broke off", exc_info=error, extra={"request_id": request_id})
+            else:
+                await _send_problem(stamped, receive, error, request_id)
+        except Exception:
+            log.exception("a request failed", extra={"request_id": request_id, "task_id": scope.get("openruntime.task_id")})
+            if not status:
+                await _send_problem(stamped, receive, _internal(request_id), request_id)
+        if logged:
+            taken = (perf_counter() - began) * 1e3
+            extra = {"request_id": request_id, "task_id": scope.get("openruntime.task_id"), "status": status}
+            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], status, taken, extra=extra)
+
+    def _hot(self, scope: Scope) -> Application | None:
+        """The plain application for a hot path, as the router would choose it."""
+        path: str = scope["path"]
+        if not path.startswith("/tasks") or scope.get("root_path"):
+            return None
+        if scope["method"] == "POST":
+            return self._submission.submit if path == "/tasks" else self._submission.batch if path == "/tasks/batch" else None
+        if scope["method"] != "GET" or path[6:7] != "/":
+            return None
+        task_id, _, rest = path[7:].partition("/")
+        if not task_id or rest not in ("", "result") or (not rest and path.endswith("/")):
+            return None
+        scope["path_params"] = {"task_id": task_id}
+        scope["openruntime.task_id"] = task_id
+        return self._submission.result if rest else self._submission.status
+
+
+def _request_id(sent: bytes | None) -> str:
+    if sent is not None and 0 < len(sent) <= 128 and sent.isascii():
+        text = sent.decode("ascii")
+        if text.isprintable():
+            return text
+    return str(uuid7())
+
+
+def _internal(request_id: str) -> Internal:
+    return Internal(f"the server could not answer; its log has the cause under the request id {request_id}")
+
+
+async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, request_id: str) -> None:
+    body = to_json(problem(error, request_id))
+    if error.status not in _UNREAD:
+        await respond(send, error.status, PROBLEM, [body], retry_after(error))
+        return
+    start = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": start})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await drain(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _reply(request: Request, error: OpenRuntimeError, extra: dict[str, str] | None = None) -> Response:
+    found = {name.decode(): value.decode() for name, value in retry_after(error)} | (extra or {})
+    body = to_json(problem(error, request.scope.get("openruntime.request_id")))
+    return Response(body, error.status, found, media_type=PROBLEM.decode())
+
+
+async def _refused(request: Request, error: Exception) -> Any:
+    assert isinstance(error, OpenRuntimeError)
+    refusal = error
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await _send_problem(send, receive, refusal, scope["openruntime.request_id"])
+
+    return answer
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _reply(request, _internal(request.scope["openruntime.request_id"]))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refusal = from_status(error.status_code, request.url.path, request.method)
+    return _reply(request, refusal, dict(error.headers or {}))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = dict(error.errors()[0])
+    first["loc"] = first["loc"][1:] or first["loc"]  # without "query" or "path"
+    return _reply(request, invalid(first))
+
+
+def _complete(app: FastAPI) -> None:
+    """The document's schemas that no signature mentions."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            for methods in document["paths"].values():
+                for operation in methods.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]  # FastAPI's own, which we answer as 400
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+            for model in (Problem, TaskRequest, tasks.Batch):
+                found = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(found.pop("$defs", {}))
+                schemas[model.__name__] = found
+        return made()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,57 @@
+"""`/operations`: everything that can be called by name, with its JSON Schema and where it can run."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
+
+from openruntime.contracts.errors import NotFound, UnknownOperation
+from openruntime.gateway.dependencies import Services
+from openruntime.gateway.openapi import problems
+from openruntime.gateway.tasks import json_response
+
+
+class OperationInfo(BaseModel):
+    """`parameters` is a JSON Schema; `devices` and `backends` are those that have the operation."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    family: str | None = None
+    version: int | None = None
+    summary: str | None = None
+    doc: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: Any = None
+    cacheable: bool | None = None
+    devices: list[str] = []
+    backends: list[str] = []
+
+
+class OperationList(BaseModel):
+    operations: list[OperationInfo]
+
+
+def router(services: Services) -> APIRouter:
+    routes = APIRouter(tags=["operations"])
+
+    def described(name: str, devices: list[dict[str, Any]]) -> dict[str, Any]:
+        having = [device for device in devices if name in device["capabilities"]]
+        backends = sorted({backend for device in having for backend in device.get("backends", ())})
+        return {"devices": [device["id"] for device in having], "backends": backends} | services.catalogue.describe(name)
+
+    @routes.get("/operations", response_model=OperationList, responses=problems(503))
+    async def list_operations() -> Response:
+        """List the operations."""
+        devices = list(services.devices.list())
+        return json_response({"operations": [described(name, devices) for name in services.catalogue.names()]})
+
+    @routes.get("/operations/{name}", response_model=OperationInfo, responses=problems(404, 503))
+    async def get_operation(name: str) -> Response:
+        """An operation with its parameters and outputs."""
+        try:
+            return json_response(described(name, list(services.devices.list())))
+        except UnknownOperation as error:
+            raise NotFound(error.message, field="name") from None
+
+    return routes

@@ -1,0 +1,101 @@
+"""`/`, health and metrics."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from openruntime.contracts.errors import Unavailable
+from openruntime.gateway.dependencies import Services, headers
+from openruntime.gateway.openapi import problems
+from openruntime.gateway.tasks import json_response
+from openruntime.gateway.wire import JSON, accepted
+
+TEXT = "text/plain"
+
+
+class Service(BaseModel):
+    """What answers here, and where its parts are."""
+
+    name: str
+    version: str
+    ready: bool
+    links: dict[str, str]
+
+
+class Health(BaseModel):
+    status: str
+    reason: str | None = None
+
+
+class HealthDetail(Health):
+    """`uptime` in seconds; `devices` by id to their status."""
+
+    version: str
+    uptime: float
+    devices: dict[str, str]
+    websockets: int
+
+
+_LINKS = {name: f"/{name}" for name in ("health", "metrics", "devices", "operations", "tasks", "tensors", "docs")} | {
+    "openapi": "/openapi.json",
+    "events": "/ws",
+}
+
+
+def router(services: Services, websockets: Callable[[], int]) -> APIRouter:
+    routes = APIRouter(tags=["system"])
+    started = monotonic()
+
+    @routes.get("/", response_model=Service, responses=problems(503))
+    async def service() -> Response:
+        """What answers here."""
+        return json_response({"name": "openruntime", "version": services.version, "ready": services.ready() is None, "links": _LINKS})
+
+    @routes.get("/health", response_model=HealthDetail, responses=problems(503))
+    async def health() -> Response:
+        """How the parts are; always 200 while the server answers."""
+        reason = services.ready()
+        return json_response(
+            {
+                "status": "ok" if reason is None else "not_ready",
+                "reason": reason,
+                "version": services.version,
+                "uptime": monotonic() - started,
+                "devices": {device["id"]: device["status"] for device in services.devices.list()},
+                "websockets": websockets(),
+            }
+        )
+
+    @routes.get("/health/live", response_model=Health, responses=problems(503))
+    async def live() -> Response:
+        """The process answers."""
+        return json_response({"status": "ok", "reason": None})
+
+    @routes.get("/health/ready", response_model=Health, responses=problems(503))
+    async def ready() -> Response:
+        """At least one worker can take work, and the server is not draining."""
+        reason = services.ready()
+        if reason is not None:
+            raise Unavailable(reason)
+        return json_response({"status": "ok", "reason": None})
+
+    @routes.get("/metrics", response_model=None, responses={200: _METRICS, **problems(406, 503)})
+    async def metrics(request: Request) -> Response:
+        """Metrics: Prometheus text, or JSON when `Accept` asks for it."""
+        accept = headers(request.scope).get(b"accept")
+        if accept is not None and b"openmetrics" in accept and b"text/plain" not in accept:
+            accept = None
+        if accepted(accept, (TEXT, JSON)) == JSON:
+            return json_response(services.metrics.snapshot())
+        return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes
+
+
+_METRICS: dict[str, Any] = {
+    "description": "The metrics.",
+    "content": {TEXT: {"schema": {"type": "string"}}, JSON: {"schema": {"type": "object"}}},
+}

@@ -1,0 +1,143 @@
+"""Task records as rows, and named values with arrays inside as msgpack. No pickle: arrays, references and tuples are tagged."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.payload import Array, Reference
+from openruntime.contracts.records import Task
+
+Row = tuple[Any, ...]
+
+_ARRAY, _REFERENCE, _TUPLE, _INTEGER = 1, 2, 3, 4
+
+
+class _Array(msgspec.Struct, array_like=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | None
+    blob: str | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_array = msgspec.msgpack.Decoder(_Array).decode
+_decode_reference = msgspec.msgpack.Decoder(Reference).decode
+_decode_task = msgspec.msgpack.Decoder(Task).decode
+
+
+def _wrap(value: Any, blobs: list[str]) -> Any:
+    kind = type(value)
+    if kind is Array:
+        if value.blob is not None:
+            blobs.append(value.blob)
+            return msgspec.msgpack.Ext(_ARRAY, _encode((value.dtype, value.shape, None, value.blob)))
+        return msgspec.msgpack.Ext(_ARRAY, _encode((value.dtype, value.shape, value.view, None)))
+    if kind is dict:
+        return {key: _wrap(item, blobs) for key, item in value.items()}
+    if kind is list:
+        return [_wrap(item, blobs) for item in value]
+    if kind is tuple:
+        return msgspec.msgpack.Ext(_TUPLE, _encode([_wrap(item, blobs) for item in value]))
+    if kind is Reference:
+        return msgspec.msgpack.Ext(_REFERENCE, _encode(value))
+    if kind is int and not -(2**63) <= value < 2**63:
+        return msgspec.msgpack.Ext(_INTEGER, hex(value).encode())
+    return value
+
+
+def _unwrap(code: int, data: memoryview) -> Any:
+    if code == _ARRAY:
+        found = _decode_array(data)
+        return Array(found.dtype, found.shape, found.data, found.blob)
+    if code == _TUPLE:
+        return tuple(_decode(data))
+    if code == _REFERENCE:
+        return _decode_reference(data)
+    if code == _INTEGER:
+        return int(bytes(data), 16)
+    raise msgspec.DecodeError(f"a value is tagged {code}, which this version does not know")
+
+
+_decode = msgspec.msgpack.Decoder(ext_hook=_unwrap).decode
+
+
+def pack(values: Mapping[str, Any]) -> tuple[bytes, list[str]]:
+    """The values as msgpack, and the digests of the blobs they count. An array with a `blob` goes without its bytes."""
+    blobs: list[str] = []
+    return _encode({key: _wrap(value, blobs) for key, value in values.items()}), blobs
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    values: dict[str, Any] = _decode(data)
+    return values
+
+
+def arrays(value: Any) -> Iterator[Array]:
+    """Every array anywhere inside."""
+    if type(value) is Array:
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from arrays(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from arrays(item)
+
+
+def exchange(value: Any, change: Callable[[Array], Array]) -> Any:
+    """A copy with every array inside exchanged."""
+    if type(value) is Array:
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: exchange(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(exchange(item, change) for item in value)
+    return value
+
+
+def row(task: Task, *, ended: bool) -> Row:
+    """The row that `put_task` writes. An ended task keeps no inputs; one that has not ended has no outputs yet."""
+    inputs = outputs = None
+    blobs: list[str] = []
+    if not ended:
+        inputs, blobs = pack(task.call.parameters)
+    elif task.outputs is not None:
+        outputs, blobs = pack(task.outputs)
+    return (
+        task.id,
+        task.tenant,
+        task.life.status.value if ended else "queued",
+        task.call.operation,
+        task.device,
+        json.dumps(task.tags) if task.tags else None,
+        task.idempotency,
+        task.finished if ended else None,
+        result_bytes(task) if ended else 0,
+        json.dumps(blobs) if blobs else None,
+        _encode(bare(task)),
+        inputs,
+        outputs,
+    )
+
+
+def bare(task: Task) -> Task:
+    """A copy of the record without inputs and outputs."""
+    call = task.call
+    if call.parameters:
+        call = msgspec.structs.replace(call, parameters={})
+    return msgspec.structs.replace(task, call=call, outputs=None)
+
+
+def task_of(meta: bytes, *, inputs: bytes | None = None, outputs: bytes | None = None) -> Task:
+    task = _decode_task(meta)
+    if inputs is not None:
+        task.call = msgspec.structs.replace(task.call, parameters=_decode(inputs))
+    if outputs is not None:
+        task.outputs = _decode(outputs)
+    return task
+
+
+def result_bytes(task: Task) -> int:
+    return sum(array.nbytes for array in task.outputs.values()) if task.outputs else 0

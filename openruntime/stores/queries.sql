@@ -1,0 +1,79 @@
+-- name: put_task
+INSERT INTO tasks (id, tenant, status, operation, device, tags, idempotency, finished, size, blobs, meta, inputs, outputs)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    status = excluded.status, device = excluded.device, finished = excluded.finished, size = excluded.size,
+    blobs = excluded.blobs, meta = excluded.meta, inputs = excluded.inputs, outputs = excluded.outputs
+
+-- name: ended_task
+SELECT meta, outputs FROM tasks WHERE id = :id AND finished IS NOT NULL
+
+-- name: unfinished_tasks
+SELECT meta, inputs, blobs IS NOT NULL FROM tasks WHERE finished IS NULL
+
+-- name: idempotency_keys
+SELECT tenant, idempotency, id FROM tasks WHERE idempotency IS NOT NULL
+
+-- name: list_tasks
+SELECT meta FROM tasks
+WHERE finished IS NOT NULL
+    AND (:after IS NULL OR id < :after)
+    AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:status IS NULL OR status = :status)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:device IS NULL OR device = :device)
+    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+ORDER BY id DESC LIMIT :limit
+
+-- name: list_rare_tasks
+SELECT meta FROM tasks
+WHERE status = :status AND status IN ('failed', 'cancelled')
+    AND (:after IS NULL OR id < :after)
+    AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:device IS NULL OR device = :device)
+    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+ORDER BY id DESC LIMIT :limit
+
+-- name: surplus_tasks
+SELECT row FROM (
+    SELECT rowid AS row, finished, row_number() OVER newest AS number, sum(size) OVER newest AS total
+    FROM tasks WHERE finished IS NOT NULL
+    WINDOW newest AS (ORDER BY finished DESC, rowid DESC)
+) WHERE number > :history OR total > :bytes OR finished < :before
+
+-- name: drop_tasks
+DELETE FROM tasks WHERE rowid IN (SELECT value FROM json_each(:rows)) RETURNING id, tenant, idempotency
+
+-- name: expire_results
+UPDATE tasks SET outputs = NULL, blobs = NULL, size = 0 WHERE finished >= :since AND finished < :before
+
+-- name: counted_blobs
+SELECT value FROM tasks, json_each(tasks.blobs) WHERE tasks.blobs IS NOT NULL
+UNION SELECT value FROM shelf, json_each(shelf.blobs) WHERE shelf.blobs IS NOT NULL
+
+-- name: put_shelf
+INSERT OR REPLACE INTO shelf (namespace, key, tenant, expires, used, size, blobs, meta, arrays)
+VALUES (:namespace, :key, :tenant, :expires, :used, :size, :blobs, :meta, :arrays)
+
+-- name: get_shelf
+SELECT meta, arrays FROM shelf WHERE namespace = :namespace AND key = :key AND expires > :now
+
+-- name: delete_shelf
+DELETE FROM shelf WHERE namespace = :namespace AND key = :key AND expires > :now
+
+-- name: shelf_items
+SELECT key, meta FROM shelf
+WHERE namespace = :namespace AND key > :after AND expires > :now AND (:tenant IS NULL OR tenant = :tenant)
+ORDER BY key LIMIT :limit
+
+-- name: touch_shelf
+UPDATE shelf SET used = :used WHERE namespace = :namespace AND key = :key
+
+-- name: trim_shelf
+DELETE FROM shelf WHERE rowid IN (
+    SELECT row FROM (
+        SELECT rowid AS row, expires, sum(CASE WHEN expires > :now THEN size ELSE 0 END) OVER (ORDER BY used DESC, rowid DESC) AS total
+        FROM shelf WHERE namespace = :namespace
+    ) WHERE total > :max_bytes OR expires <= :now
+)

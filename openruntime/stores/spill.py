@@ -1,0 +1,58 @@
+"""Which arrays rest in blobs, and the way there and back."""
+
+import asyncio
+from typing import Any, TypeVar
+
+import msgspec
+
+from openruntime.contracts.errors import Expired
+from openruntime.contracts.payload import Array
+from openruntime.stores.blobs import FileBlobs
+from openruntime.stores.codec import arrays, exchange
+
+Values = TypeVar("Values", bound="dict[str, Any]")
+
+
+class Spill:
+    """Arrays over `inline` bytes go to `files`; smaller ones stay where they are."""
+
+    def __init__(self, files: FileBlobs, inline: int) -> None:
+        self._files = files
+        self._inline = inline
+
+    def needed(self, values: Any) -> bool:
+        """Whether an array inside has to be written, or looked after because its blob was written before."""
+        return any(array.blob is not None or array.nbytes > self._inline for array in arrays(values))
+
+    async def write(self, values: Values, *, durable: bool) -> Values:
+        """A copy in which each large array names its blob, which is on disk; its bytes stay at hand. Raises `StorageFull`."""
+        found = [array for array in arrays(values) if array.blob is not None or array.nbytes > self._inline]
+        written = await asyncio.gather(*(self._rest(array, durable) for array in found))
+        swap = {id(array): rested for array, rested in zip(found, written, strict=True)}
+        exchanged: Values = exchange(values, lambda array: swap.get(id(array), array))
+        return exchanged
+
+    async def _rest(self, array: Array, durable: bool) -> Array:
+        if array.blob is not None:
+            if await self._files.renew(array.blob):
+                return array
+            if array.data is None:
+                raise Expired(f"the bytes of blob {array.blob} are gone")
+        return msgspec.structs.replace(array, blob=await self._files.write(array.view, durable=durable))
+
+    def filled(self, values: Values) -> Values:
+        """A copy with the bytes of every array at hand; for callers in a thread of their own. Raises `Expired`."""
+
+        def fill(array: Array) -> Array:
+            if array.data is not None or array.blob is None:
+                return array
+            return msgspec.structs.replace(array, data=self._files.load(array.blob))
+
+        filled: Values = exchange(values, fill)
+        return filled
+
+
+def emptied(values: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which arrays that rest in blobs hold no memory."""
+    emptied: dict[str, Any] = exchange(values, lambda array: array if array.blob is None else msgspec.structs.replace(array, data=None))
+    return emptied

@@ -1,0 +1,325 @@
+"""The default store: the queue in memory, every promise and all history in one SQLite database, large arrays as files."""
+
+import asyncio
+import gc
+import json
+import logging
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from sys import intern
+from time import monotonic
+from typing import Any, Unpack
+
+import msgspec
+
+from openruntime.contracts.errors import Expired, OpenRuntimeError
+from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Life, Task
+from openruntime.stores.codec import result_bytes, task_of
+from openruntime.stores.database import queries
+from openruntime.stores.disk import Disk
+from openruntime.stores.embedded import Bounds, EmbeddedStore, Filters, page
+from openruntime.stores.shelf import SqliteShelf
+from openruntime.stores.spill import Spill, emptied
+
+log = logging.getLogger(__name__)
+
+Records = list[Task]  # inside the class `list` is the method
+
+_IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
+_BATCH = 500  # rows dropped in one group, so that those who wait for theirs are not kept long
+
+
+class SqliteStore(EmbeddedStore):
+    """`directory` holds the database, the blobs and the owner's lock. Results that ended last stay in memory: `recent`, `recent_bytes`."""
+
+    def __init__(
+        self, directory: Path, *, recent: int = 20_000, recent_bytes: int = 64 << 20, blob_grace: float = 900.0, **bounds: Unpack[Bounds]
+    ) -> None:
+        super().__init__(**bounds)
+        self._recent = recent
+        self._recent_bytes = recent_bytes
+        self._disk = Disk(Path(directory), grace=blob_grace)
+        self._spill = Spill(self._disk.files, self._inline_bytes)
+        self.blobs = self._disk.files
+        self.shelf = SqliteShelf(self._disk, self._spill)
+        self._resting: set[str] = set()  # live tasks whose large inputs are on disk only
+        self._saved: dict[str, Task] = {}  # ended, on disk, and still in memory; the oldest first
+        self._bulky: dict[str, Task] = {}  # ended, with large outputs that are not on disk yet
+        self._bulky_bytes = 0
+        self._bulky_added = asyncio.Event()
+        self._submitted = 0.0
+        self._expired = 0.0  # results that ended before are gone
+        self._spooler: asyncio.Task[None] | None = None
+
+    async def open(self) -> list[Task]:
+        await self._disk.open(self._on_saved)
+        try:
+            tasks = await self._disk.read(self._recover)
+        except BaseException:
+            await self._disk.close()
+            raise
+        self._spooler = asyncio.create_task(self._spool())
+        return tasks
+
+    async def close(self) -> None:
+        if self._spooler is not None:
+            self._spooler.cancel()
+            await asyncio.gather(self._spooler, return_exceptions=True)
+            self._spooler = None
+            for task in list(self._bulky.values()):
+                await self._write_bulky(task)
+        await self._disk.close()
+
+    async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
+        self._admit(tasks)
+        self._submitted = monotonic()
+        if not promised:
+            for task in tasks:
+                if task.life.status.ended:
+                    self._retire(task)
+            self._place(tasks)
+            return
+        large = [task for task in tasks if self._spill.needed((task.call.parameters, task.outputs))]
+        try:
+            for task in tasks:
+                task.kept = True
+                if task.life.status.ended:
+                    self._shelve(task)
+            for task in large:
+                await self._rest(task)
+        except BaseException:
+            for task in tasks:
+                self._refuse(task)
+            raise
+        self._place(tasks)
+        await self._disk.writer.urgently([(task, task.id not in self._live) for task in tasks], self._refuse)
+        for task in large:
+            if task.id in self._heaps:
+                self._empty(task)
+
+    async def keep(self, task: Task) -> None:
+        kept, writer = task.kept, self._disk.writer
+        if task.id not in self._live and task.id not in self._ended:
+            return
+        if kept and not writer.unsaved(task.id) and task.id not in self._bulky:
+            return
+        task.kept = True
+        try:
+            if task.id in self._live:
+                await self._rest(task)
+            if task.id in self._bulky:  # it may have ended meanwhile
+                await self._rest(task)
+                self._lighten(task)
+            ended = task.id not in self._live
+            await writer.urgently([(task, ended)], None if ended or kept else self._unpromise)
+        except OpenRuntimeError:
+            task.kept = kept
+            raise
+        if task.id in self._heaps:
+            self._empty(task)
+
+    async def requeue(self, task: Task) -> None:
+        await super().requeue(task)
+        if task.kept and task.id in self._heaps:
+            self._disk.writer.lazily(task, ended=False)
+
+    async def load(self, task: Task) -> dict[str, Any]:
+        if task.id not in self._resting:
+            return task.call.parameters
+        return await asyncio.to_thread(self._spill.filled, task.call.parameters)
+
+    async def finish(self, task: Task, attempt: int) -> bool:
+        if not self._end(task, attempt):
+            return False
+        self._resting.discard(task.id)
+        self._retire(task)
+        while self._ended_bytes > 4 * self._recent_bytes or len(self._ended) > 4 * self._recent:
+            if self._disk.writer.failing:
+                self._shed()
+                break
+            await asyncio.sleep(0.005)  # the disk is slower than the devices: they have to wait for it
+        return True
+
+    async def get(self, task_id: str) -> Task | None:
+        task = self._live.get(task_id) or self._ended.get(task_id) or await self._disk.read(lambda connection: self._read(connection, task_id))
+        return None if task is None else self._fresh(task)
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        status: str | None = None,
+        operation: str | None = None,
+        device: str | None = None,
+        tag: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> tuple[list[Task], str | None]:
+        filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
+        return page(await self._disk.read(lambda connection: self._newest(connection, filters, after, limit + 1)), limit)
+
+    async def prune(self, now: float) -> int:
+        dropped = 0
+        try:
+            await self._disk.writer.flush()
+            bounds = {"history": self._history, "bytes": self._history_bytes, "before": now - self._history_age}
+            surplus = [row for (row,) in await self._disk.read(lambda connection: connection.execute(queries()["surplus_tasks"], bounds).fetchall())]
+            for start in range(0, len(surplus), _BATCH):
+                gone = await self._disk.writer.job(partial(_drop_rows, surplus[start : start + _BATCH]))
+                dropped += len(gone)
+                for task_id, tenant, key in gone:
+                    self._drop(task_id, tenant, key)
+            stale = {"since": self._expired, "before": now - self._result_ttl}
+            await self._disk.writer.job(lambda connection: connection.execute(queries()["expire_results"], stale))
+            self._expired = stale["before"]
+        finally:  # frees space even where the database has none left to work with
+            for task in list(self._ended.values()):
+                if task.outputs is not None and task.finished is not None and task.finished < now - self._result_ttl:
+                    self._expire(task)
+            counted = await self._disk.read(lambda connection: connection.execute(queries()["counted_blobs"]).fetchall())
+            await self._disk.files.sweep({digest for (digest,) in counted})
+        return dropped
+
+    def _recover(self, connection: sqlite3.Connection) -> Records:
+        """Everything that has not ended, back in the queue. The collector only gets in the way of so many new objects."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            tasks = []
+            for meta, inputs, rests in connection.execute(queries()["unfinished_tasks"]):
+                task = task_of(meta, inputs=inputs)
+                life = task.life
+                task.life = Life(TaskStatus.QUEUED, life.attempt, life.failures, life.deaths)
+                task.started = task.device = task.backend = task.progress = task.message = None
+                task.lane, task.tenant = intern(task.lane), intern(task.tenant)
+                task.kept = True
+                if rests:
+                    self._resting.add(task.id)
+                tasks.append(task)
+            tasks.sort(key=lambda task: (task.created, task.id))
+            for task in tasks:
+                self._live[task.id] = task
+                self._held.add(task.id)
+            self._place(tasks)
+            for tenant, key, task_id in connection.execute(queries()["idempotency_keys"]):
+                self._keys[tenant, key] = task_id
+            return tasks
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _read(self, connection: sqlite3.Connection, task_id: str) -> Task | None:
+        row = connection.execute(queries()["ended_task"], {"id": task_id}).fetchone()
+        if row is None:
+            return None
+        task = task_of(row[0], outputs=row[1])
+        if task.outputs is not None:
+            try:
+                task.outputs = self._spill.filled(task.outputs)
+            except Expired:
+                task.outputs = None
+        return task
+
+    def _newest(self, connection: sqlite3.Connection, filters: Filters, after: str | None, limit: int) -> Records:
+        found = {task.id: task for task in self._in_memory(filters, after, limit)}
+        status = filters["status"]
+        if status is None or status in ("completed", "failed", "cancelled"):
+            query = queries()["list_rare_tasks" if status in ("failed", "cancelled") else "list_tasks"]
+            for (meta,) in connection.execute(query, {**filters, "after": after, "limit": limit}):
+                task = task_of(meta)
+                found.setdefault(task.id, task)
+        return sorted(found.values(), key=lambda task: task.id, reverse=True)[:limit]
+
+    async def _rest(self, task: Task) -> None:
+        """Write a task's large arrays; of its inputs while it is live, of its outputs once it has ended."""
+        if task.id in self._live:
+            call = task.call
+            parameters = await self._spill.write(call.parameters, durable=task.kept)
+            if task.id in self._live:
+                task.call = msgspec.structs.replace(call, parameters=parameters)
+        elif task.outputs is not None:
+            task.outputs = await self._spill.write(task.outputs, durable=task.kept)
+
+    def _empty(self, task: Task) -> None:
+        """Give back the memory of a waiting task's large inputs; `load` reads them again."""
+        if self._spill.needed(task.call.parameters):
+            task.call = msgspec.structs.replace(task.call, parameters=emptied(task.call.parameters))
+            self._resting.add(task.id)
+
+    def _retire(self, task: Task) -> None:
+        self._shelve(task)
+        if task.outputs is not None and self._spill.needed(task.outputs):
+            self._bulky[task.id] = task
+            self._bulky_bytes += result_bytes(task)
+            self._bulky_added.set()
+        else:
+            self._disk.writer.lazily(task, ended=True)
+
+    def _lighten(self, task: Task) -> None:
+        if self._bulky.pop(task.id, None) is not None:
+            self._bulky_bytes -= result_bytes(task)
+
+    def _on_saved(self, task: Task) -> None:
+        if self._ended.get(task.id) is task:
+            self._saved[task.id] = task
+        while self._saved and (len(self._ended) > self._recent or self._ended_bytes > self._recent_bytes):
+            oldest = self._saved.pop(next(iter(self._saved)))
+            del self._ended[oldest.id]
+            self._ended_bytes -= result_bytes(oldest)
+
+    async def _spool(self) -> None:
+        """Write large results: those promised at once, others when nothing else happens or memory gets short."""
+        while True:
+            if not self._bulky:
+                self._bulky_added.clear()
+                await self._bulky_added.wait()
+            task = next((task for task in self._bulky.values() if task.kept), None)
+            if task is None and (self._bulky_bytes > 2 * self._recent_bytes or monotonic() - self._submitted > _IDLE):
+                task = next(iter(self._bulky.values()))
+            if task is None or not await self._write_bulky(task):
+                await asyncio.sleep(0.1)
+
+    async def _write_bulky(self, task: Task) -> bool:
+        try:
+            await self._rest(task)
+        except OpenRuntimeError as error:
+            log.warning("the result of task %s could not be written: %s", task.id, error)
+            return False
+        if task.id in self._bulky:
+            self._lighten(task)
+            self._disk.writer.lazily(task, ended=True)
+        return True
+
+    def _shed(self) -> None:
+        """Nothing can be written and memory is short: give up the history that nobody was promised."""
+        given_up = [task for task in self._ended.values() if not task.kept]
+        for task in given_up:
+            self._refuse(task)
+        log.warning("gave up the records of %d ended tasks: the disk takes no more and memory is short", len(given_up))
+
+    def _refuse(self, task: Task) -> None:
+        """Undo a submit that could not be written."""
+        self._lighten(task)
+        self._forget(task)
+        self._resting.discard(task.id)
+        self._saved.pop(task.id, None)
+        self._disk.writer.abandon(task.id)
+        task.kept = False
+
+    def _unpromise(self, task: Task) -> None:
+        task.kept = False
+
+    def _drop(self, task_id: str, tenant: str, key: str | None) -> None:
+        task = self._ended.get(task_id)
+        if task is not None:
+            self._forget(task)
+            self._saved.pop(task_id, None)
+        if key is not None and self._keys.get((tenant, key)) == task_id:
+            del self._keys[tenant, key]
+
+
+def _drop_rows(rows: Sequence[int], connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
+    return connection.execute(queries()["drop_tasks"], {"rows": json.dumps(rows)}).fetchall()

@@ -1,0 +1,203 @@
+"""The way of a task inside one process: real store, real workers, no HTTP."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from openruntime.contracts.errors import Conflict, DependencyFailed, InvalidParameter, NotReady, OperationFailed, TaskTimeout, WorkerCrashed
+from openruntime.contracts.models import TaskRequest, TaskStatus
+from openruntime.contracts.payload import Array, Reference
+from openruntime.core.config import Settings
+from openruntime.core.runtime import Runtime, running
+
+PLUGIN = str(Path(__file__).parents[1] / "plugin")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runtime]:
+    monkeypatch.setenv("PYTHONPATH", PLUGIN)
+    monkeypatch.syspath_prepend(PLUGIN)
+    async with running(Settings.load({"store": request.param, "data_dir": str(tmp_path), "threads": 1})) as made:
+        yield made
+
+
+def ask(
+    operation: str, /, *, priority: int = 5, device: str | None = None, timeout: float | None = None, retries: int = 0, **parameters: object
+) -> TaskRequest:
+    return TaskRequest(operation=operation, parameters=parameters, priority=priority, device_preference=device, timeout=timeout, max_retries=retries)
+
+
+async def test_a_task_runs_and_is_answered(runtime: Runtime) -> None:
+    task = await runtime.tasks.submit(ask("sum", x=[[1.0, 2.0], [3.0, 4.0]]))
+    assert await runtime.tasks.wait(task, 10)
+    assert task.status is TaskStatus.COMPLETED
+    outputs = (await runtime.tasks.result(task.id)).outputs
+    assert outputs is not None
+    assert outputs["output"].view.cast("d").tolist() == [10.0]
+    assert (task.device, task.backend, task.life.attempt) == ("cpu:0", "numpy", 1)
+
+
+async def test_priorities_run_first_and_ties_by_arrival(runtime: Runtime) -> None:
+    blockers = [await runtime.tasks.submit(ask("rogue_sleep", seconds=0.5)) for _ in runtime.executor.slots]
+    await asyncio.sleep(0.05)
+    waiting = [await runtime.tasks.submit(ask("rogue_spin", priority=p, seconds=0.02)) for p in (1, 5, 10, 5, 1, 10)]
+    for task in (*blockers, *waiting):
+        assert await runtime.tasks.wait(task, 20)
+    order = sorted(range(6), key=lambda i: waiting[i].timings.claimed)
+    assert [waiting[i].priority for i in order][:2] == [10, 10]
+    assert order.index(2) < order.index(5)
+    assert order.index(1) < order.index(3)
+
+
+async def test_a_crash_harms_its_own_task_only(runtime: Runtime) -> None:
+    crash = await runtime.tasks.submit(ask("rogue_crash", how="segfault"))
+    others = [await runtime.tasks.submit(ask("sum", x=[float(i)])) for i in range(20)]
+    for task in (crash, *others):
+        assert await runtime.tasks.wait(task, 20)
+    assert [task.status for task in others] == [TaskStatus.COMPLETED] * 20
+    with pytest.raises(WorkerCrashed, match="SIGSEGV"):
+        await runtime.tasks.result(crash.id)
+    assert crash.life.deaths == 2
+
+
+async def test_a_worker_that_died_once_is_replaced_and_the_task_done(runtime: Runtime, tmp_path: Path) -> None:
+    task = await runtime.tasks.submit(ask("rogue_once", path=str(tmp_path / "mark")))
+    assert await runtime.tasks.wait(task, 20)
+    assert (task.status, task.life.deaths, task.life.attempt) == (TaskStatus.COMPLETED, 1, 2)
+
+
+async def test_own_failures_are_retried_as_often_as_asked(runtime: Runtime, tmp_path: Path) -> None:
+    enough = await runtime.tasks.submit(ask("rogue_flaky", retries=2, path=str(tmp_path / "a"), failures=2))
+    short = await runtime.tasks.submit(ask("rogue_flaky", retries=1, path=str(tmp_path / "b"), failures=2))
+    assert await runtime.tasks.wait(enough, 10)
+    assert await runtime.tasks.wait(short, 10)
+    assert (enough.status, enough.life.failures) == (TaskStatus.COMPLETED, 2)
+    with pytest.raises(OperationFailed, match="failure 2"):
+        await runtime.tasks.result(short.id)
+
+
+@pytest.mark.parametrize("operation", [
+    ("rogue_sleep", {"seconds": 60.0}), ("rogue_spin", {"seconds": 60.0}), ("rogue_steps", {"count": 10_000, "pause": 0.01}),
+])  # fmt: skip
+async def test_cancel_frees_the_device_within_two_seconds(runtime: Runtime, operation: tuple[str, dict[str, object]]) -> None:
+    tasks = [await runtime.tasks.submit(ask(operation[0], **operation[1])) for _ in runtime.executor.slots]
+    while not all(task.status is TaskStatus.RUNNING for task in tasks):
+        await asyncio.sleep(0.01)
+    begun = time.monotonic()
+    for task in tasks:
+        await runtime.tasks.cancel(task.id)
+    for task in tasks:
+        assert await runtime.tasks.wait(task, 2)
+        assert task.status is TaskStatus.CANCELLED
+    after = await runtime.tasks.submit(ask("sum", x=[1.0]))
+    assert await runtime.tasks.wait(after, 5)
+    assert time.monotonic() - begun < 2
+    again = await runtime.tasks.cancel(tasks[0].id)
+    assert again.status is TaskStatus.CANCELLED
+
+
+async def test_a_queued_task_is_cancelled_at_once(runtime: Runtime) -> None:
+    blockers = [await runtime.tasks.submit(ask("rogue_sleep", seconds=0.4)) for _ in range(len(runtime.executor.slots) + 1)]
+    task = await runtime.tasks.submit(ask("rogue_sleep", seconds=60.0))
+    await runtime.tasks.cancel(task.id)
+    assert task.status is TaskStatus.CANCELLED
+    for blocker in blockers:
+        assert await runtime.tasks.wait(blocker, 10)
+        assert blocker.status is TaskStatus.COMPLETED
+
+
+async def test_deadlines_cover_running_and_queueing(runtime: Runtime) -> None:
+    running_late = [await runtime.tasks.submit(ask("rogue_sleep", timeout=0.3, seconds=60.0)) for _ in runtime.executor.slots]
+    queued_late = await runtime.tasks.submit(ask("rogue_sleep", priority=1, timeout=0.2, seconds=0.0))
+    for task in (*running_late, queued_late):
+        await runtime.tasks.wait(task, 3)
+        with pytest.raises(TaskTimeout):
+            await runtime.tasks.result(task.id)
+    after = await runtime.tasks.submit(ask("sum", x=[1.0]))
+    assert await runtime.tasks.wait(after, 5)
+
+
+async def test_a_task_uses_anothers_result_before_it_exists(runtime: Runtime) -> None:
+    first = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.3))
+    second = await runtime.tasks.submit(ask("expression", formula="x + 41", x=Reference(task=first.id)))
+    third = await runtime.tasks.submit(ask("expression", formula="x * 2", x=Reference(task=second.id, output="output")))
+    assert third.status is TaskStatus.QUEUED
+    assert await runtime.tasks.wait(third, 10)
+    outputs = (await runtime.tasks.result(third.id)).outputs
+    assert outputs is not None
+    assert outputs["output"].view.cast("d").tolist() == [84.0]
+
+
+async def test_a_failed_dependency_fails_its_dependents(runtime: Runtime) -> None:
+    first = await runtime.tasks.submit(ask("rogue_crash", how="raise"))
+    second = await runtime.tasks.submit(ask("expression", formula="x + 1", x=Reference(task=first.id)))
+    assert await runtime.tasks.wait(second, 10)
+    with pytest.raises(DependencyFailed, match=first.id):
+        await runtime.tasks.result(second.id)
+    with pytest.raises(InvalidParameter, match="no task"):
+        await runtime.tasks.submit(ask("sum", x=Reference(task="nosuch")))
+
+
+async def test_tensors_travel_once(runtime: Runtime) -> None:
+    record = await runtime.tensors.put(Array("float64", (3,), bytes(24)))
+    task = await runtime.tasks.submit(ask("expression", formula="x + 1", x=Reference(tensor=record["id"])))
+    assert await runtime.tasks.wait(task, 10)
+    assert task.status is TaskStatus.COMPLETED, task.failure
+    await runtime.tensors.delete(record["id"])
+    with pytest.raises(InvalidParameter, match="no tensor"):
+        await runtime.tasks.submit(ask("sum", x=Reference(tensor=record["id"])))
+
+
+async def test_the_cache_answers_without_a_device(runtime: Runtime) -> None:
+    x = Array("float64", (400, 400), bytes(8 * 160_000))
+    runtime.cost.record  # noqa: B018 - predictions come from it
+    first = await runtime.tasks.submit(ask("svd"), {"x": x})
+    assert await runtime.tasks.wait(first, 30)
+    assert first.status is TaskStatus.COMPLETED, first.failure
+    await runtime.tasks.close()
+    second = await runtime.tasks.submit(ask("svd"), {"x": x})
+    assert (second.cached, second.status) == (True, TaskStatus.COMPLETED)
+    assert (await runtime.tasks.result(second.id)).outputs is not None
+    for control in ("no-store", "no-cache"):
+        other = await runtime.tasks.submit(ask("svd"), {"x": x}, cache=control)
+        assert not other.cached
+        assert await runtime.tasks.wait(other, 30)
+    assert runtime.cache.hits == 1
+
+
+async def test_idempotency_keys(runtime: Runtime) -> None:
+    request = ask("sum", x=[1.0, 2.0])
+    same = await asyncio.gather(*(runtime.tasks.submit(request, idempotency="k") for _ in range(5)))
+    assert len({task.id for task in same}) == 1
+    with pytest.raises(Conflict, match="another request"):
+        await runtime.tasks.submit(ask("sum", x=[9.0]), idempotency="k")
+
+
+async def test_too_early_for_a_result(runtime: Runtime) -> None:
+    task = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.3))
+    with pytest.raises(NotReady, match="wait"):
+        await runtime.tasks.result(task.id)
+    assert await runtime.tasks.wait(task, 5)
+
+
+async def test_progress_is_told(runtime: Runtime) -> None:
+    seen = []
+
+    async def listen() -> None:
+        async for batch in runtime.events.read(after=None):
+            seen.extend(batch)
+
+    listener = asyncio.create_task(listen())
+    await asyncio.sleep(0)
+    task = await runtime.tasks.submit(ask("rogue_steps", count=10, pause=0.06))
+    assert await runtime.tasks.wait(task, 10)
+    await asyncio.sleep(0.2)
+    listener.cancel()
+    kinds = [type(event).__name__ for event in seen if getattr(event, "task_id", "") == task.id]
+    assert kinds[:2] == ["TaskQueued", "TaskStarted"]
+    assert kinds[-1] == "TaskFinished"
+    assert kinds.count("TaskProgressed") >= 5
+    assert [event.seq for event in seen] == sorted(event.seq for event in seen)

@@ -1,0 +1,61 @@
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from openruntime.contracts.errors import Expired, StorageFull
+from openruntime.stores.blobs import FileBlobs
+
+
+async def test_the_same_bytes_are_written_once(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path)
+    digests = await asyncio.gather(*(blobs.write(b"x" * 100_000, durable=n % 2 == 0) for n in range(8)))
+    assert len(set(digests)) == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [digests[0]]
+
+
+async def test_a_blob_that_a_power_cut_ate_is_written_again(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path)
+    digest = await blobs.write(b"abc", durable=False)
+    for damage, durable in ((b"", False), (b"xyz", True)):
+        (tmp_path / digest[:2] / digest).write_bytes(damage)
+        assert await blobs.write(b"abc", durable=durable) == digest
+        assert bytes(await blobs.read(digest)) == b"abc"
+
+
+async def test_sweep_drops_what_nobody_counts_after_its_grace(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path, grace=100.0)
+    kept, old, new, read = [await blobs.write(bytes([n]) * 10, durable=False) for n in range(4)]
+    draft = tmp_path / "draft-1-1"
+    draft.write_bytes(b"half")
+    for digest in (kept, old, read):
+        os.utime(tmp_path / digest[:2] / digest, (0, 0))
+    os.utime(draft, (0, 0))
+    await blobs.read(read)
+    assert await blobs.sweep({kept}) == 2
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {kept, new, read}
+    with pytest.raises(Expired):
+        await blobs.read(old)
+
+
+async def test_views_survive_the_file(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path, grace=-1.0)
+    data = os.urandom(2_000_000)
+    view = await blobs.read(await blobs.write(data, durable=True))
+    assert await blobs.sweep(()) == 1
+    assert view == data
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    blobs = FileBlobs(tmp_path)
+    with pytest.raises(StorageFull, match="space"):
+        await blobs.write(b"abc", durable=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    monkeypatch.undo()
+    assert bytes(await blobs.read(await blobs.write(b"abc", durable=True))) == b"abc"
