@@ -58,6 +58,11 @@ class Server:
                     total += times.children_user + times.children_system
         return total
 
+    def own_cpu_seconds(self) -> float:
+        """Of that, what the process itself has used: a server without its workers."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
+
     def memory(self) -> tuple[int, int]:
         """Bytes of the whole tree: the sum of resident sets, and the proportional set size (0 where the system has none)."""
         infos = [process.memory_full_info() for process in self.tree()]

@@ -87,9 +87,9 @@ def work_a(notebook: Notebook, scratch: Path, seconds: int) -> None:
             wrk(server.port, body, 16, 1)  # warm
             counted, sent = (completed(server.port) if name == "openruntime" else 0), 0
             for connections in (1, 16, 64):
-                before = server.cpu_seconds()
+                before, own = server.cpu_seconds(), server.own_cpu_seconds()
                 seen = wrk(server.port, body, connections, seconds)
-                spent = server.cpu_seconds() - before
+                spent, own = server.cpu_seconds() - before, server.own_cpu_seconds() - own
                 sent += seen.requests
                 plural = "s" if connections > 1 else ""
                 if connections == 1:
@@ -98,6 +98,8 @@ def work_a(notebook: Notebook, scratch: Path, seconds: int) -> None:
                     notebook.add("A", f"requests/s, {connections} connections", name, seen.rate)
                     notebook.add("A", f"p99 ms, {connections} connections", name, seen.p99 * 1e3)
                 notebook.add("A", f"CPU µs a request, {connections} connection{plural}", name, spent / seen.requests * 1e6)
+                if name == "openruntime":
+                    notebook.add("A", f"of it in the gateway, {connections} connection{plural}", name, own / seen.requests * 1e6)
             check(server.port)
             if name == "openruntime":
                 _all_counted(completed(server.port) - counted, sent)

@@ -1,6 +1,9 @@
 """What all backends with an Array API namespace share: arrays in, the operation, arrays out."""
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from math import prod
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -11,7 +14,10 @@ from openruntime.contracts.interfaces import ComputeBackend, Steps
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Result
 from openruntime.operations.catalogue import OperationCatalogue
+from openruntime.operations.dtypes import name_of
 from openruntime.operations.operation import Operation
+
+_LITTLE = sys.byteorder == "little"
 
 Allocate = Callable[[int], memoryview]
 Native = Callable[..., Any]
@@ -115,7 +121,7 @@ class Memory:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
         """An array to compute into; an output made here is not copied again."""
         dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        size = prod(shape) * dtype.itemsize
         if self._allocate is None or size <= self._inline:
             return np.empty(shape, dtype)
         buffer = self._allocate(size)
@@ -125,17 +131,17 @@ class Memory:
 
     def keep(self, array: "np.ndarray[Any, Any]") -> Array:
         """The array as bytes: C-contiguous, little-endian, and no view of an input, whose memory goes its own way."""
-        dtype = array.dtype.newbyteorder("<")
+        name = name_of(array)
         buffer = self._buffers.get(_address(array)) if self._buffers else None
         if buffer is not None and buffer.nbytes == array.nbytes and array.flags.c_contiguous:
-            return Array(dtype.name, array.shape, buffer)
+            return Array(name, array.shape, buffer)
         if self._allocate is not None and array.nbytes > self._inline:
-            own = self.empty(array.shape, dtype)
+            own = self.empty(array.shape, _little(name))
             np.copyto(own, array)
-            return Array(dtype.name, array.shape, self._buffers[_address(own)])
-        copy = True if any(np.may_share_memory(array, given) for given in self.inputs) else None
-        own = np.array(array, dtype, copy=copy, order="C")
-        return Array(dtype.name, own.shape, own.reshape(-1).view(np.uint8).data)
+            return Array(name, array.shape, self._buffers[_address(own)])
+        if not array.flags.c_contiguous or not _LITTLE or any(np.may_share_memory(array, given) for given in self.inputs):
+            array = np.array(array, _little(name), order="C")
+        return Array(name, array.shape, array.reshape(-1).view(np.uint8).data)
 
 
 def host_array(array: Array) -> "np.ndarray[Any, Any]":
@@ -144,7 +150,12 @@ def host_array(array: Array) -> "np.ndarray[Any, Any]":
         raise UnsupportedOnDevice("NumPy has no bfloat16; send float32, or choose a backend that has it")
     if not array.size:
         return np.empty(array.shape, array.dtype)
-    return np.frombuffer(array.view, np.dtype(array.dtype).newbyteorder("<")).reshape(array.shape)
+    return np.frombuffer(array.view, _little(array.dtype)).reshape(array.shape)
+
+
+@lru_cache(maxsize=64)
+def _little(name: str) -> "np.dtype[Any]":
+    return np.dtype(name).newbyteorder("<")
 
 
 def _address(array: "np.ndarray[Any, Any]") -> int:

@@ -32,8 +32,12 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         content: Sequence[Buffer] = (),
         wait: float = 0.0,
+        repeatable: bool = True,
     ) -> Reply:
-        """One answered request. Safe to repeat by its method or its Idempotency-Key. Raises the error a problem document names."""
+        """One answered request. Raises the error that a problem document names.
+
+        `repeatable`: by its method or its Idempotency-Key, so that it is sent again when the connection breaks before the answer.
+        """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given, doseq=True)}" if given else path
         retry = Retry(self.patience)
@@ -46,6 +50,8 @@ class Connection:
                 if reply.status not in (429, 503):
                     raise error
             except Unreachable as lost:
+                if lost.sent and not repeatable:
+                    raise
                 error = lost
             await retry.pause(error)
 

@@ -11,6 +11,7 @@ from openruntime.contracts.models import TaskResponse
 
 SAFETENSORS = "application/x-safetensors"
 LONG_POLL = 30  # seconds a request for a result is held by the server
+_BETWEEN = 0.02  # seconds from one such request to the next, whatever the server's own longest wait
 _NOTHING = object()
 
 
@@ -110,12 +111,13 @@ class AsyncTask:
         self.end(None)
 
     async def _fetch(self, wait: int) -> None:
-        headers = {"Accept": SAFETENSORS} | ({"Prefer": f"wait={wait}"} if wait else {})
+        path, query = f"/tasks/{self.task_id}/result", {"wait": wait or None}
         try:
-            reply = await self._connection.call("GET", f"/tasks/{self.task_id}/result", headers=headers, wait=wait)
+            reply = await self._connection.call("GET", path, query=query, headers={"Accept": SAFETENSORS}, wait=wait)
         except NotReady:
             if not wait:
                 raise TimeoutError(f"task {self.task_id} has not ended yet") from None
+            await asyncio.sleep(_BETWEEN)
             return
         except TaskFailed as error:
             self.end(error)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,17 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
+import msgspec
 
-from openruntime.contracts.events import AnyEvent, TaskFinished, TaskQueued
+from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
-from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Call, Task
+from openruntime.contracts.records import Call
 from openruntime.core.config import Settings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
+from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
+from openruntime.monitoring.gauges import watch_devices, watch_process
 from openruntime.monitoring.metrics import Metrics
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
@@ -28,7 +28,7 @@ from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.tasks.cache import ResultCache
-from openruntime.tasks.events import EventBus
+from openruntime.tasks.events import EventBus, finished
 from openruntime.tasks.executor import TaskExecutor
 from openruntime.tasks.manager import TaskManager
 from openruntime.tasks.queue import TaskQueue
@@ -45,13 +45,14 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.pool = SlabPool(limit=psutil.virtual_memory().total // 2)
+        self.pool = SlabPool()
         self.catalogue = OperationCatalogue()
         self.store = open_store(settings)
         self.events = EventBus(self._replay)
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
-        self.devices = DeviceManager(self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers(device))
+        self.devices = DeviceManager(self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers.describe(device))
+        self.pool.limit = self.devices.memory_total() // 2
         self.cost = CostModel()
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
         self.executor = TaskExecutor(
@@ -67,28 +68,31 @@ class Runtime:
         self.tasks.use_tensors(self.tensors)
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
-        self._gauges()
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._watch()
+        self._exporters = [*open_exporters(settings.exporters), EventExporter(self.events)]
+        self._background: list[asyncio.Task[None]] = []
         self._first = self.executor.slots[0]
 
     def _predict(self, call: Call) -> float:
         return self.cost.predict(call, self._first.device.id, self._first.backend)
 
-    def _gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("openruntime_cache_hits", "Results answered from the cache", lambda: float(self.cache.hits))
-        gauge("openruntime_cache_misses", "Lookups that found nothing", lambda: float(self.cache.misses))
-        gauge("openruntime_events_dropped", "Events that slow readers missed", lambda: float(self.events.dropped))
-        gauge("openruntime_shared_memory_bytes", "Shared memory in use", lambda: float(self.pool.leased_bytes))
-        gauge("openruntime_workers", "Workers that are up", lambda: float(sum(s.worker is not None for s in self.executor.slots)))
-        gauge("openruntime_worker_restarts", "Workers that died", lambda: float(sum(s.restarts for s in self.executor.slots)))
-        gauge("openruntime_tasks_waiting", "Tasks in the queue", lambda: float(sum(self.queue.depths().values())))
+    def _watch(self) -> None:
+        """Figures that are read when somebody asks for metrics."""
+        metrics, slots = self.metrics, self.executor.slots
+        watch_devices(metrics, self.devices)
+        watch_process(metrics)
+        metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
+        metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
+        metrics.counter("openruntime_cache_misses_total", "Lookups in the result cache that found nothing.", lambda: float(self.cache.misses))
+        metrics.counter("openruntime_events_dropped_total", "Events that slow readers missed.", lambda: float(self.events.dropped))
+        metrics.gauge("openruntime_shared_memory_bytes", "Shared memory in use.", lambda: float(self.pool.leased_bytes))
+        metrics.gauge("openruntime_workers", "Workers that are up.", lambda: float(sum(slot.worker is not None for slot in slots)))
 
     def services(self) -> Services:
         settings = self.settings
         limits = Limits(
             body_bytes=settings.body_limit, body_timeout=settings.body_timeout, longest_wait=settings.longest_wait,
-            inline_elements=settings.inline_elements, cors=settings.cors,
+            inline_elements=settings.inline_elements, websocket_queue=settings.websocket_queue, cors=settings.cors,
         )  # fmt: skip
         return Services(
             tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, events=self.events, metrics=self.metrics,
@@ -99,17 +103,21 @@ class Runtime:
         """Why no task can be taken now; None when one can."""
         if self.tasks.draining:
             return "shutting down"
-        return None if self.executor.ready() else "no worker is up yet"
+        return None if self.executor.workers.ready() else "no worker is up yet"
 
     async def start(self) -> None:
         """Own the store, take up what waited there, start the warm worker."""
-        await self.executor.start()  # the worker comes up while the store is read
+        self.executor.start()  # the worker comes up while the store is read
         recovered = await self.store.open()
         await self._load_cost()
         await self.tasks.recover(recovered)
         if recovered:
             log.info("%d tasks were waiting and are taken up", len(recovered))
-        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house(), name="housekeeping")
+        start = asyncio.get_running_loop().create_task
+        self._background = [
+            start(self._keep_house(), name="housekeeping"),
+            start(export_forever(self.metrics.snapshot, self._exporters, self.settings.export_every), name="exporters"),
+        ]
 
     async def ready(self, timeout: float = 60.0) -> None:
         """Wait until a worker can take tasks."""
@@ -127,9 +135,9 @@ class Runtime:
         """Finish what runs within the grace, leave the rest in the store, end the workers."""
         self.drain()
         await self.executor.drain(self.settings.shutdown_grace if grace is None else grace)
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self.tasks.close()
         await self.executor.stop()
         await self._save_cost()
@@ -146,10 +154,13 @@ class Runtime:
     async def _load_cost(self) -> None:
         found = await self.store.shelf.get(*COST_MODEL)
         if found is not None:
-            self.cost.load(_unpack(found[0]))
+            try:
+                self.cost.load(msgspec.msgpack.decode(found[0]))
+            except (ValueError, msgspec.DecodeError) as error:
+                log.warning("what was learned of run times cannot be read (%s); learning begins anew", error)
 
     async def _save_cost(self) -> None:
-        await self.store.shelf.put(*COST_MODEL, _pack(self.cost.dump()), {}, ttl=365 * 86_400.0, tenant="")
+        await self.store.shelf.put(*COST_MODEL, msgspec.msgpack.encode(self.cost.dump()), {}, ttl=365 * 86_400.0, tenant="")
 
     async def _replay(self, since: float, limit: int) -> list[AnyEvent] | None:
         """Events of before this start, made from the records; None where there are more than `limit`."""
@@ -161,31 +172,11 @@ class Runtime:
                 if task.created > since:
                     events.append(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
                 if task.status.ended and (task.finished or 0.0) > since:
-                    events.append(_finished(task))
+                    events.append(finished(task))
             if len(events) > limit:
                 return None
             if cursor is None or (tasks and tasks[-1].created < since - 86_400.0):
                 return sorted(events, key=lambda event: event.time)
-
-
-def _finished(task: Task) -> TaskFinished:
-    failure = task.failure
-    return TaskFinished(
-        task.finished or 0.0, 0, task.id, task.call.operation, task.tenant, task.status.value, task.device, task.backend, task.seconds,
-        failure.code if failure else None, failure.message if failure else None, task.cached,
-    )  # fmt: skip
-
-
-def _pack(value: Any) -> bytes:
-    import msgspec
-
-    return msgspec.msgpack.encode(value)
-
-
-def _unpack(data: bytes) -> Any:
-    import msgspec
-
-    return msgspec.msgpack.decode(data)
 
 
 def open_store(settings: Settings) -> Store:

@@ -13,7 +13,7 @@ from uuid_utils import uuid7
 from openruntime.contracts.errors import Internal, OpenRuntimeError
 from openruntime.contracts.models import Problem, TaskRequest
 from openruntime.gateway import devices, documentation, operations, system, tasks, tensors
-from openruntime.gateway.body import drain
+from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem, retry_after
 from openruntime.gateway.results import Results, to_json
@@ -30,13 +30,25 @@ _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 def create_gateway(services: Services) -> Application:
     """The ASGI application that answers everything design §6 lists. Wired by core; nothing starts here."""
     results = Results(services.tasks, services.tensors, services.limits.inline_elements)
-    submission = Submission(services, results)
+    bodies = BodyReader(services.limits.body_bytes, services.limits.body_timeout, services.allocate)
+    submission = Submission(services, results, bodies)
     sockets = WebSocketManager(services.events, services.limits)
-    return Front(services, submission, documented(services, submission, results, sockets))
+    app = _api(services)
+    app.include_router(system.router(services, lambda: sockets.count))
+    app.include_router(devices.router(services, bodies))
+    app.include_router(operations.router(services))
+    app.include_router(tasks.router(services, submission, results))
+    app.include_router(tensors.router(services, results, bodies))
+    documentation.add(app)
+
+    @app.websocket("/ws")
+    async def events(socket: WebSocket) -> None:
+        await sockets.serve(socket)
+
+    return Front(services, submission, app)
 
 
-def documented(services: Services, submission: Submission, results: Results, sockets: WebSocketManager) -> FastAPI:
-    """Every route, with its documentation."""
+def _api(services: Services) -> FastAPI:
     app = FastAPI(
         title="OpenRuntime",
         version=services.version,
@@ -47,17 +59,6 @@ def documented(services: Services, submission: Submission, results: Results, soc
         redirect_slashes=False,
         exception_handlers={OpenRuntimeError: _refused, HTTPException: _unrouted, RequestValidationError: _unreadable, Exception: _unexpected},
     )
-    app.include_router(system.router(services, lambda: sockets.count))
-    app.include_router(devices.router(services))
-    app.include_router(operations.router(services))
-    app.include_router(tasks.router(services, submission, results))
-    app.include_router(tensors.router(services, results))
-    documentation.add(app)
-
-    @app.websocket("/ws")
-    async def events(socket: WebSocket) -> None:
-        await sockets.serve(socket)
-
     _complete(app)
     return app
 

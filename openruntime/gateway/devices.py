@@ -1,6 +1,5 @@
 """`/devices`: what can run work, how loaded it is, drain and resume."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -8,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openruntime.contracts.errors import UnsupportedMediaType
 from openruntime.contracts.models import DeviceInfo
-from openruntime.gateway.body import read_body
+from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers
 from openruntime.gateway.errors import invalid
 from openruntime.gateway.openapi import body, parameter, plain, problems
@@ -38,7 +37,7 @@ class DeviceState(BaseModel, extra="forbid"):
     state: Literal["ready", "draining"]
 
 
-def router(services: Services) -> APIRouter:
+def router(services: Services, bodies: BodyReader) -> APIRouter:
     routes = APIRouter(tags=["devices"])
     devices = services.devices
 
@@ -54,8 +53,8 @@ def router(services: Services) -> APIRouter:
 
     async def set_state(scope: Scope, receive: Receive, send: Send) -> None:
         if media_type(headers(scope).get(b"content-type")) != JSON:
-            raise UnsupportedMediaType(f"the state is sent as {JSON}", field="Content-Type")
-        found = parse_json(await read_body(scope, receive, replace(services.limits, body_bytes=65_536), services.allocate))
+            raise UnsupportedMediaType(f"the Content-Type must be {JSON}", field="Content-Type")
+        found = parse_json(await bodies.read(scope, receive, 65_536))
         try:
             wanted = DeviceState.model_validate(found)
         except ValidationError as error:

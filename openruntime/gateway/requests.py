@@ -97,7 +97,9 @@ def parse_batch(media: str, body: Buffer) -> list[Submission | OpenRuntimeError]
             raise InvalidRequest('the body must be an object {"tasks": [TaskRequest, ...]}', field="tasks")
         found = document["tasks"]
     else:
-        raise UnsupportedMediaType(f"a batch is sent as {JSON} or {SAFETENSORS}, not {media[:100]!r}", field="Content-Type")
+        raise UnsupportedMediaType(
+            f"the Content-Type {media[:100]!r} is not read here; send a batch as {JSON} or {SAFETENSORS}", field="Content-Type"
+        )
     if type(found) is not list or not 1 <= len(found) <= BATCH:
         raise InvalidRequest(f"`tasks` must be a list of 1 to {BATCH} TaskRequests", field="tasks")
     shares = _share(arrays, len(found))

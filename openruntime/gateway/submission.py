@@ -10,7 +10,7 @@ from openruntime.contracts.errors import Internal, InvalidRequest, OpenRuntimeEr
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Principal, Task
-from openruntime.gateway.body import read_body
+from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers, principal
 from openruntime.gateway.errors import Disconnected, problem
 from openruntime.gateway.requests import parse, parse_batch
@@ -22,8 +22,9 @@ _JSON = b"application/json"
 
 
 class Submission:
-    def __init__(self, services: Services, results: Results) -> None:
-        self._services = services
+    def __init__(self, services: Services, results: Results, bodies: BodyReader) -> None:
+        self._first_array = services.catalogue.first_array
+        self._bodies = bodies
         self._tasks = services.tasks
         self._limits = services.limits
         self._results = results
@@ -33,8 +34,8 @@ class Submission:
         given, limits = headers(scope), self._limits
         wait = preferred_wait(given.get(b"prefer"), limits.longest_wait)
         media = accepted(given.get(b"accept")) if wait is not None else JSON
-        body = await read_body(scope, receive, limits, self._services.allocate)
-        request, arrays = parse(media_type(given.get(b"content-type")), scope, body, self._services.catalogue.first_array)
+        body = await self._bodies.read(scope, receive)
+        request, arrays = parse(media_type(given.get(b"content-type")), scope, body, self._first_array)
         del body
         who = principal(scope)
         task = await self._tasks.submit(
@@ -85,7 +86,7 @@ class Submission:
         given, limits = headers(scope), self._limits
         wait = preferred_wait(given.get(b"prefer"), limits.longest_wait)
         media = accepted(given.get(b"accept"), (JSON, SAFETENSORS)) if wait is not None else JSON
-        body = await read_body(scope, receive, limits, self._services.allocate)
+        body = await self._bodies.read(scope, receive)
         outcomes = parse_batch(media_type(given.get(b"content-type")), body)
         del body
         who = principal(scope)

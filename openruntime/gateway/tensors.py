@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from openruntime.contracts import nested, npy, safetensors
 from openruntime.contracts.errors import InvalidRequest, UnsupportedMediaType
 from openruntime.contracts.payload import Buffer
-from openruntime.gateway.body import read_body
+from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers, principal
 from openruntime.gateway.openapi import BYTES, arrays, body, parameter, plain, problems
 from openruntime.gateway.results import Results, to_json
@@ -45,16 +45,19 @@ class TensorList(BaseModel):
 class TensorApplications:
     """Those that move bytes, as plain ASGI applications."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, bodies: BodyReader) -> None:
         self._services = services
+        self._bodies = bodies
 
     async def put(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /tensors`."""
         media = media_type(headers(scope).get(b"content-type"))
         if media not in (NPY, SAFETENSORS):
-            raise UnsupportedMediaType(f"tensors are sent as {NPY} (one) or {SAFETENSORS} (several), not {media[:100]!r}", field="Content-Type")
+            raise UnsupportedMediaType(
+                f"the Content-Type {media[:100]!r} is not read here; send {NPY} (one tensor) or {SAFETENSORS} (several)", field="Content-Type"
+            )
         ttl = _ttl(scope)
-        data = await read_body(scope, receive, self._services.limits, self._services.allocate)
+        data = await self._bodies.read(scope, receive)
         put, who = self._services.tensors.put, principal(scope)
         if media == NPY:
             info = await put(npy.decode(data), principal=who, ttl=ttl)
@@ -98,11 +101,11 @@ def _ttl(scope: Scope) -> float | None:
     return seconds
 
 
-def router(services: Services, results: Results) -> APIRouter:
+def router(services: Services, results: Results, bodies: BodyReader) -> APIRouter:
     routes = APIRouter(tags=["tensors"])
     tensors = services.tensors
     plain_route = partial(plain, routes)
-    applications = TensorApplications(services)
+    applications = TensorApplications(services, bodies)
     ttl = parameter("ttl", "query", "Seconds to keep it.", {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST})
     tensor_id = parameter("tensor_id", "path", "The tensor's id.", {"type": "string"})
     plain_route(

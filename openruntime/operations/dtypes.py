@@ -28,7 +28,12 @@ assert KIND.keys() == ITEMSIZE.keys()
 
 def name_of(array: Any) -> str:
     """The standard's name of an array's dtype, whatever library it is of."""
-    return str(array.dtype).rpartition(".")[2]
+    return _standard(array.dtype)
+
+
+@lru_cache(maxsize=64)
+def _standard(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
 
 
 @lru_cache(maxsize=512)

@@ -3,8 +3,7 @@
 from typing import Any
 
 from openruntime.contracts.payload import ITEMSIZE
-from openruntime.operations.dtypes import Weak, name_of
-from openruntime.operations.formula import Constant, Operand, Program, program
+from openruntime.operations.formula import Constant, Operand, Program, program, signature
 from openruntime.operations.operation import Estimate, Namespace, Number, Spec, operation
 from openruntime.operations.shapes import broadcast
 
@@ -12,18 +11,13 @@ _COSTS = {"add": 1.0, "subtract": 1.0, "multiply": 1.0, "cast": 1.0, "square": 1
 _COST = 10.0  # of any other function, in additions
 
 
-def typed(formula: str, arrays: dict[str, Any]) -> Program:
-    """The program for these arrays (of any library, or specs) and bare numbers."""
-    return program(formula, {name: value if isinstance(value, Weak) else name_of(value) for name, value in arrays.items()})
-
-
 def _shape(formula: str, **arrays: Any) -> Spec:
-    found = typed(formula, arrays)
+    found = program(formula, signature(arrays))
     return Spec(found.dtype, broadcast("expression", [(name, value.shape) for name, value in arrays.items() if isinstance(value, Spec)]))
 
 
 def _cost(formula: str, **arrays: Any) -> Estimate:
-    found = typed(formula, arrays)
+    found = program(formula, signature(arrays))
     output = _shape(formula, **arrays)
     return Estimate(output.size * max(1.0, sum(_COSTS.get(step.function, _COST) for step in found.steps)), memory=_memory(found, arrays, output))
 
@@ -52,7 +46,7 @@ def expression(formula: str, *, xp: Namespace, **arrays: Number) -> Any:
     Raises `invalid_parameter` for anything but such a formula, for unknown and unused names, for more than 4,000 characters or 150
     levels of nesting; `operation_failed` for negative integer powers of integer arrays.
     """
-    found = typed(formula, arrays)
+    found = program(formula, signature(arrays))
     values: list[Any] = [arrays[name] for name in found.inputs]
     last = {arg: at for at, step in enumerate(found.steps) for arg in step.args if isinstance(arg, int)}
 

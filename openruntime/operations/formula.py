@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts.errors import InvalidParameter, nearest
-from openruntime.operations.dtypes import KIND, Weak, floating, promote, promote_weak, real, weak
+from openruntime.operations.dtypes import KIND, Weak, floating, name_of, promote, promote_weak, real, weak
 
 LONGEST = 4_000  # characters
 DEEPEST = 150  # levels of nesting; `a + b + c + ...` nests once a term
@@ -176,19 +176,26 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def program(formula: str, types: Mapping[str, str | Weak]) -> Program:
-    """The formula typed for arrays of these dtypes and for bare numbers of these values.
+Signature = tuple[tuple[str, str] | tuple[str, type, str], ...]
+"""What a program depends on: each array's name and dtype, each bare number's name, type and text.
 
-    Raises `InvalidParameter`: unknown and unused names, dtypes a function does not take, integers that do not fit.
-    """
-    return _program(formula, tuple((name, value) if isinstance(value, str) else (name, type(value), repr(value)) for name, value in types.items()))
+Text, because 1, 1.0 and True would be one key of a cache, and so would 0.0 and -0.0.
+"""
+
+
+def signature(arrays: Mapping[str, Any]) -> Signature:
+    """Of arrays of any library, or specs, and bare numbers."""
+    return tuple((name, type(x), repr(x)) if isinstance(x, Weak) else (name, name_of(x)) for name, x in arrays.items())
 
 
 @lru_cache(maxsize=512)
-def _program(formula: str, types: tuple[tuple[Any, ...], ...]) -> Program:
-    """Numbers come as type and text, because 1, 1.0 and True are one key, and so are 0.0 and -0.0."""
-    numbers = {name: Constant(value[0] == "True" if kind is bool else kind(*value)) for name, kind, *value in types if value}
-    builder = _Builder({name: dtype for name, dtype, *value in types if not value}, numbers)
+def program(formula: str, types: Signature) -> Program:
+    """The formula typed for these arrays and numbers.
+
+    Raises `InvalidParameter`: unknown and unused names, dtypes a function does not take, integers that do not fit.
+    """
+    numbers = {name: Constant(value[0] == "True" if kind is bool else kind(*value)) for name, kind, *value in types if not isinstance(kind, str)}
+    builder = _Builder({name: dtype for name, dtype, *_ in types if isinstance(dtype, str)}, numbers)
     result = builder.visit(parse(formula))
     unused = next((name for name, *_ in types if name not in builder.used), None)
     if unused is not None:

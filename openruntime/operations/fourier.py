@@ -17,7 +17,7 @@ from openruntime.operations.shapes import axes_of, axis_of, rank_of, replaced
 
 Length = Annotated[int, Meta(ge=1)]
 Scaling = Literal["backward", "ortho", "forward"]
-_DIRECT = 32  # elements of the smaller array up to which a convolution is summed rather than transformed
+DIRECT = 32  # elements of the smaller array up to which a convolution is summed rather than transformed
 
 
 def _length(name: str, x: Spec, n: int | None, axis: int, least: int = 1) -> int:
@@ -136,10 +136,10 @@ def _convolve(a: Spec, b: Spec, mode: str) -> Spec:
             f"one array of a `valid` convolution must be at least as large as the other everywhere; they are {list(a.shape)} and {list(b.shape)}",
             field="b",
         )
-    return Spec(inexact(promote(a.dtype, b.dtype)), tuple(_ends(m, n, mode)[1] for m, n in pairs))
+    return Spec(inexact(promote(a.dtype, b.dtype)), tuple(kept(m, n, mode)[1] for m, n in pairs))
 
 
-def _ends(m: int, n: int, mode: str) -> tuple[int, int]:
+def kept(m: int, n: int, mode: str) -> tuple[int, int]:
     """Where the kept part of a full convolution of m and n elements starts, and its length."""
     if mode == "full":
         return 0, m + n - 1
@@ -149,7 +149,7 @@ def _ends(m: int, n: int, mode: str) -> tuple[int, int]:
 def _convolve_cost(a: Spec, b: Spec, mode: str) -> Estimate:
     full = prod(m + n - 1 for m, n in zip(a.shape, b.shape, strict=True))
     small = min(a.size, b.size)
-    flops = 2.0 * small * full if small <= _DIRECT else 3 * _flops(full, full)
+    flops = 2.0 * small * full if small <= DIRECT else 3 * _flops(full, full)
     return Estimate(flops, memory=a.nbytes + b.nbytes + 4 * full * ITEMSIZE[complex_of(promote(a.dtype, b.dtype))])
 
 
@@ -165,33 +165,28 @@ def convolve(a: Array, b: Array, mode: Literal["full", "same", "valid"] = "full"
     work = promote(dtype, "float32")  # no half-precision transforms
     a, b = cast(xp, a, work), cast(xp, b, work)
     full = tuple(m + n - 1 for m, n in zip(a.shape, b.shape, strict=True))
-    if min(prod(a.shape), prod(b.shape)) <= _DIRECT:
+    if min(prod(a.shape), prod(b.shape)) <= DIRECT:
         found = _summed(xp, a, b, full)
     else:
         axes = tuple(range(len(full)))
         forward, inverse = (xp.fft.fftn, xp.fft.ifftn) if is_complex(work) else (xp.fft.rfftn, xp.fft.irfftn)
         lengths = tuple(_smooth(n) for n in full)
         found = inverse(forward(a, s=lengths, axes=axes) * forward(b, s=lengths, axes=axes), s=lengths, axes=axes)
-    kept = [_ends(m, n, mode) for m, n in zip(a.shape, b.shape, strict=True)]
-    return cast(xp, found[tuple(slice(start, start + length) for start, length in kept)], dtype)
+    parts = [kept(m, n, mode) for m, n in zip(a.shape, b.shape, strict=True)]
+    return cast(xp, found[tuple(slice(start, start + length) for start, length in parts)], dtype)
 
 
 def _summed(xp: Namespace, a: Array, b: Array, full: tuple[int, ...]) -> Array:
     if prod(a.shape) < prod(b.shape):
         a, b = b, a
+    for axis, n in enumerate(b.shape):
+        edge = xp.zeros((*a.shape[:axis], n - 1, *a.shape[axis + 1 :]), dtype=a.dtype)
+        a = xp.concat([edge, a, edge], axis=axis)
     total = xp.zeros(full, dtype=a.dtype)
     for index in product(*(range(n) for n in b.shape)):
-        around = [(i, n - i - m) for i, n, m in zip(index, full, a.shape, strict=True)]
-        total = total + _padded(xp, a * b[index], around)
+        shifted = a[tuple(slice(n - 1 - i, n - 1 - i + length) for i, n, length in zip(index, b.shape, full, strict=True))]
+        total = total + shifted * b[index]
     return total
-
-
-def _padded(xp: Namespace, array: Array, around: list[tuple[int, int]]) -> Array:
-    for axis, (before, after) in enumerate(around):
-        shape = list(array.shape)
-        parts = [xp.zeros((*shape[:axis], n, *shape[axis + 1 :]), dtype=array.dtype) for n in (before, after)]
-        array = xp.concat([parts[0], array, parts[1]], axis=axis)
-    return array
 
 
 def _smooth(n: int) -> int:

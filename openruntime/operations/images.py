@@ -89,9 +89,13 @@ def _blur(x: Array, sigma: float, xp: Namespace) -> Array:
     return xp.reshape(xp.where(reached, constant(xp, float("nan"), x), smooth), x.shape)
 
 
-def _blur_cost(image: Spec, sigma: float, **others: object) -> Estimate:
+def _blur_cost(image: Spec, sigma: float, amount: float | None = None) -> Estimate:
     radius, tile = _window(sigma)
-    return _cost(image, 2 * (tile + 2 * radius), 4 + 2 * radius / tile)
+    width = tile + 2 * radius
+    padded = [-(-side // tile) * tile / side for side in image.shape[:2]]
+    copies = 2 + max(padded) * (2 + width / tile) + (0 if amount is None else 2)
+    cost = _cost(image, sum(padded) * width, copies)
+    return Estimate(cost.flops, cost.bytes, cost.memory + 24 * width * tile)
 
 
 @operation(family="images", check=_image, estimate=_blur_cost)

@@ -199,7 +199,8 @@ def _pca(x: Spec, components: int) -> dict[str, Spec]:
 def _pca_cost(x: Spec, components: int) -> Estimate:
     n, d = x.shape
     width, small = ITEMSIZE[working(x.dtype)], min(n, d)
-    return Estimate(6.0 * n * d * small + 20.0 * small**3, 6.0 * x.size * width, x.nbytes + width * (3 * x.size + (n + d) * small + 5 * small**2))
+    held = x.nbytes + width * (3 * x.size + (n + d) * small + 2 * n * components + 5 * small**2)
+    return Estimate(6.0 * n * d * small + 20.0 * small**3, 6.0 * x.size * width, held)
 
 
 @operation(family="learning", check=_pca, estimate=_pca_cost, outputs=("components", "explained_variance", "mean", "projected"))

@@ -47,7 +47,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, xp: Namespace)
     """
     dtype, (x, weight, bias) = common(xp, x, weight, bias)
     result = xp.matmul(x, xp.matrix_transpose(weight)) if x.ndim > 1 else xp.matmul(weight, x)
-    return dtypes.cast(xp, result if bias is None else result + bias, dtype)
+    if bias is not None:
+        result += bias
+    return dtypes.cast(xp, result, dtype)
 
 
 def _pair(value: Pair, field: str, least: int) -> tuple[int, int]:
@@ -115,9 +117,6 @@ def conv2d(
     images, channels, *area = x.shape
     outputs, inputs, kernel_y, kernel_x = weight.shape
     height, width = (area[0] - gap_y * (kernel_y - 1) - 1) // down + 1, (area[1] - gap_x * (kernel_x - 1) - 1) // right + 1
-    if not images * outputs * inputs:
-        result = xp.zeros((images, outputs, height, width), dtype=x.dtype, device=device(x))
-        return dtypes.cast(xp, result if bias is None else result + bias[:, None, None], dtype)
     matrix = xp.reshape(weight, (groups, outputs // groups, inputs * kernel_y * kernel_x))
     taps = channels * kernel_y * kernel_x
     done = []
@@ -138,7 +137,9 @@ def conv2d(
             bands.append(xp.reshape(product, (count, outputs, rows, width)))
         done.append(joined(xp, bands, axis=2))
     result = joined(xp, done)
-    return dtypes.cast(xp, result if bias is None else result + bias[:, None, None], dtype)
+    if bias is not None:
+        result += bias[:, None, None]
+    return dtypes.cast(xp, result, dtype)
 
 
 def _softmax(x: Spec, axis: int) -> Spec:

@@ -70,8 +70,20 @@ def normals(xp: Namespace, seed: int, start: int, count: int, dtype: str = "floa
     return xp.reshape(xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1), (-1,))[:count]
 
 
-def scaled_integers(xp: Namespace, seed: int, start: int, count: int, low: int, size: int, dtype: str) -> Any:
-    """`count` integers of `size` values from `low` on: floor(size · w / 2¹²⁸) of a block's 128 bits w."""
+def scaled_uniforms(xp: Namespace, seed: int, low: float, high: float, dtype: str, start: int, count: int) -> Any:
+    """`uniforms` in [`low`, `high`)."""
+    found = uniforms(xp, seed, start, count, dtype)
+    return found if (low, high) == (0.0, 1.0) else low + (high - low) * found
+
+
+def scaled_normals(xp: Namespace, seed: int, mean: float, std: float, dtype: str, start: int, count: int) -> Any:
+    """`normals` of this mean and standard deviation."""
+    return mean + std * normals(xp, seed, start, count, dtype)
+
+
+def scaled_integers(xp: Namespace, seed: int, low: int, high: int, dtype: str, start: int, count: int) -> Any:
+    """`count` integers from `low` to `high` - 1: low + floor((high - low) w / 2¹²⁸) of a block's 128 bits w."""
+    size = high - low
     w = tuple(reversed(words(xp, seed, start, count)))
     product: list[Any] = [0] * 6  # limbs of 32 bits, lowest first
     for j, factor in enumerate((size & _LOW, size >> 32)):
@@ -109,12 +121,7 @@ def uniform(shape: Shape, seed: Seed, low: float = 0.0, high: float = 1.0, dtype
 
     `low + (high - low) u`, u of 53 bits (float64) or 24 (float32); rounding may give `high` itself where it is far from 0.
     """
-    return in_chunks(xp, shape, partial(_uniform, xp, seed, low, high, dtype))
-
-
-def _uniform(xp: Namespace, seed: int, low: float, high: float, dtype: str, start: int, count: int) -> Any:
-    found = uniforms(xp, seed, start, count, dtype)
-    return found if (low, high) == (0.0, 1.0) else low + (high - low) * found
+    return in_chunks(xp, shape, partial(scaled_uniforms, xp, seed, low, high, dtype))
 
 
 def _bell(shape: tuple[int, ...], mean: float, std: float, dtype: str, **_: Any) -> Spec:
@@ -129,7 +136,7 @@ def normal(shape: Shape, seed: Seed, mean: float = 0.0, std: float = 1.0, dtype:
 
     A seed gives the same numbers on every backend, to the rounding of its log, sin and cos. Source: Box and Muller, 1958.
     """
-    return in_chunks(xp, shape, lambda start, count: mean + std * normals(xp, seed, start, count, dtype))
+    return in_chunks(xp, shape, partial(scaled_normals, xp, seed, mean, std, dtype))
 
 
 def _whole(shape: tuple[int, ...], low: int, high: int, dtype: str, **_: Any) -> Spec:
@@ -149,4 +156,4 @@ def integers(shape: Shape, seed: Seed, high: int, low: int = 0, dtype: Integer =
     Each takes 128 random bits w and is floor(w (high - low) / 2¹²⁸) + low: without a modulo, no value is likelier than another by
     more than one part in 2⁶⁴. Source of the multiplication: Lemire, "Fast random integer generation in an interval", 2019.
     """
-    return in_chunks(xp, shape, lambda start, count: scaled_integers(xp, seed, start, count, low, high - low, dtype))
+    return in_chunks(xp, shape, partial(scaled_integers, xp, seed, low, high, dtype))

@@ -152,7 +152,7 @@ def quantile(x: Array, q: Number, axis: Axis = None, keepdims: bool = False, *, 
     axes = tuple(range(x.ndim)) if axis is None else tuple(one % x.ndim for one in ((axis,) if isinstance(axis, int) else axis))
     kept = [i for i in range(x.ndim) if i not in axes]
     flat = xp.reshape(xp.permute_dims(x, (*kept, *axes)), (*(x.shape[i] for i in kept), -1))
-    flat = xp.sort(flat, axis=-1)
+    flat = xp.sort(flat, axis=-1, stable=False)
     count = flat.shape[-1]
     shares = xp.asarray(q, dtype=xp.float64) if isinstance(q, bool | int | float) else cast(xp, q, "float64")
     if not bool(xp.all((shares >= 0) & (shares <= 1))):
@@ -187,7 +187,7 @@ def histogram(x: Array, bins: Bins = 10, range: tuple[float, float] | None = Non
     outside `range`, NaN among them, are not counted. A range of no width is widened by 0.5 both ways; no numbers have the range 0 to 1.
     Raises `operation_failed` without `range` when `x` holds NaN or infinity.
     """
-    values = xp.sort(cast(xp, xp.reshape(x, (-1,)), "float64"))
+    values = xp.sort(cast(xp, xp.reshape(x, (-1,)), "float64"), stable=False)
     count = values.shape[0]
     low, high = range or ((float(values[0]), float(values[count - 1])) if count else (0.0, 1.0))
     if not (low > float("-inf") and high < float("inf")):

@@ -102,7 +102,7 @@ _TILE = 1 << 18  # pairs at a time: temporaries stay in a processor's cache
 def _nbody_cost(positions: Spec, velocities: Spec, masses: Spec, iterations: int, **_: float) -> Estimate:
     (n, d), width = positions.shape, ITEMSIZE[working(real("nbody", positions=positions, velocities=velocities, masses=masses))]
     pairs = float(n) * n * (iterations + 1)
-    held = max(n, min(n * n, _TILE)) * (d + 4) * width + 8 * positions.size * width + iterations * 100
+    held = max(n, min(n * n, _TILE)) * (d + 7) * width + 8 * positions.size * width + iterations * 100
     return Estimate(pairs * (6 * d + 8), pairs * (2 * d + 6) * width, held)
 
 
@@ -172,7 +172,7 @@ _COORDINATE = 1 << 31
 
 
 def _pi_cost(samples: int, seed: int) -> Estimate:
-    return Estimate(70.0 * samples, 8.0 * samples, 200 * min(samples, _SAMPLES))
+    return Estimate(70.0 * samples, 8.0 * samples, 60 * min(samples, _SAMPLES))
 
 
 @operation(family="simulation", check=lambda samples, seed: Spec("float64", ()), estimate=_pi_cost)
@@ -217,7 +217,7 @@ def _black_scholes_cost(**quotes: Spec | float) -> Estimate:
     out = _black_scholes(**quotes)["call"]
     moved = sum(quote.nbytes for quote in quotes.values() if isinstance(quote, Spec)) + 5 * out.nbytes
     work = out.size * ITEMSIZE[working(out.dtype)]
-    return Estimate(160.0 * out.size, moved + 200.0 * work, moved + 16 * work)
+    return Estimate(160.0 * out.size, moved + 200.0 * work, moved + 22 * work)
 
 
 @operation(family="simulation", check=_black_scholes, estimate=_black_scholes_cost, outputs=_OUTPUTS)

@@ -36,7 +36,7 @@ def _ordered(x: Array, xp: Namespace) -> Array:
 @operation(check=_sort, estimate=_cost)
 def sort(x: Array, axis: int = -1, descending: bool = False, *, xp: Namespace) -> Array:
     """`x` sorted along `axis`. Shape and dtype of `x`."""
-    return cast(xp, xp.sort(_ordered(x, xp), axis=axis, descending=descending), name_of(x))
+    return cast(xp, xp.sort(_ordered(x, xp), axis=axis, descending=descending, stable=False), name_of(x))
 
 
 @operation(check=_argsort, estimate=_cost)

@@ -1,7 +1,5 @@
 """The CPU as a device: `cpu:0`, driven by NumPy."""
 
-import psutil
-
 from openruntime.contracts.models import DeviceInfo
 from openruntime.runtimes.manager import RuntimeManager, architecture, usable_cores
 
@@ -15,11 +13,11 @@ class CPURuntimeManager(RuntimeManager):
     platform = "cpu"
 
     def devices(self) -> list[DeviceInfo]:
-        memory = psutil.virtual_memory()
+        # memory and name are read live, by the device manager
         slots = self._slots or min(2, usable_cores())
         return [
             DeviceInfo(
-                id="cpu:0", name=architecture(), type="cpu", capabilities=[], memory_total=memory.total, memory_available=memory.available,
+                id="cpu:0", name=architecture(), type="cpu", capabilities=[], memory_total=0, memory_available=0,
                 status="ready", backends=["numpy"], slots=slots,
             )
         ]  # fmt: skip

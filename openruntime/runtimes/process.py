@@ -102,9 +102,11 @@ class WorkerProcess:
             hello = await asyncio.wait_for(self._hello, START_TIMEOUT)
         except TimeoutError:
             self.kill(f"it was not ready {START_TIMEOUT:.0f} s after its start")
+            await self._dead.wait()
             raise Unavailable(f"the {self.backend} worker of {self.device} did not start within {START_TIMEOUT:.0f} s") from None
         except asyncio.CancelledError:
             self.kill("its start was given up")
+            await self._dead.wait()
             raise
         self.capabilities = hello.capabilities
         self.start_seconds = hello.seconds

@@ -20,7 +20,7 @@ def _anonymous_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("openruntime", os.MFD_CLOEXEC)
     else:  # macOS: a named segment, unlinked before anybody else can see it
-        import _posixshmem
+        import _posixshmem  # type: ignore[import-not-found,unused-ignore]
 
         name = f"/or-{os.getpid()}-{os.urandom(6).hex()}"
         fd = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
@@ -50,7 +50,7 @@ class SlabPool:
 
     def __init__(self, *, keep: int = 256 << 20, limit: int | None = None) -> None:
         self._keep = keep
-        self._limit = limit if limit is not None else sys.maxsize
+        self.limit = limit if limit is not None else sys.maxsize
         self._idle: dict[int, list[Slab]] = defaultdict(list)
         self._idle_bytes = 0
         self._leased_bytes = 0
@@ -65,8 +65,8 @@ class SlabPool:
     def allocate(self, nbytes: int) -> memoryview:
         """`nbytes` of writable shared memory, its content undefined. Raises `Unavailable` over the limit."""
         size = max(PAGE, 1 << max(0, nbytes - 1).bit_length())
-        if self._leased_bytes + size > self._limit:
-            raise Unavailable(f"{nbytes} bytes of shared memory are not free now: {self._leased_bytes} of {self._limit} are in use", retry_after=1)
+        if self._leased_bytes + size > self.limit:
+            raise Unavailable(f"{nbytes} bytes of shared memory are not free now: {self._leased_bytes} of {self.limit} are in use", retry_after=1)
         idle = self._idle[size]
         if idle:
             slab = idle.pop()

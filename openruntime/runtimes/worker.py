@@ -72,7 +72,7 @@ class OutputMemory:
         """Slab and offset of `view`, copied there unless it was made there."""
         if not view.readonly and view.nbytes:
             offset = ctypes.addressof(ctypes.c_ubyte.from_buffer(view)) - self._address
-            if 0 <= offset and offset + view.nbytes <= self._memory.nbytes:
+            if offset >= 0 and offset + view.nbytes <= self._memory.nbytes:
                 return self._slab, offset
         target = self.allocate(view.nbytes)
         target[:] = view

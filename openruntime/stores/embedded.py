@@ -120,14 +120,16 @@ class EmbeddedStore(Store):
         self._heaps.discard(task.id)
         return True
 
-    def _shelve(self, task: Task) -> None:
-        """Put an ended task with the others; its inputs are not needed any more."""
+    def _shelve(self, task: Task) -> int:
+        """Put an ended task with the others; its inputs are not needed any more. The bytes of its result."""
         if task.finished is None:
             task.finished = time()
         if task.call.parameters:
             task.call = msgspec.structs.replace(task.call, parameters={})
+        size = result_bytes(task)
         self._ended[task.id] = task
-        self._ended_bytes += result_bytes(task)
+        self._ended_bytes += size
+        return size
 
     def _fresh(self, task: Task) -> Task:
         """The task; its result is gone when its time to live is over."""

@@ -250,10 +250,10 @@ class SqliteStore(EmbeddedStore):
             self._resting.add(task.id)
 
     def _retire(self, task: Task) -> None:
-        self._shelve(task)
-        if task.outputs is not None and self._spill.needed(task.outputs):
+        size, outputs = self._shelve(task), task.outputs
+        if outputs is not None and (size > self._inline_bytes or any(array.blob for array in outputs.values())) and self._spill.needed(outputs):
             self._bulky[task.id] = task
-            self._bulky_bytes += result_bytes(task)
+            self._bulky_bytes += size
             self._bulky_added.set()
         else:
             self._disk.writer.lazily(task, ended=True)

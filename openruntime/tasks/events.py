@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from openruntime.contracts.events import AnyEvent, Gap
+from openruntime.contracts.events import AnyEvent, Gap, TaskFinished
+from openruntime.contracts.records import Task
 
 Observer = Callable[[Sequence[AnyEvent]], None]
 Replay = Callable[[float, int], Awaitable[list[AnyEvent] | None]]
@@ -103,3 +104,12 @@ class EventBus:
         for event in events:
             event.seq = min(int(event.time * 1e6), self._first)
         return [event for event in events if event.seq > at]
+
+
+def finished(task: Task) -> TaskFinished:
+    """The event of a task's end, from its record."""
+    failure, ended = task.failure, task.finished or 0.0
+    return TaskFinished(
+        ended, 0, task.id, task.call.operation, task.tenant, task.life.status.value, task.device, task.backend, task.seconds,
+        failure.code if failure else None, failure.message if failure else None, task.cached, (task.started or ended) - task.created,
+    )  # fmt: skip

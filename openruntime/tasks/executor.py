@@ -1,4 +1,4 @@
-"""The execution engine: free slots claim the best tasks of their lanes; outcomes are recorded; workers are kept alive.
+"""The execution engine: free slots claim the best tasks of their lanes; outcomes are recorded.
 
 One coroutine (`_pump`) does all that awaits, so that a task's way costs no asyncio task of its own.
 """
@@ -8,10 +8,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, WorkerCrashed
-from openruntime.contracts.events import DeviceChanged, TaskFinished, TaskProgressed, TaskStarted, WorkerDied
+from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Failure, Task
@@ -22,17 +23,17 @@ from openruntime.runtimes.channel import INLINE_BYTES
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.tasks.events import finished
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.slots import TINY, Slot, SlotState
+from openruntime.tasks.workers import Workers
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
-GROW_AFTER = 0.05  # seconds a task waits before a second worker is started for it
 START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
-RETRY_START = (0.1, 0.5, 2.0, 10.0, 30.0)  # seconds between tries of a worker that does not start
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
 
@@ -53,153 +54,49 @@ class TaskExecutor:
         self._pool = pool
         self._on_end = on_end
         self._outstanding = outstanding
-        self._worker_idle = worker_idle
         self.slots = [
             Slot(runtime, device, backend, index, devices.lanes(device.id, backend))
             for runtime in runtimes for device in runtime.devices() for backend in device.backends for index in range(device.slots)
         ]  # fmt: skip
         self._jobs = 0
+        self._turn = 0
         self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
         self._todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the pump, in order
         self._answers: deque[tuple[Slot, Answer]] = deque()
         self._wake = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pumping: asyncio.Task[None] | None = None
-        self._grow_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._clock = time.time() - time.monotonic()  # workers report monotonic seconds
+        self.workers = Workers(
+            self.slots, events, idle=worker_idle, wanted=lambda slot: queue.best(slot.lanes), wake=self.wake,
+            on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
+        )  # fmt: skip
 
-    # -- life -----------------------------------------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Begin to work: one warm worker for each device's first backend; returns when those are asked for, not up."""
+    def start(self) -> None:
+        """Begin to work. The warm workers are asked for, not up yet."""
         self._pumping = asyncio.get_running_loop().create_task(self._pump(), name="executor")
-        for slot in self.slots:
-            if slot.index == 0 and slot.backend == slot.device.backends[0]:
-                self._start(slot)
-
-    def ready(self) -> bool:
-        return any(slot.state is SlotState.READY for slot in self.slots)
-
-    def workers(self, device: str) -> list[dict[str, Any]]:
-        """One mapping a slot of the device, for its detail page."""
-        return [slot.describe() for slot in self.slots if slot.device.id == device]
-
-    def idle(self) -> bool:
-        return not any(slot.outstanding for slot in self.slots)
+        self.workers.start()
 
     async def drain(self, grace: float) -> None:
-        """Take nothing new; wait up to `grace` seconds for what runs; give the rest back to the queue."""
+        """Take nothing new; wait up to `grace` seconds for what runs; what is left stays in the store."""
         self._stopping = True
         end = time.monotonic() + grace
-        while not self.idle() and time.monotonic() < end:
+        while any(slot.outstanding for slot in self.slots) and time.monotonic() < end:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         self._stopping = True
-        if self._grow_timer is not None:
-            self._grow_timer.cancel()
         for timer in self._timers.values():
             timer.cancel()
-        await asyncio.gather(*(self._stop_slot(slot) for slot in self.slots))
+        await self.workers.stop()
         if self._pumping is not None:
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
 
-    async def _stop_slot(self, slot: Slot) -> None:
-        if slot.starting is not None:
-            slot.starting.cancel()
-            await asyncio.gather(slot.starting, return_exceptions=True)
-        if slot.worker is not None:
-            await slot.worker.stop()
-
     def wake(self) -> None:
         """There may be work."""
         self._wake.set()
-
-    # -- workers --------------------------------------------------------------------------------------------------------------
-
-    def _start(self, slot: Slot) -> None:
-        slot.state = SlotState.STARTING
-        slot.starting = asyncio.get_running_loop().create_task(self._bring_up(slot))
-
-    async def _bring_up(self, slot: Slot) -> None:
-        try:
-            slot.worker = await slot.runtime.start_worker(
-                slot.device,
-                slot.backend,
-                on_answer=lambda answer: self._answered(slot, answer),
-                on_progress=lambda job, progress, message: self._progressed(slot, job, progress, message),
-                on_death=lambda reason: self._died(slot, reason),
-            )
-        except (OpenRuntimeError, OSError) as error:
-            delay = RETRY_START[min(slot.failures, len(RETRY_START) - 1)]
-            slot.failures += 1
-            slot.state = SlotState.FAILED
-            log.error("a %s worker of %s did not start (try %d): %s", slot.backend, slot.device.id, slot.failures, error)
-            self._events.publish(DeviceChanged(time=time.time(), device=slot.device.id, status="failed", reason=str(error)[:500]))
-            asyncio.get_running_loop().call_later(delay, self._start_again, slot)
-            return
-        slot.failures = 0
-        slot.state = SlotState.READY
-        slot.idle_since = time.monotonic()
-        log.info("%s worker %d of %s is ready after %.2f s", slot.backend, slot.index, slot.device.id, slot.worker.start_seconds, extra={"pid": slot.worker.pid})
-        self._events.publish(DeviceChanged(time=time.time(), device=slot.device.id, status="ready"))
-        self.wake()
-
-    def _start_again(self, slot: Slot) -> None:
-        if not self._stopping and slot.state is SlotState.FAILED:
-            self._start(slot)
-
-    def _died(self, slot: Slot, reason: str) -> None:
-        if slot.state is SlotState.STARTING:
-            return  # `start_worker` raises, and `_bring_up` tells
-        slot.worker = None
-        slot.restarts += 1
-        slot.state = SlotState.COLD
-        tasks = slot.clear()
-        if self._stopping:
-            return  # what it held stays accepted in the store, and runs after the next start
-        log.warning("the %s worker of %s is gone: %s", slot.backend, slot.device.id, reason)
-        self._events.publish(WorkerDied(time=time.time(), device=slot.device.id, backend=slot.backend, reason=reason[:500]))
-        for task in tasks:
-            self._where.pop(task.id, None)
-            event = Event.RELEASED if task.status is TaskStatus.QUEUED else Event.DIED
-            message = f"the worker running this task died {task.life.deaths + 1} times; {reason}"
-            self._todo.append(lambda task=task, event=event, message=message: self._settle(task, event, Failure(WorkerCrashed.code, message)))
-        if slot.index == 0 or self._queue.best(slot.lanes) is not None:
-            self._start(slot)
-        self.wake()
-
-    def _grow(self) -> None:
-        """Start a cold slot's worker when a task has waited for a while and every warm one is busy."""
-        cold = next((s for s in self.slots if s.state is SlotState.COLD and self._queue.best(s.lanes) is not None), None)
-        if cold is None or self._stopping or not self._devices.accepts(cold.device.id):
-            return
-        best = self._queue.best(cold.lanes)
-        assert best is not None
-        waited = time.time() - best.created
-        if waited >= GROW_AFTER:
-            self._start(cold)
-        elif self._grow_timer is None or self._grow_timer.when() < asyncio.get_running_loop().time():
-            self._grow_timer = asyncio.get_running_loop().call_later(GROW_AFTER - waited + 0.001, self.wake)
-
-    def _shrink(self, slot: Slot) -> None:
-        if slot.worker is None or slot.outstanding or slot.state is not SlotState.READY or self._stopping:
-            return
-        idle = time.monotonic() - slot.idle_since
-        if idle < self._worker_idle:
-            asyncio.get_running_loop().call_later(self._worker_idle - idle + 0.1, self._shrink, slot)
-            return
-        slot.state = SlotState.STARTING  # nothing is sent to it, and its end is no death
-        worker = slot.worker
-
-        async def retire() -> None:
-            await worker.stop()
-            slot.worker, slot.state = None, SlotState.COLD
-            self.wake()
-
-        slot.starting = asyncio.get_running_loop().create_task(retire())
 
     # -- the pump -------------------------------------------------------------------------------------------------------------
 
@@ -215,12 +112,13 @@ class TaskExecutor:
                 if not self._stopping:
                     for slot in self.slots:
                         await self._fill(slot)
-                    self._grow()
+                    self.workers.grow(self._devices.accepts)
             except StorageFull as error:  # nothing can be recorded now: what waits stays, what ran is told again when there is space
                 log.error("the store is full: %s", error)
                 asyncio.get_running_loop().call_later(1.0, self.wake)
             except Exception:
                 log.exception("the executor met a defect; it goes on")
+                self._wake.set()
 
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
@@ -252,14 +150,20 @@ class TaskExecutor:
             Candidate(
                 device=s.device.id, backend=s.backend, slot=s.index, warm=s.state is SlotState.READY, backlog=s.remaining(now), outstanding=len(s.outstanding),
                 capacity=self._outstanding, start_cost=0.0 if s.state is SlotState.READY else START_COST,
-                predicted=self._cost.predict(task.call, s.device.id, s.backend), memory_free=s.device.memory_available, memory_needed=task.call.estimate.memory,
+                predicted=self._cost.predict(task.call, s.device.id, s.backend), memory_free=self._memory_free(s), memory_needed=task.call.estimate.memory,
             )
             for s in rivals
         ]  # fmt: skip
-        decision = self._allocator.decide(candidates)
+        self._turn += 1
+        decision = self._allocator.decide(candidates, self._turn)
         task.placement = {"reason": decision.reason, "candidates": decision.explain()}
         chosen = decision.choice
-        return chosen is None or (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
+        return chosen is not None and (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
+
+    def _memory_free(self, slot: Slot) -> int:
+        """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
+        busy = any(s.outstanding for s in self.slots if s.device is slot.device)
+        return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total()
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> None:
         jobs = []
@@ -306,16 +210,14 @@ class TaskExecutor:
             task = slot.take(job)
             if task is not None:
                 self._where.pop(task.id, None)
-                self._todo.append(lambda task=task: self._settle(task, Event.RELEASED))
+                self._todo.append(partial(self._settle, task, Event.RELEASED))
         self.wake()
 
     def _head_started(self, slot: Slot, now: float) -> None:
         slot.head_since = now
         task = slot.head()
         if task is None:
-            slot.idle_since = now
-            if slot.index > 0:
-                asyncio.get_running_loop().call_later(self._worker_idle + 0.1, self._shrink, slot)
+            self.workers.became_idle(slot)
             return
         task.life, instruction = advance(task.life, Event.STARTED)
         if instruction is Instruction.IGNORE:
@@ -324,6 +226,15 @@ class TaskExecutor:
         self._events.publish(
             TaskStarted(task.started, 0, task.id, task.call.operation, task.tenant, slot.device.id, slot.backend, task.life.attempt, task.started - task.created)
         )
+
+    def _lost(self, slot: Slot, tasks: Sequence[Task], reason: str) -> None:
+        """A worker died: the task it ran may be tried again; those that only waited in it go back uncounted."""
+        for task in tasks:
+            self._where.pop(task.id, None)
+            event = Event.RELEASED if task.status is TaskStatus.QUEUED else Event.DIED
+            message = f"the worker running this task died {task.life.deaths + 1} times; {reason}"
+            self._todo.append(partial(self._settle, task, event, Failure(WorkerCrashed.code, message)))
+        self.wake()
 
     # -- outcomes -------------------------------------------------------------------------------------------------------------
 
@@ -356,7 +267,7 @@ class TaskExecutor:
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
         if code == OutOfMemory.code:
-            message += f" (estimated {task.call.estimate.memory} bytes; {slot.device.memory_available} were available at start)"
+            message += f" (estimated {task.call.estimate.memory} bytes; {self._devices.memory_available(slot.device.id)} are free now)"
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:
@@ -386,13 +297,7 @@ class TaskExecutor:
         if not await self._store.finish(task, attempt):
             return
         self._on_end(task)
-        why = task.failure
-        self._events.publish(
-            TaskFinished(
-                task.finished, 0, task.id, task.call.operation, task.tenant, status.value, task.device, task.backend, task.seconds,
-                why.code if why else None, why.message if why else None, task.cached, (task.started or task.finished) - task.created,
-            )
-        )  # fmt: skip
+        self._events.publish(finished(task))
 
     # -- stopping one ---------------------------------------------------------------------------------------------------------
 
@@ -403,7 +308,7 @@ class TaskExecutor:
             self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self._later(task, Event.EXPIRED))
 
     def _later(self, task: Task, event: Event) -> None:
-        self._todo.append(lambda: self.interrupt(task, event))
+        self._todo.append(partial(self.interrupt, task, event))
         self.wake()
 
     async def interrupt(self, task: Task, event: Event) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 from uuid_utils import uuid7
 
 from openruntime.contracts.errors import Expired, InvalidParameter, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
-from openruntime.contracts.events import TaskFinished, TaskQueued
+from openruntime.contracts.events import TaskQueued
 from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import LOCAL, Call, Failure, Life, Principal, Task
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references
+from openruntime.tasks.events import finished
 from openruntime.tasks.explain import explain, trace
 from openruntime.tasks.idempotency import InFlight, fingerprint
 from openruntime.tasks.lifecycle import Event
@@ -108,7 +109,8 @@ class TaskManager:
         lane = "any" if preference is None else self._devices.lane(preference, operation)
         if call.estimate.memory > self._memory():
             raise TooLarge(
-                f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: make the arrays smaller, or split the work"
+                f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: "
+                "make the arrays smaller, or split the work"
             )
         now = time.time()
         predicted = self._predict(call)
@@ -147,11 +149,7 @@ class TaskManager:
         for task in tasks:
             self._events.publish(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
             if task.cached:
-                self._events.publish(
-                    TaskFinished(
-                        task.finished or 0.0, 0, task.id, task.call.operation, task.tenant, "completed", task.device, task.backend, task.seconds, cached=True
-                    )
-                )
+                self._events.publish(finished(task))
                 continue
             if task.deadline is not None:
                 self._watch_deadline(task)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from enum import StrEnum
 
 from openruntime.contracts.models import DeviceInfo
@@ -22,7 +21,7 @@ class SlotState(StrEnum):
 
 
 class Slot:
-    """One place for a worker of `backend` on `device`. `index` 0 stays warm; the others come and go."""
+    """One place for a worker of `backend` on `device`. The first slot of a device's first backend stays warm; others come and go."""
 
     def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: tuple[str, ...]) -> None:
         self.runtime = runtime
@@ -30,6 +29,7 @@ class Slot:
         self.backend = backend
         self.index = index
         self.lanes = lanes
+        self.warm = index == 0 and backend == device.backends[0]
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
         self.outstanding: dict[int, Task] = {}  # in the order they run; the first is running
@@ -40,6 +40,7 @@ class Slot:
         self.restarts = 0
         self.starting: asyncio.Task[None] | None = None
         self.overstay: asyncio.TimerHandle | None = None
+        self.shrink: asyncio.TimerHandle | None = None
 
     def room(self, limit: int) -> int:
         """How many more tiny tasks it may be sent: none while the running one takes longer than predicted."""
@@ -71,12 +72,12 @@ class Slot:
     def head(self) -> Task | None:
         return next(iter(self.outstanding.values()), None)
 
-    def clear(self) -> Iterator[Task]:
+    def clear(self) -> list[Task]:
         """Empty it: the tasks it held, the running one first."""
         tasks = list(self.outstanding.values())
         self.outstanding.clear()
         self.backlog = 0.0
-        return iter(tasks)
+        return tasks
 
     def describe(self) -> dict[str, object]:
         """The slot as a device's detail shows it."""

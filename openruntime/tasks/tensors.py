@@ -28,12 +28,13 @@ class TensorRegistry:
 
     async def put(self, array: Array, *, principal: Principal = LOCAL, ttl: float | None = None) -> dict[str, Any]:
         now, lifetime = time.time(), ttl or self._ttl
+        tensor_id = str(uuid7())
         record = {
-            "id": str(uuid7()), "dtype": array.dtype, "shape": list(array.shape), "nbytes": array.nbytes,
+            "id": tensor_id, "dtype": array.dtype, "shape": list(array.shape), "nbytes": array.nbytes,
             "created_at": _rfc3339(now), "expires_at": _rfc3339(now + lifetime),
         }  # fmt: skip
         meta = msgspec.msgpack.encode([principal.tenant, record])
-        await self._shelf.put(NAMESPACE, record["id"], meta, {"tensor": array}, ttl=lifetime, tenant=principal.tenant)
+        await self._shelf.put(NAMESPACE, tensor_id, meta, {"tensor": array}, ttl=lifetime, tenant=principal.tenant)
         await self._shelf.trim(NAMESPACE, max_bytes=self._max_bytes)
         return record
 

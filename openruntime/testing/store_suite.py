@@ -1,7 +1,7 @@
 """What every task store must do. Subclass `StoreSuite`, give it `make`, and run it with pytest and pytest-asyncio.
 
-    class TestMine(StoreSuite):
-        def make(self, directory, **bounds): return MyStore(directory, **bounds)
+class TestMine(StoreSuite):
+    def make(self, directory, **bounds): return MyStore(directory, **bounds)
 """
 
 import asyncio
@@ -216,7 +216,8 @@ class StoreSuite:
 
     async def test_inputs_come_back_whatever_their_size(self, opened: Opener) -> None:
         async with opened(inline_bytes=1000) as store:
-            values = {"x": new_array(100_000), "list": [new_array(10), new_array(5000)], "axis": -1, "shape": (2, 3), "empty": Array("float32", (0, 3), b"")}
+            arrays = {"x": new_array(100_000), "list": [new_array(10), new_array(5000)], "empty": Array("float32", (0, 3), b"")}
+            values = {**arrays, "axis": -1, "shape": (2, 3)}
             task = new_task(parameters=dict(values))
             await store.submit([task], promised=True)
             await store.claim(["any"], 1)
@@ -340,7 +341,8 @@ class StoreSuite:
         if not self.durable:
             pytest.skip("this store ends with its process")
         big = {"x": new_array(100_000), "n": 2**70, "nested": {"ref": Reference(task="t", output="o"), "pair": (1, [None, 2.5])}}
-        tasks = [new_task(parameters=dict(big), tags=("a",), deadline=time() + 100.0, max_retries=3, idempotency="key"), new_task(), new_task(), new_task()]
+        first = new_task(parameters=dict(big), tags=("a",), deadline=time() + 100.0, max_retries=3, idempotency="key")
+        tasks = [first, new_task(), new_task(), new_task()]
         held, forgotten = new_task(needs=("gone",)), new_task()
         async with opened() as store:
             await store.submit([*tasks, held], promised=True)

@@ -1,5 +1,6 @@
 """The safetensors codec against the reference library, and against headers that lie."""
 
+import contextlib
 import json
 import struct
 from typing import Any
@@ -72,6 +73,7 @@ def test_a_tensor_may_be_called_data_offsets() -> None:
     assert list(codec.decode(body({"data_offsets": entry()}, b"abcd"))[0]) == ["data_offsets"]
 
 
+DISGUISED = rb'{"x":{"dtype":"F32","shape":[1],"data_\u006fffsets":[0,4]},"\u0078":%b}' % json.dumps(entry()).encode()
 LIES: dict[str, tuple[bytes, str, str | None]] = {
     "no length": (b"abc", "8 bytes", None),
     "length beyond the body": (body({}, length=1 << 20), "only 2 follow", None),
@@ -107,7 +109,7 @@ LIES: dict[str, tuple[bytes, str, str | None]] = {
     "bytes after the last": (body({"x": entry()}, b"a" * 8), "8 bytes were sent", None),
     "three offsets": (body({"x": entry(offsets=(0, 4, 8))}, b"abcd"), "`x`", "x"),
     "twice the same name": (body(b'{"x":%b,"x":%b}' % ((json.dumps(entry()).encode(),) * 2), b"abcd"), "twice", "x"),
-    "the same name in disguise": (body(rb'{"x":{"dtype":"F32","shape":[1],"data_\u006fffsets":[0,4]},"\u0078":' + json.dumps(entry()).encode() + b"}", b"abcd"), "twice", "x"),
+    "the same name in disguise": (body(DISGUISED, b"abcd"), "twice", "x"),
     "two metadata": (body(b'{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"}}'), "twice", "__metadata__"),
 }  # fmt: skip
 
@@ -126,9 +128,7 @@ def test_lies_are_refused_by_name(lie: str) -> None:
 def test_any_damage_is_refused_or_harmless(noise: bytes, at: int) -> None:
     good = b"".join(codec.encode({"a": of(np.arange(3.0)), "b": of(np.arange(2))}, {"task": "{}"}))
     damaged = good[:at] + noise + good[at + len(noise) :]
-    try:
+    arrays = {}
+    with contextlib.suppress(InvalidRequest):
         arrays, _ = codec.decode(damaged)
-    except InvalidRequest as error:
-        assert error.message
-    else:
-        assert all(array.view.nbytes == array.nbytes for array in arrays.values())
+    assert all(array.view.nbytes == array.nbytes for array in arrays.values())

@@ -126,10 +126,11 @@ async def test_documentation_is_complete_and_offline(gateway: Any) -> None:
     assert submit["requestBody"]["content"]["application/json"]["examples"]
     schemas = document["components"]["schemas"]
     assert {"TaskRequest", "TaskResponse", "Problem", "Batch", "DeviceInfo"} <= set(schemas)
-    wanted = {"/", "/health", "/health/live", "/health/ready", "/metrics", "/devices", "/devices/{device_id}", "/devices/{device_id}/state", "/operations",
-              "/operations/{name}", "/tasks", "/tasks/{task_id}", "/tasks/{task_id}/result", "/tasks/{task_id}/explain", "/tasks/{task_id}/trace",
-              "/tasks/batch", "/tensors", "/tensors/{tensor_id}"}  # fmt: skip
-    assert wanted == set(document["paths"])
+    wanted = (
+        "/ /health /health/live /health/ready /metrics /devices /devices/{device_id} /devices/{device_id}/state /operations /operations/{name} "
+        "/tasks /tasks/batch /tasks/{task_id} /tasks/{task_id}/result /tasks/{task_id}/explain /tasks/{task_id}/trace /tensors /tensors/{tensor_id}"
+    )
+    assert set(wanted.split()) == set(document["paths"])
     references = {item["$ref"] for item in _objects(document) if "$ref" in item}
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
     for path, methods in document["paths"].items():

@@ -1,5 +1,6 @@
 """Clusters, neighbours and components: what holds of the algorithms."""
 
+from itertools import pairwise
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -28,7 +29,7 @@ def digits() -> Any:
 
 def test_inertia_never_grows(digits: Any) -> None:
     inertias = [float(kmeans(digits, k=10, seed=2, iterations=i, tolerance=0.0, xp=xp, steps=quiet)["inertia"]) for i in range(1, 15)]
-    assert all(after <= before * (1 + 1e-12) for before, after in zip(inertias, inertias[1:], strict=False))
+    assert all(after <= before * (1 + 1e-12) for before, after in pairwise(inertias))
     assert inertias[-1] < inertias[0]
 
 

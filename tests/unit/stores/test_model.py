@@ -21,6 +21,7 @@ from openruntime.testing.store_suite import end, new_array, new_task, run, same
 
 BOUND = 12
 LANES = ("a", "b", "c")
+RANKS = st.sampled_from([0.0, 1.0, 2.0])
 
 
 class Stores(RuleBasedStateMachine):
@@ -63,9 +64,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(target=tasks, sizes=st.lists(st.sampled_from([10, 100]), min_size=1, max_size=3), promised=st.booleans(), data=st.data())
     def submit(self, sizes: list[int], promised: bool, data: st.DataObject) -> Any:
-        new = [
-            new_task(parameters={"x": new_array(size)}, lane=data.draw(st.sampled_from(LANES)), rank=data.draw(st.integers(0, 3)) * 1.0) for size in sizes
-        ]
+        new = [new_task(parameters={"x": new_array(size)}, lane=data.draw(st.sampled_from(LANES)), rank=data.draw(RANKS)) for size in sizes]
         twins = [(task, msgspec.structs.replace(task)) for task in new]
         refused = self.both(lambda store, number: store.submit([pair[number] for pair in twins], promised=promised))
         assert (refused == "queue_full") == (len(self.waiting) + len(new) > BOUND)
@@ -93,6 +92,8 @@ class Stores(RuleBasedStateMachine):
 
     @rule(task_id=tasks)
     def keep(self, task_id: str) -> None:
+        if task_id not in self.twins:
+            return
         self.both(lambda store, number: store.keep(self.twins[task_id][number]))
         assert self.twins[task_id][0].kept
 
@@ -105,6 +106,8 @@ class Stores(RuleBasedStateMachine):
 
     @rule(task_id=tasks)
     def remove(self, task_id: str) -> None:
+        if task_id not in self.twins:
+            return
         assert self.both(lambda store, number: store.remove(self.twins[task_id][number])) == (task_id in self.waiting)
         if task_id in self.waiting:
             self.waiting.discard(task_id)
@@ -112,6 +115,8 @@ class Stores(RuleBasedStateMachine):
 
     @rule(task_id=tasks, size=st.sampled_from([10, 100]), stale=st.booleans())
     def finish(self, task_id: str, size: int, stale: bool) -> None:
+        if task_id not in self.twins:
+            return
         live = task_id in self.waiting | self.claimed
         twins = self.twins[task_id]
         attempt = twins[0].life.attempt
@@ -130,6 +135,10 @@ class Stores(RuleBasedStateMachine):
 
     @rule(task_id=consumes(tasks))
     def get(self, task_id: str) -> None:
+        if task_id not in self.twins:  # it was not promised, and the store was opened again since
+            assert self.loop.run_until_complete(self.sqlite.get(task_id)) is None
+            return
+
         async def get(store: Store, number: int) -> tuple[str, bool]:
             task = await store.get(task_id)
             assert task is not None

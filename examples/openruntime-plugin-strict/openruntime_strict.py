@@ -1,0 +1,33 @@
+"""A backend on array-api-strict, which refuses whatever the Array API standard does not promise: it finds operations that rely on more."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import array_api_strict
+import numpy as np
+
+from openruntime.backends.array_backend import ArrayBackend
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice
+from openruntime.operations.operation import Operation
+
+
+class StrictBackend(ArrayBackend):
+    """The Array API standard and nothing else, on the CPU."""
+
+    name = "strict"
+    xp = array_api_strict
+    unsupported: ClassVar[Mapping[str, str]] = {"einsum": "the Array API standard has no einsum"}
+
+    def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+        with np.errstate(all="ignore"):  # infinities and NaN are answers
+            return super()._run(operation, arguments)
+
+    def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
+        if array.dtype == "float16":
+            raise UnsupportedOnDevice("the Array API standard has no float16; send float32")
+        return self.xp.asarray(array, copy=True)
+
+    def translate(self, operation: str, error: Exception) -> OpenRuntimeError:
+        if isinstance(error, np.linalg.LinAlgError):
+            return OperationFailed(f"{operation} failed: {str(error)[:1].lower()}{str(error)[1:]}")
+        return super().translate(operation, error)
