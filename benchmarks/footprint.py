@@ -62,9 +62,10 @@ def install(notebook: Notebook) -> None:
     """`pip install .` into a fresh environment: bytes in site-packages, pip's own apart."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        pip = [str(Path(folder) / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)]
+        pip = [str(Path(folder) / "bin/python"), "-m", "pip", "install", "-qqq", "--disable-pip-version-check", str(ROOT)]
         subprocess.run(pip, check=True, timeout=600)
         packages = next(Path(folder).glob("lib/python*/site-packages"))
         ours = [entry for entry in packages.iterdir() if entry.name.split("-")[0] not in PACKAGERS]
         files = [file for entry in ours for file in ([entry] if entry.is_file() else entry.rglob("*")) if file.is_file()]
         notebook.add("install", "MB", "openruntime", sum(file.stat().st_size for file in files) / 1e6)
+        notebook.add("install", "MB of it bytecode", "openruntime", sum(file.stat().st_size for file in files if file.suffix == ".pyc") / 1e6)

@@ -10,6 +10,8 @@ from openruntime.backends.array_backend import ArrayBackend
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice
 from openruntime.operations.operation import Operation
 
+NO_HALVES = "the Array API standard has no float16; use float32"
+
 
 class StrictBackend(ArrayBackend):
     """The Array API standard and nothing else, on the CPU."""
@@ -24,10 +26,12 @@ class StrictBackend(ArrayBackend):
 
     def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
         if array.dtype == "float16":
-            raise UnsupportedOnDevice("the Array API standard has no float16; send float32")
+            raise UnsupportedOnDevice(NO_HALVES)
         return self.xp.asarray(array, copy=True)
 
-    def translate(self, operation: str, error: Exception) -> OpenRuntimeError:
+    def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
+        if isinstance(error, AttributeError) and error.name == "float16":
+            return UnsupportedOnDevice(NO_HALVES)
         if isinstance(error, np.linalg.LinAlgError):
             return OperationFailed(f"{operation} failed: {str(error)[:1].lower()}{str(error)[1:]}")
         return super().translate(operation, error)

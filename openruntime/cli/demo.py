@@ -57,7 +57,7 @@ def demo(
     out.print(table(names, [row.shown() for row in rows], right=frozenset(names[3:])))
     for line in told:
         out.print(f"• {line}")
-    out.print(f"\nPictures: {'  '.join(pictures)}")
+    out.print(f"\nPictures: {'  '.join(pictures)}", markup=False, soft_wrap=True)
     out.print(f"[dim]all of it in {duration(time.perf_counter() - started)}[/]")
 
 

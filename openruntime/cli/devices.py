@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openruntime.cli.options import Json, Server, client, console, show_json, size, table
+from openruntime.cli.options import Json, Server, client, console, show_json, size, styled, table
 
 if TYPE_CHECKING:
     from openruntime.client.sync import Runtime
@@ -30,8 +30,8 @@ def devices(
     if json:
         show_json(found)
     else:
-        marks = {"pass": "[green]PASS[/]", "fail": "[red]FAIL[/]", "absent": "[dim]absent[/]"}
-        rows = [[marks[row["status"]], row["device"] or "-", row["backend"], row["reason"] or "", row["remedy"] or ""] for row in found]
+        styles = {"pass": "green", "fail": "bold red", "absent": "dim"}
+        rows = [[styled(row["status"], styles), row["device"] or "-", row["backend"], row["reason"] or "", row["remedy"] or ""] for row in found]
         console().print(table(("", "device", "backend", "reason", "remedy"), rows))
     if any(row["status"] == "fail" for row in found):
         raise typer.Exit(1)
@@ -120,7 +120,8 @@ def _show(entry: dict[str, Any], json: bool) -> None:
         show_json(entry)
         return
     out = console()
-    out.print(f"[bold]{signature(entry)}[/] → {', '.join(entry['outputs'])}   [dim]{entry['family']}, version {entry['version']}[/]\n")
+    out.print(f"{signature(entry)} → {', '.join(entry['outputs'])}", style="bold", markup=False)
+    out.print(f"{entry['family']}, version {entry['version']}\n", style="dim")
     out.print(entry["doc"], markup=False)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from openruntime.cli.options import LOCAL, Json, Server, console, show_json, size, table
+from openruntime.cli.options import LOCAL, Json, Server, console, show_json, size, styled, table
 
 
 class Finding(NamedTuple):
@@ -44,8 +44,8 @@ def doctor(json: Json = False, server: Server = None) -> None:
     if json:
         show_json([finding._asdict() for finding in found])
     else:
-        marks = {"ok": "[green]ok[/]", "absent": "[dim]absent[/]", "fail": "[red]FAIL[/]"}
-        console().print(table(("", "", "found", "to get it"), [[marks[f.status], f.topic, f.found, f.remedy or ""] for f in found]))
+        styles = {"ok": "green", "absent": "dim", "fail": "bold red"}
+        console().print(table(("", "", "found", "to get it"), [[styled(f.status, styles), f.topic, f.found, f.remedy or ""] for f in found]))
     if any(finding.status == "fail" for finding in found):
         raise typer.Exit(1)
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,16 +42,25 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False)
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str | None = None, right: frozenset[str] = frozenset()) -> Any:
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, right: frozenset[str] = frozenset()) -> Any:
+    """Strings are shown as they are; what is styled is a `Text`."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         found.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        found.add_row(*row)
+        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return found
+
+
+def styled(text: str, styles: Mapping[str, str]) -> Any:
+    """`text` in the style that stands for it."""
+    from rich.text import Text
+
+    return Text(text, styles[text])
 
 
 def size(count: float | None) -> str:

@@ -64,9 +64,9 @@ def run(
     out = console()
     for name, facts in answer["outputs"].items():
         rest = "  ".join(f"{label} {value}" for label, value in facts.items() if label not in ("dtype", "shape"))
-        out.print(f"[bold]{name}[/]  {facts['dtype']} {tuple(facts['shape'])}  {rest}")
+        out.print(f"{name}  {facts['dtype']} {tuple(facts['shape'])}  {rest}", markup=False)
     where = "the cache" if status.cached else f"{status.device_used}/{status.backend}"
-    out.print(f"[dim]{operation} on {where} in {duration(status.execution_time)}{f' → {output}' if output else ''}[/]")
+    out.print(f"{operation} on {where} in {duration(status.execution_time)}{f' → {output}' if output else ''}", style="dim", markup=False)
 
 
 def submit(

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from openruntime.cli.options import Json, Server, client, console, duration, show_json, table
+from openruntime.cli.options import Json, Server, client, console, duration, show_json, styled, table
 
 COLOURS = {"queued": "yellow", "running": "cyan", "cancelling": "magenta", "completed": "green", "failed": "red", "cancelled": "dim"}
 
@@ -49,7 +49,7 @@ def listing(
 def rows(found: list[dict[str, Any]]) -> Any:
     """A table of task responses."""
     lines = [
-        [task["task_id"], task["operation"], f"[{COLOURS[task['status']]}]{task['status']}[/]", str(task["priority"]),
+        [task["task_id"], task["operation"], styled(task["status"], COLOURS), str(task["priority"]),
          "cache" if task["cached"] else task["device_used"] or "-", duration(task["execution_time"]), _note(task)]
         for task in found
     ]  # fmt: skip
@@ -57,11 +57,9 @@ def rows(found: list[dict[str, Any]]) -> Any:
 
 
 def _note(task: dict[str, Any]) -> str:
-    from rich.markup import escape
-
     if task["error"]:
-        return escape(task["error"])
-    return f"{task['progress']:.0%} {escape(task['message'] or '')}" if task["progress"] is not None and task["status"] == "running" else ""
+        return str(task["error"])
+    return f"{task['progress']:.0%} {task['message'] or ''}" if task["progress"] is not None and task["status"] == "running" else ""
 
 
 def show(task_id: Task, json: Json = False, server: Server = None) -> None:

@@ -1,5 +1,6 @@
 """How requests reach a server: over HTTP and WebSocket. `embedded.py` has the same for an application in this process."""
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_address
@@ -99,8 +100,18 @@ class HTTPTransport:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        cause = str(error) or type(error).__name__
+        cause = _root(error)
         return Unreachable(f"no OpenRuntime server answers at {self.address} ({cause}); start one with `openruntime serve`")
+
+
+def _root(error: BaseException) -> str:
+    """The operating system's word for it, below what the libraries made of it."""
+    below = error.__cause__ or error.__context__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    if isinstance(below, BaseExceptionGroup):
+        below = below.exceptions[0]
+    return _root(below) if below is not None else str(error) or type(error).__name__
 
 
 class _WebSocket:

@@ -144,6 +144,8 @@ class TaskFailed(OpenRuntimeError):
 class OperationFailed(TaskFailed):
     """The operation itself raised: a singular matrix, a value out of its domain."""
 
+    status = 422
+
 
 class TaskTimeout(TaskFailed):
     code = "timeout"

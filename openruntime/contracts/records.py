@@ -100,6 +100,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     progress: float | None = None
     message: str | None = None
     cached: bool = False
+    announced: bool = False  # its first event is published
     kept: bool = False  # promised to a client: on disk before the client is told
     idempotency: str | None = None  # key, and digest of the request it was used with
     fingerprint: str | None = None

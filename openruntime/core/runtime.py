@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
@@ -69,7 +70,7 @@ class Runtime:
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
         self._watch()
-        self._exporters = [*open_exporters(settings.exporters), EventExporter(self.events)]
+        self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
         self._first = self.executor.slots[0]
 
@@ -116,7 +117,7 @@ class Runtime:
         start = asyncio.get_running_loop().create_task
         self._background = [
             start(self._keep_house(), name="housekeeping"),
-            start(export_forever(self.metrics.snapshot, self._exporters, self.settings.export_every), name="exporters"),
+            start(export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"),
         ]
 
     async def ready(self, timeout: float = 60.0) -> None:
@@ -140,16 +141,22 @@ class Runtime:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.tasks.close()
         await self.executor.stop()
-        await self._save_cost()
+        try:
+            await self._save_cost()
+        except OpenRuntimeError as error:
+            log.warning("what was learned of run times is not kept: %s", error)
         await self.store.close()
         self.pool.close()
 
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
-            await self.store.prune(time.time())
             self.pool.trim(32 << 20)
-            await self._save_cost()
+            try:
+                await self.store.prune(time.time())
+                await self._save_cost()
+            except OpenRuntimeError as error:
+                log.warning("housekeeping: %s", error)
 
     async def _load_cost(self) -> None:
         found = await self.store.shelf.get(*COST_MODEL)

@@ -1,6 +1,7 @@
 """The front door: hot paths go straight to plain ASGI applications, the rest to FastAPI, which serves the same ones by its routes."""
 
 import logging
+import re
 from time import perf_counter
 from typing import Any
 
@@ -181,7 +182,15 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refusal = from_status(error.status_code, request.url.path, request.method)
-    return _reply(request, refusal, dict(error.headers or {}))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else dict(error.headers or {})
+    return _reply(request, refusal, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes of this path; the router knows only those of the first."""
+    paths = request.app.openapi()["paths"].items()
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return ", ".join(method.upper() for template, methods in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) for method in methods)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol, with one difference: a large body is read from the kernel straight into shared memory.
+"""uvicorn's HTTP protocol, with two differences: a large body is read from the kernel straight into shared memory, and an
+answer of known length leaves in one write.
 
 The request's scope then carries `extensions["openruntime.body"]`, a future of the whole body as a `memoryview`; `receive()`
 has nothing more to give but `http.disconnect`. Everything else (pipelining, keep-alive, upgrades) is uvicorn's.
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from openruntime.contracts.errors import OpenRuntimeError, RequestTimeout
 
+JOINED = 1 << 16  # bytes: below, copying costs less than another system call
 LARGE_BODY = 256 * 1024  # bytes: below, uvicorn's own buffering is as fast
 
 
@@ -84,6 +86,42 @@ class BodyReader(asyncio.BufferedProtocol):
         self._http.resume_writing()
 
 
+class Cycle(RequestResponseCycle):
+    """One request and its answer. An answer of known length leaves in one write, its head checked as a whole."""
+
+    _start: dict[str, Any] | None = None
+
+    async def send(self, message: Any) -> None:
+        start = self._start
+        if start is None:
+            if message["type"] == "http.response.start" and not self.response_started:
+                self._start = message
+            else:
+                await super().send(message)
+            return
+        self._start = None
+        if message.get("more_body") or self.flow.write_paused or self.disconnected or not self._plain(start, message.get("body", b"")):
+            await super().send(start)  # type: ignore[arg-type]
+            await super().send(message)
+
+    def _plain(self, start: dict[str, Any], body: Any) -> bool:
+        """Write the whole answer; false, and nothing written, where it is not of the plain kind."""
+        headers, status = start["headers"], start["status"]
+        if not self.keep_alive or self.scope["method"] == "HEAD" or (b"content-length", b"%d" % len(body)) not in headers:
+            return False
+        head = b"".join([STATUS_LINE[status], *[part for name, value in headers for part in (name, b": ", value, b"\r\n")], b"\r\n"])
+        if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or b"\nconnection:" in head:
+            return False  # uvicorn says what is wrong, or ends the connection
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(head + body if len(body) <= JOINED else head)
+        if len(body) > JOINED:
+            self.transport.write(body)
+        self.message_event.set()
+        self.on_response()
+        return True
+
+
 class OpenRuntimeProtocol(HttpToolsProtocol):
     """Set `allocate`, `limit` (bytes) and `body_timeout` (seconds without progress) on a subclass: see `protocol_class`."""
 
@@ -102,6 +140,8 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             else:
                 self.scope["extensions"] = {"openruntime.body": self._large.future}  # type: ignore[dict-item]
         super().on_headers_complete()
+        if self.cycle is not None:  # an upgrade has none
+            self.cycle.__class__ = Cycle  # uvicorn has no hook for it; its task has not begun to run
         if self._large is not None and self.cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.cycle.waiting_for_100_continue = False

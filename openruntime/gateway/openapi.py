@@ -47,7 +47,6 @@ QUEUED_EXAMPLE = TaskResponse(
 REQUEST_EXAMPLES = {
     "matmul": {"summary": "Nested lists", "value": {"operation": "matmul", "parameters": {"a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8]]}}},
     "expression": {"summary": "A formula, urgent", "value": {"operation": "expression", "parameters": {"formula": "2*x", "x": [1.0]}, "priority": 9}},
-    "reference": {"summary": "An array that is there already", "value": {"operation": "fft", "parameters": {"x": {"tensor": "0199c0de"}}}},
 }
 _ID_HEADER = {"X-Request-ID": {"description": "The request's id; the one sent, if one was.", "schema": {"type": "string"}}}
 LOCATION = {"Location": {"description": "Where the task is.", "schema": {"type": "string"}}}
@@ -69,7 +68,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def arrays(description: str, *media: str, **rest: Any) -> dict[str, Any]:
     """A response that may also be bytes."""
-    return {"description": description, "content": {name: {"schema": BINARY} for name in media}, "headers": _ID_HEADER, **rest}
+    return {
+        "description": description,
+        "content": {name: {} if name == JSON else {"schema": BINARY} for name in media},
+        "headers": _ID_HEADER,
+        **rest,
+    }
 
 
 def body(schema: dict[str, Any] | None, *media: str, examples: dict[str, Any] | None = None) -> dict[str, Any]:

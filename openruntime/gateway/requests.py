@@ -41,12 +41,23 @@ def task_request(found: Any) -> TaskRequest:
     try:
         request: TaskRequest = _validate(found)
     except ValidationError as error:
-        raise invalid(error, _FIELDS) from None
+        whole = _whole(found)
+        if whole is None:
+            raise invalid(error, _FIELDS) from None
+        return task_request(whole)
     parameters = request.parameters
     for name, value in parameters.items():
         if type(value) is dict and ("tensor" in value or "task" in value):
             parameters[name] = _reference(name, value)
     return request
+
+
+def _whole(found: Any) -> dict[str, Any] | None:
+    """The request with `5.0`, which JSON Schema counts as an integer, as `5`; None where nothing changes."""
+    if type(found) is not dict:
+        return None
+    odd = {name: int(value) for name, value in found.items() if name != "timeout" and type(value) is float and value.is_integer()}
+    return {**found, **odd} if odd else None
 
 
 def _reference(name: str, value: dict[str, Any]) -> Reference:

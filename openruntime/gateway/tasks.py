@@ -3,12 +3,13 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from openruntime.contracts.models import Problem, TaskRequest, TaskResponse, TaskStatus
 from openruntime.gateway import openapi
 from openruntime.gateway.dependencies import Services, principal
 from openruntime.gateway.openapi import BYTES, LOCATION, TASK_EXAMPLE, arrays, body, example, plain, problems
+from openruntime.gateway.requests import BATCH
 from openruntime.gateway.results import Results, describe, to_json
 from openruntime.gateway.submission import Submission
 from openruntime.gateway.wire import JSON, SAFETENSORS
@@ -28,7 +29,7 @@ class TaskList(BaseModel):
 
 
 class Batch(BaseModel):
-    tasks: list[TaskRequest]
+    tasks: Annotated[list[TaskRequest], Field(min_length=1, max_length=BATCH)]
 
 
 class BatchAnswer(BaseModel):

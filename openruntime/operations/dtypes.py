@@ -28,11 +28,11 @@ assert KIND.keys() == ITEMSIZE.keys()
 
 def name_of(array: Any) -> str:
     """The standard's name of an array's dtype, whatever library it is of."""
-    return _standard(array.dtype)
+    return _standard(array.dtype.__class__, array.dtype)
 
 
 @lru_cache(maxsize=64)
-def _standard(dtype: Any) -> str:
+def _standard(_: type, dtype: Any) -> str:  # by type first: some libraries' dtypes do not like to be compared with others
     return str(dtype).rpartition(".")[2]
 
 

@@ -187,7 +187,7 @@ class Operation:
         given: dict[str, Any] = {}
         for name, value in parameters.items():
             parameter = self.parameters.get(name) or self.rest
-            if parameter is self.rest and name in _RESERVED:
+            if parameter is not None and parameter is self.rest and name in _RESERVED:
                 raise InvalidParameter(f"`{name}` is a name the runtime uses itself; call this parameter of {self.name} another", field=name)
             if parameter is None:
                 known = ", ".join(self.parameters)

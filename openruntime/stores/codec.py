@@ -130,10 +130,8 @@ def bare(task: Task) -> Task:
     return msgspec.structs.replace(task, call=call, outputs=None)
 
 
-def task_of(meta: bytes, *, inputs: bytes | None = None, outputs: bytes | None = None) -> Task:
+def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
     task = _decode_task(meta)
-    if inputs is not None:
-        task.call = msgspec.structs.replace(task.call, parameters=_decode(inputs))
     if outputs is not None:
         task.outputs = _decode(outputs)
     return task

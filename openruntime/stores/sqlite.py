@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from sys import intern
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Unpack
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from openruntime.contracts.errors import Expired, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Life, Task
-from openruntime.stores.codec import result_bytes, task_of
+from openruntime.stores.codec import result_bytes, task_of, unpack
 from openruntime.stores.database import queries
 from openruntime.stores.disk import Disk
 from openruntime.stores.embedded import Bounds, EmbeddedStore, Filters, page
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Records = list[Task]  # inside the class `list` is the method
 
 _IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
+_GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 _BATCH = 500  # rows dropped in one group, so that those who wait for theirs are not kept long
 
 
@@ -53,6 +54,8 @@ class SqliteStore(EmbeddedStore):
         self._submitted = 0.0
         self._expired = 0.0  # results that ended before are gone
         self._spooler: asyncio.Task[None] | None = None
+        self._grown = self._grown_bytes = 0  # history since the last prune
+        self._pruner: asyncio.Task[None] | None = None
 
     async def open(self) -> list[Task]:
         await self._disk.open(self._on_saved)
@@ -67,8 +70,10 @@ class SqliteStore(EmbeddedStore):
     async def close(self) -> None:
         if self._spooler is not None:
             self._spooler.cancel()
-            await asyncio.gather(self._spooler, return_exceptions=True)
-            self._spooler = None
+            if self._pruner is not None:
+                self._pruner.cancel()
+            await asyncio.gather(self._spooler, *filter(None, [self._pruner]), return_exceptions=True)
+            self._spooler = self._pruner = None
             for task in list(self._bulky.values()):
                 await self._write_bulky(task)
         await self._disk.close()
@@ -162,7 +167,7 @@ class SqliteStore(EmbeddedStore):
         return page(await self._disk.read(lambda connection: self._newest(connection, filters, after, limit + 1)), limit)
 
     async def prune(self, now: float) -> int:
-        dropped = 0
+        dropped = self._grown = self._grown_bytes = 0
         try:
             await self._disk.writer.flush()
             bounds = {"history": self._history, "bytes": self._history_bytes, "before": now - self._history_age}
@@ -188,11 +193,18 @@ class SqliteStore(EmbeddedStore):
         collecting = gc.isenabled()
         gc.disable()
         try:
-            tasks = []
+            tasks: Records = []
+            shared: dict[Any, Any] = {}  # alike calls share what they declare, as those do that the catalogue binds
             for meta, inputs, rests in connection.execute(queries()["unfinished_tasks"]):
-                task = task_of(meta, inputs=inputs)
-                life = task.life
-                task.life = Life(TaskStatus.QUEUED, life.attempt, life.failures, life.deaths)
+                task = task_of(meta)
+                call, life = task.call, task.life
+                outputs = shared.setdefault((call.operation, *call.outputs.items()), call.outputs)
+                estimate = shared.setdefault(call.estimate, call.estimate)
+                task.call = msgspec.structs.replace(
+                    call, operation=intern(call.operation), parameters=unpack(inputs), outputs=outputs, estimate=estimate
+                )
+                life = Life(TaskStatus.QUEUED, life.attempt, life.failures, life.deaths)
+                task.life = shared.setdefault(life, life)
                 task.started = task.device = task.backend = task.progress = task.message = None
                 task.lane, task.tenant = intern(task.lane), intern(task.tenant)
                 task.kept = True
@@ -202,8 +214,10 @@ class SqliteStore(EmbeddedStore):
             tasks.sort(key=lambda task: (task.created, task.id))
             for task in tasks:
                 self._live[task.id] = task
-                self._held.add(task.id)
-            self._place(tasks)
+                if task.needs:
+                    self._held.add(task.id)
+                else:
+                    self._heaps.push(task)
             for tenant, key, task_id in connection.execute(queries()["idempotency_keys"]):
                 self._keys[tenant, key] = task_id
             return tasks
@@ -265,10 +279,23 @@ class SqliteStore(EmbeddedStore):
     def _on_saved(self, task: Task) -> None:
         if self._ended.get(task.id) is task:
             self._saved[task.id] = task
+            self._grown += 1
+            self._grown_bytes += result_bytes(task)
+            if self._grown > max(_GROWTH, self._history // 4) or self._grown_bytes > max(_GROWTH_BYTES, self._history_bytes // 4):
+                self._grown = self._grown_bytes = 0
+                if self._pruner is None or self._pruner.done():
+                    self._pruner = asyncio.create_task(self._prune_growth())
         while self._saved and (len(self._ended) > self._recent or self._ended_bytes > self._recent_bytes):
             oldest = self._saved.pop(next(iter(self._saved)))
             del self._ended[oldest.id]
             self._ended_bytes -= result_bytes(oldest)
+
+    async def _prune_growth(self) -> None:
+        """Between the rounds of whoever calls `prune`, so that a busy minute does not fill the disk."""
+        try:
+            await self.prune(time())
+        except OpenRuntimeError as error:
+            log.warning("history could not be pruned: %s", error)
 
     async def _spool(self) -> None:
         """Write large results: those promised at once, others when nothing else happens or memory gets short."""

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from openruntime.contracts.events import AnyEvent, Gap, TaskFinished
+from openruntime.contracts.events import AnyEvent, Gap, TaskFinished, TaskQueued
+from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.records import Task
 
 Observer = Callable[[Sequence[AnyEvent]], None]
@@ -102,8 +103,15 @@ class EventBus:
         if events is None:
             return [Gap(time=time.time(), seq=self._first)]
         for event in events:
-            event.seq = min(int(event.time * 1e6), self._first)
-        return [event for event in events if event.seq > at]
+            event.seq = int(event.time * 1e6)
+        return [event for event in events if at < event.seq <= self._first]  # what came after the start is in the ring
+
+
+def announce(events: EventSink, task: Task) -> None:
+    """Tell once that a task is queued; whoever has news of it next does so first, because it may start before its commit."""
+    if not task.announced:
+        task.announced = True
+        events.publish(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
 
 
 def finished(task: Task) -> TaskFinished:

@@ -23,7 +23,7 @@ from openruntime.runtimes.channel import INLINE_BYTES
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
-from openruntime.tasks.events import finished
+from openruntime.tasks.events import announce, finished
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.slots import TINY, Slot, SlotState
@@ -142,23 +142,26 @@ class TaskExecutor:
 
     def _place(self, task: Task, here: Slot) -> bool:
         """Whether `task` runs here and now; false leaves it for a slot that is predicted to finish it sooner."""
+        if task.predicted <= TINY:
+            return True  # cheaper to run than to compare
         rivals = [s for s in self.slots if s is here or (s.state is not SlotState.FAILED and task.lane in s.lanes)]
-        if len(rivals) == 1 or (task.predicted <= TINY and not here.outstanding):
+        if len(rivals) == 1:
             return True
         now = time.monotonic()
-        candidates = [
-            Candidate(
-                device=s.device.id, backend=s.backend, slot=s.index, warm=s.state is SlotState.READY, backlog=s.remaining(now), outstanding=len(s.outstanding),
-                capacity=self._outstanding, start_cost=0.0 if s.state is SlotState.READY else START_COST,
-                predicted=self._cost.predict(task.call, s.device.id, s.backend), memory_free=self._memory_free(s), memory_needed=task.call.estimate.memory,
-            )
-            for s in rivals
-        ]  # fmt: skip
+        candidates = [self._candidate(task, slot, now) for slot in rivals]
         self._turn += 1
         decision = self._allocator.decide(candidates, self._turn)
         task.placement = {"reason": decision.reason, "candidates": decision.explain()}
         chosen = decision.choice
         return chosen is not None and (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
+
+    def _candidate(self, task: Task, slot: Slot, now: float) -> Candidate:
+        warm = slot.state is SlotState.READY
+        return Candidate(
+            device=slot.device.id, backend=slot.backend, slot=slot.index, warm=warm, backlog=slot.remaining(now), outstanding=len(slot.outstanding),
+            capacity=self._outstanding, start_cost=0.0 if warm else START_COST, predicted=self._cost.predict(task.call, slot.device.id, slot.backend),
+            memory_free=self._memory_free(slot), memory_needed=task.call.estimate.memory,
+        )  # fmt: skip
 
     def _memory_free(self, slot: Slot) -> int:
         """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
@@ -222,9 +225,11 @@ class TaskExecutor:
         task.life, instruction = advance(task.life, Event.STARTED)
         if instruction is Instruction.IGNORE:
             return  # it was cancelled while it waited in the worker
-        task.started = now + self._clock
+        task.started = started = now + self._clock
+        announce(self._events, task)
+        waited = started - task.created
         self._events.publish(
-            TaskStarted(task.started, 0, task.id, task.call.operation, task.tenant, slot.device.id, slot.backend, task.life.attempt, task.started - task.created)
+            TaskStarted(started, 0, task.id, task.call.operation, task.tenant, slot.device.id, slot.backend, task.life.attempt, waited)
         )
 
     def _lost(self, slot: Slot, tasks: Sequence[Task], reason: str) -> None:
@@ -297,6 +302,7 @@ class TaskExecutor:
         if not await self._store.finish(task, attempt):
             return
         self._on_end(task)
+        announce(self._events, task)
         self._events.publish(finished(task))
 
     # -- stopping one ---------------------------------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ from typing import Any
 from uuid_utils import uuid7
 
 from openruntime.contracts.errors import Expired, InvalidParameter, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
-from openruntime.contracts.events import TaskQueued
 from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import LOCAL, Call, Failure, Life, Principal, Task
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references
-from openruntime.tasks.events import finished
+from openruntime.tasks.events import announce, finished
 from openruntime.tasks.explain import explain, trace
 from openruntime.tasks.idempotency import InFlight, fingerprint
 from openruntime.tasks.lifecycle import Event
@@ -71,6 +70,8 @@ class TaskManager:
             known = await self._store.find(principal.tenant, idempotency)
             if known is not None:
                 self._in_flight.check(known, print_, idempotency)
+                if promised:
+                    await self._store.keep(known)
                 return known
             task = await self._make(request, arrays, principal, cache)
             task.idempotency, task.fingerprint = idempotency, print_
@@ -147,11 +148,11 @@ class TaskManager:
                 self._cache_keys.pop(task.id, None)
             raise
         for task in tasks:
-            self._events.publish(TaskQueued(task.created, 0, task.id, task.call.operation, task.tenant, task.priority))
+            announce(self._events, task)
             if task.cached:
                 self._events.publish(finished(task))
                 continue
-            if task.deadline is not None:
+            if task.deadline is not None and not task.life.status.ended:
                 self._watch_deadline(task)
             if task.needs:
                 self._dependencies.await_(task)

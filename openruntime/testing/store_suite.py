@@ -12,63 +12,20 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-import msgspec
 import pytest
-from uuid_utils import uuid7
 
 from openruntime.contracts.errors import Expired, QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.payload import Array, Reference, Spec
-from openruntime.contracts.records import Call, Estimate, Failure, Life, Task
+from openruntime.contracts.payload import Array, Reference
+from openruntime.contracts.records import Life, Task
+from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 Opener = Callable[..., contextlib.AbstractAsyncContextManager[Store]]
 
 
-def new_task(*, parameters: dict[str, Any] | None = None, lane: str = "any", priority: int = 5, operation: str = "expression", **fields: Any) -> Task:
-    """A queued task as the task manager makes one."""
-    call = Call(operation, 1, {"x": new_array(16)} if parameters is None else parameters, {"output": Spec("uint8", (16,))}, Estimate(1.0, 32.0, 32))
-    now = time()
-    fields = {"tenant": "local", "created": now, "rank": now - 30.0 * priority, **fields}
-    return Task(str(uuid7()), call, lane=lane, priority=priority, **fields)
-
-
-def new_array(size: int) -> Array:
-    """`size` random bytes."""
-    return Array("uint8", (size,), os.urandom(size))
-
-
-def run(task: Task) -> int:
-    """What the lifecycle does with a claimed task; its attempt."""
-    task.life = msgspec.structs.replace(task.life, status=TaskStatus.RUNNING, attempt=task.life.attempt + 1)
-    return task.life.attempt
-
-
-def end(task: Task, status: TaskStatus = TaskStatus.COMPLETED, *, size: int = 16, at: float | None = None) -> Task:
-    """What the executor records when a task ends."""
-    task.life = msgspec.structs.replace(task.life, status=status)
-    task.finished = time() if at is None else at
-    task.device, task.backend, task.seconds = "cpu:0", "numpy", 0.25
-    if status is TaskStatus.COMPLETED:
-        task.outputs = {"output": new_array(size)}
-    else:
-        task.failure = Failure("operation_failed", "a singular matrix")
-    return task
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equality that looks at the bytes of arrays."""
-    if isinstance(left, Array) and isinstance(right, Array):
-        return (left.dtype, left.shape) == (right.dtype, right.shape) and bytes(left.view) == bytes(right.view)
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return type(left) is type(right) and len(left) == len(right) and all(map(same, left, right))
-    return type(left) is type(right) and bool(left == right)
-
-
-class StoreSuite:
-    """The contract of `Store`, `BlobStore` and `Shelf`. `durable`: the store outlives its process, and a second `make` finds all."""
+class _Suite:
+    """`durable`: the store outlives its process, and a second `make` finds all."""
 
     durable = False
 
@@ -100,7 +57,9 @@ class StoreSuite:
         assert await store.finish(end(task, **how), attempt)
         return task
 
-    # -- the queue
+
+class QueueSuite(_Suite):
+    """Waiting tasks: lanes, ranks, the bound."""
 
     async def test_claims_in_the_order_of_rank_then_arrival(self, store: Store) -> None:
         tasks = [new_task(priority=priority, created=1000.0, rank=1000.0 - 30.0 * priority) for priority in (5, 10, 5, 1)]
@@ -173,7 +132,9 @@ class StoreSuite:
         kept = [task for n, task in enumerate(tasks) if n % 3]
         assert await store.claim(["any", "gpu"], 1000) == sorted(kept, key=lambda task: (task.rank, task.id))
 
-    # -- the end of a task
+
+class EndSuite(_Suite):
+    """Inputs, results, promises, and attempts that come too late."""
 
     async def test_a_finished_task_is_found_with_its_result(self, store: Store) -> None:
         task = await self.end_one(store, new_task())
@@ -254,7 +215,9 @@ class StoreSuite:
         assert await store.get("'; DROP TABLE tasks; --") is None
         assert await store.find("local", "nothing") is None
 
-    # -- history
+
+class HistorySuite(_Suite):
+    """Ended tasks: found, listed, pruned; and what is left of the others after a restart."""
 
     async def test_a_key_finds_its_task_and_no_other_tenant(self, store: Store) -> None:
         task = await self.end_one(store, new_task(idempotency="key", fingerprint="abc"))
@@ -335,8 +298,6 @@ class StoreSuite:
             assert found is not None
             assert found.outputs is None
 
-    # -- a store that outlives its process
-
     async def test_reopening_finds_what_was_promised(self, opened: Opener) -> None:
         if not self.durable:
             pytest.skip("this store ends with its process")
@@ -373,7 +334,9 @@ class StoreSuite:
             assert await store.get(forgotten.id) is None
             assert await store.get(held.id) is not None
 
-    # -- blobs and the shelf
+
+class ShelfSuite(_Suite):
+    """`BlobStore` and `Shelf`."""
 
     async def test_blobs_are_named_by_their_content(self, store: Store) -> None:
         for size in (0, 1, 3_000_000):
@@ -417,3 +380,7 @@ class StoreSuite:
         assert await store.shelf.trim("result", max_bytes=250) == 3
         assert [key for key, _ in await store.shelf.items("result")] == ["a", "d"]
         assert len(await store.shelf.items("other")) == 1
+
+
+class StoreSuite(QueueSuite, EndSuite, HistorySuite, ShelfSuite):
+    """The whole contract of a `Store` with its `BlobStore` and `Shelf`."""

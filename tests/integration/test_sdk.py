@@ -2,10 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +202,9 @@ def test_a_task_is_found_again_by_its_id(rt: Runtime) -> None:
 
 def test_events_tell_a_tasks_life_and_go_on_after_a_cursor(rt: Runtime) -> None:
     found: list[dict[str, Any]] = []
-    ready = threading.Event()
 
     def listen() -> None:
         for event in rt.events(["tasks"], after=0):
-            ready.set()
             found.append(event)
             if event["type"] == "task.completed" and event["data"]["task_id"] == ids[0]:
                 return
@@ -283,16 +284,30 @@ async def test_a_call_that_is_given_up_is_cancelled_on_the_server(server: Any) -
         assert (await (await rt.task(task.task_id)).status(wait=5)).status == "cancelled"
 
 
-def test_a_server_that_comes_back_is_waited_for(start_server: Callable[..., AbstractContextManager[Any]], tmp_path: Path) -> None:
-    with start_server(data_dir=tmp_path) as first:
-        port = first.port
-        runtime = openruntime.connect(first.url, patience=30)
-        future = runtime.submit("sum", np.ones(5))
-        assert future.result(30) == 5
-        kept = runtime.submit("sum", np.ones(6), cache="no-store").task_id
-    with start_server(data_dir=tmp_path, port=port), runtime:
-        assert runtime.sum(np.ones(9)) == 9
-        assert runtime.task(kept).result(30) == 6
-        again = runtime.submit("sum", np.ones(8), cache="no-store")
-        done, _ = concurrent.futures.wait([again], 30)
-        assert done == {again}
+@contextmanager
+def serving(port: int, data_dir: Path) -> Iterator[None]:
+    """A server that may not be up yet: waiting for it is the SDK's business here."""
+    flags = ["--port", str(port), "--data-dir", str(data_dir), "--log-level", "warning"]
+    process = subprocess.Popen([sys.executable, "-m", "openruntime.cli.main", "serve", *flags])
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_server_that_comes_back_is_waited_for(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with openruntime.connect(f"http://127.0.0.1:{port}", patience=30) as runtime:
+        with serving(port, tmp_path):
+            future = runtime.submit("sum", np.ones(5))
+            assert future.result(30) == 5
+            kept = runtime.submit("sum", np.ones(6), cache="no-store").task_id
+        with serving(port, tmp_path):
+            assert runtime.sum(np.ones(9)) == 9
+            assert runtime.task(kept).result(30) == 6
+            again = runtime.submit("sum", np.ones(8), cache="no-store")
+            done, _ = concurrent.futures.wait([again], 30)
+            assert done == {again}

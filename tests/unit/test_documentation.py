@@ -44,3 +44,9 @@ def test_every_part_of_the_architecture_has_a_place() -> None:
     rows = [line.split("|")[1:-1] for line in (ROOT / "docs/explanation/architecture.md").read_text().splitlines() if line.startswith("| ")]
     empty = [part.strip() for part, place in rows[2:] if not place.strip() and not part.strip().startswith("**")]
     assert empty == []
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs/decisions"
+    listed = set(LINK.findall((folder / "README.md").read_text()))
+    assert listed == {page.name for page in folder.glob("*.md")} - {"README.md"}

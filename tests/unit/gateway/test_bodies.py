@@ -112,6 +112,8 @@ async def test_malformed_json(gateway: Any, problem: Any, body: bytes, said: str
         ({"operation": "double", "priority": 11}, "priority"),
         ({"operation": "double", "priority": "5"}, "priority"),
         ({"operation": "double", "priority": True}, "priority"),
+        ({"operation": "double", "priority": 5.5}, "priority"),
+        ({"operation": "double", "priority": 11.0}, "priority"),
         ({"operation": "double", "parameters": []}, "parameters"),
         ({"operation": "double", "timeout": -1}, "timeout"),
         ({"operation": "double", "max_retries": 101}, "max_retries"),

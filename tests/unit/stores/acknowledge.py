@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from openruntime.stores.sqlite import SqliteStore
-from openruntime.testing.store_suite import end, new_array, new_task, run
+from openruntime.testing.store_tasks import end, new_array, new_task, run
 
 
 async def main(directory: Path) -> None:

@@ -8,7 +8,7 @@ from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.stores.database import NAME, migrations
 from openruntime.stores.sqlite import SqliteStore
-from openruntime.testing.store_suite import end, new_task, run
+from openruntime.testing.store_tasks import end, new_task, run
 
 
 async def write(target: Path) -> None:

@@ -9,7 +9,7 @@ from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Reference
 from openruntime.contracts.records import Task
 from openruntime.stores.codec import pack, row, task_of, unpack
-from openruntime.testing.store_suite import end, new_array, new_task, run, same
+from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

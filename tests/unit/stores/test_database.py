@@ -13,7 +13,7 @@ import pytest
 from openruntime.contracts.errors import Unavailable
 from openruntime.stores.database import NAME, migrations, queries
 from openruntime.stores.sqlite import SqliteStore
-from openruntime.testing.store_suite import end, new_array, new_task, run, same
+from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 RELEASED = Path(__file__).parent / "released"
 

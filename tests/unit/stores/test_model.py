@@ -17,7 +17,7 @@ from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
-from openruntime.testing.store_suite import end, new_array, new_task, run, same
+from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 BOUND = 12
 LANES = ("a", "b", "c")

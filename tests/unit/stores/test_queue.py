@@ -1,7 +1,7 @@
 import random
 
 from openruntime.stores.queue import LaneHeaps
-from openruntime.testing.store_suite import new_task
+from openruntime.testing.store_tasks import new_task
 
 
 def test_agrees_with_sorting_whatever_is_pushed_moved_and_discarded() -> None:

@@ -1,0 +1,38 @@
+"""What schemathesis makes of the OpenAPI document, sent to a real server: answers fit the document, and none is a server's failure."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+def _bytes(context: Any, value: Any) -> dict[str, Any]:
+    return {"data": value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")}
+
+
+for media in ("application/x-safetensors", "application/x-npy"):
+    schemathesis.serializer(media)(_bytes)
+
+
+def test_every_operation_with_generated_requests(start_server: Callable[..., AbstractContextManager[Any]]) -> None:
+    with start_server(store="memory") as server:  # its own: generated requests may drain the device
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        operations = [found.ok() for found in schema.get_all_operations()]
+        assert len(operations) == 22
+        for operation in operations:
+
+            @given(case=operation.as_strategy())
+            @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+            def generated(case: Any) -> None:
+                case.call_and_validate(checks=CHECKS, timeout=60)
+
+            generated()
+        assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
+        assert server.process.poll() is None

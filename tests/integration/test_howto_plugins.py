@@ -1,0 +1,84 @@
+"""The plugins of the how-tos, built and installed by pip as a third party's would be, then used for real."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import openruntime
+from benchmarks.servers import Server
+from openruntime.contracts.errors import InvalidParameter
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = {"add-an-operation": "openruntime-plugin-haversine", "add-a-backend": "openruntime-plugin-strict"}
+ON_THE_PAGE_ALONE = ("with openruntime.connect(",)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both packages and their entry points in it."""
+    target = tmp_path_factory.mktemp("plugins")
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--target", str(target)]
+    packages = [str(ROOT / "examples" / name) for name in EXAMPLES.values()]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *options, *packages], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def path_with(folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.mark.parametrize("package", EXAMPLES.values())
+def test_a_plugins_own_tests_pass(installed: Path, package: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "-c", str(ROOT / "pyproject.toml"), "--rootdir", "."]
+    done = subprocess.run(
+        [*command, "tests"], cwd=ROOT / "examples" / package, env={**os.environ, "PYTHONPATH": path_with(installed), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert re.search(r"\d+ passed", done.stdout)
+
+
+def test_a_server_offers_the_operation(installed: Path, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
+    start, end = np.array([[48.8566, 2.3522], [0.0, 0.0]]), np.array([[40.7128, -74.0060], [0.0, 180.0]])
+    with start_server(store="memory", environment={"PYTHONPATH": path_with(installed)}) as server, openruntime.connect(server.url) as rt:
+        assert rt.operations()["haversine"]["family"] == "geography"
+        metres = rt.haversine(start, end)
+        with pytest.raises(InvalidParameter, match="latitude and longitude") as caught:
+            rt.haversine(start[:, :1], end)
+        with pytest.raises(InvalidParameter, match="radius"):
+            rt.haversine(start, end, radius=-1.0)
+    np.testing.assert_allclose(metres, [5_837e3, np.pi * 6_371_008.8], rtol=1e-3)
+    assert caught.value.field == "start"
+
+
+def test_a_worker_runs_the_backend(installed: Path) -> None:
+    """As the runtime loads it: by name, in a process of its own."""
+    program = (
+        "import asyncio\n"
+        "from openruntime.contracts.payload import Array\n"
+        "from openruntime.contracts.registry import BACKENDS\n"
+        "backend = BACKENDS.load('strict')(device='cpu:0', threads=1)\n"
+        "x = Array('uint8', (2, 2), bytes([1, 2, 3, 4]))\n"
+        "print(bytes(asyncio.run(backend.execute('sort', {'x': x, 'descending': True})).outputs['output'].view))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": path_with(installed)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(bytes([2, 1, 4, 3]))
+
+
+@pytest.mark.parametrize(("page", "package"), EXAMPLES.items())
+def test_the_page_shows_what_the_package_holds(page: str, package: str) -> None:
+    text = (ROOT / "docs/howto" / f"{page}.md").read_text()
+    source = "\n".join(path.read_text() for path in sorted((ROOT / "examples" / package).rglob("*")) if path.suffix in (".py", ".toml"))
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 4
+    assert [block for block in blocks if block not in source and not block.startswith(ON_THE_PAGE_ALONE)] == []

@@ -1,0 +1,147 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from openruntime.backends.array_backend import ArrayBackend, Memory, host_array
+from openruntime.backends.cpu import NumpyBackend
+from openruntime.contracts.errors import OperationFailed, OutOfMemory, TaskCancelled, UnsupportedOnDevice
+from openruntime.contracts.payload import Array
+from openruntime.contracts.registry import BACKENDS
+from openruntime.operations.operation import Array as Xp
+from openruntime.operations.operation import Namespace, operation
+from openruntime.testing.cases import numpy_array, payload
+
+
+class Refusing(NumpyBackend):
+    unsupported = {"svd": "it has no singular values"}  # noqa: RUF012
+
+
+class Catalogue:
+    """A catalogue of one operation."""
+
+    def __init__(self, function):
+        self.operation = operation(function)
+
+    def get(self, name):
+        return self.operation
+
+    def names(self):
+        return [self.operation.name]
+
+
+def backend_of(function) -> NumpyBackend:
+    return NumpyBackend(catalogue=Catalogue(function))
+
+
+async def test_raises_the_reason_of_what_it_lacks():
+    backend = Refusing(device="cpu:7")
+    assert "svd" not in backend.get_capabilities()
+    with pytest.raises(UnsupportedOnDevice, match="svd does not run on cpu:7/numpy: it has no singular values"):
+        await backend.execute("svd", {})
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "words"),
+    [
+        (MemoryError("too big"), OutOfMemory, "ran out of memory on cpu:0: too big"),
+        (np.linalg.LinAlgError("Singular matrix"), OperationFailed, "the matrix is singular"),
+        (np.linalg.LinAlgError("Odd"), OperationFailed, "failed: Odd"),
+        (ValueError("negative"), OperationFailed, "broken failed: negative"),
+        (TaskCancelled("stopped"), TaskCancelled, "stopped"),
+        (KeyError("a defect"), KeyError, "a defect"),
+    ],
+)
+async def test_errors_are_translated_once(raised, error, words):
+    def broken(x: Xp, *, xp: Namespace) -> Xp:
+        """Breaks."""
+        raise raised
+
+    with pytest.raises(error, match=words):
+        await backend_of(broken).execute("broken", {"x": payload(np.ones(2))})
+
+
+async def test_memory_that_does_not_exist_fails_one_task():
+    def huge(x: Xp, *, xp: Namespace) -> Xp:
+        """Asks for 8 PiB."""
+        return xp.zeros((1 << 50,))
+
+    with pytest.raises(OutOfMemory):
+        await backend_of(huge).execute("huge", {"x": payload(np.ones(2))})
+
+
+async def test_no_warning_leaves():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = await NumpyBackend().execute("expression", {"formula": "log(x) / x", "x": payload(np.array([0.0, -1.0]))})
+    assert np.isnan(numpy_array(found.outputs["output"])[1])
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[::-1], lambda x: x.T, lambda x: x[:1]], ids=["itself", "reversed", "turned", "part"])
+async def test_an_output_is_never_a_view_of_an_input(view):
+    def look(x: Xp, *, xp: Namespace) -> Xp:
+        """A view."""
+        return view(x)
+
+    body = bytearray(np.arange(6.0).tobytes())
+    found = await backend_of(look).execute("look", {"x": Array("float64", (2, 3), memoryview(body))})
+    before = numpy_array(found.outputs["output"]).tolist()
+    body[:] = bytes(48)
+    assert numpy_array(found.outputs["output"]).tolist() == before == view(np.arange(6.0).reshape(2, 3)).tolist()
+
+
+async def test_matmul_writes_into_the_memory_it_was_given():
+    a = np.random.default_rng(0).random((200, 150))
+    memory = bytearray(1 << 20)
+    found = await NumpyBackend().execute("matmul", {"a": payload(a), "b": payload(a.T), "allocate": lambda n: memoryview(memory)[:n]})
+    output = found.outputs["output"]
+    np.testing.assert_allclose(np.frombuffer(memory, "f8", 200 * 200).reshape(200, 200), a @ a.T)
+    memory[:8] = np.float64(7).tobytes()
+    assert numpy_array(output)[0, 0] == 7
+
+
+async def test_a_small_output_needs_no_memory_of_the_caller():
+    def never(nbytes: int) -> memoryview:
+        raise AssertionError("asked for memory")
+
+    found = await NumpyBackend().execute("expression", {"formula": "x+1", "x": payload(np.ones(8)), "allocate": never})
+    assert numpy_array(found.outputs["output"]).tolist() == [2.0] * 8
+
+
+async def test_more_output_than_declared_is_out_of_memory():
+    def refuse(nbytes: int) -> memoryview:
+        raise MemoryError("declared less")
+
+    with pytest.raises(OutOfMemory, match="declared less"):
+        await NumpyBackend().execute("expression", {"formula": "x+1", "x": payload(np.ones(80_000)), "allocate": refuse})
+
+
+def test_arrays_are_read_without_a_copy():
+    body = bytearray(np.arange(4.0).tobytes())
+    host = host_array(Array("float64", (2, 2), memoryview(body)))
+    body[:8] = np.float64(9).tobytes()
+    assert host[0, 0] == 9
+    assert host_array(Array("int8", (0, 5), b"")).shape == (0, 5)
+    with pytest.raises(UnsupportedOnDevice, match="bfloat16"):
+        host_array(Array("bfloat16", (1,), b"ab"))
+
+
+def test_what_leaves_is_contiguous_and_little_endian():
+    memory = Memory(None, 0)
+    found = memory.keep(np.arange(6, dtype=">i4").reshape(2, 3).T)
+    assert found.shape == (3, 2)
+    assert bytes(found.view) == np.array([[0, 3], [1, 4], [2, 5]], "<i4").tobytes()
+    assert bytes(memory.keep(np.float32(1.5)[()] * np.ones((), "f4")).view) == np.float32(1.5).tobytes()
+    assert memory.keep(np.zeros((0, 2), bool)).view.nbytes == 0
+    assert memory.keep(np.ones(1, "complex64")).dtype == "complex64"
+
+
+def test_threads_can_be_set():
+    backend = NumpyBackend(threads=2)
+    backend.set_threads(1)
+    assert backend.threads == 1
+
+
+def test_is_registered():
+    assert BACKENDS.load("numpy") is NumpyBackend
+    assert issubclass(NumpyBackend, ArrayBackend)
