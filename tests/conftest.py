@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.servers import Server, openruntime, running
 
+pytest.register_assert_rewrite("openruntime.testing.backend_suite", "openruntime.testing.store_suite")
+
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 

@@ -135,4 +135,3 @@ class NumpyBackend(ArrayBackend):
         if isinstance(error, np.linalg.LinAlgError):
             return OperationFailed(f"{operation} failed: {_FAILURES.get(str(error), str(error))}")
         return super().translate(operation, error)
-

@@ -35,7 +35,7 @@ def demo(
     """Start a server and give it real work: a photograph, handwritten digits, a simulation. Writes pictures."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from openruntime import connect
+    from openruntime.core.connect import connect
     from openruntime.cli.demo_work import jobs
 
     work = jobs()  # before the server starts: a missing extra should cost no time

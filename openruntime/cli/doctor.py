@@ -56,21 +56,12 @@ def _python() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    import psutil
+    from openruntime.devices.host import Host, cpu_name
 
-    memory = psutil.virtual_memory()
+    memory = Host().usage()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("CPU", "ok", f"{_cpu_name()}, {usable} of {os.cpu_count()} processors usable")
-    yield Finding("memory", "ok", f"{size(memory.available)} of {size(memory.total)} free")
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    yield Finding("CPU", "ok", f"{cpu_name()}, {usable} of {os.cpu_count()} processors usable")
+    yield Finding("memory", "ok", f"{size(memory.memory_available)} of {size(memory.memory_total)} free")
 
 
 def _blas() -> Iterator[Finding]:
@@ -150,7 +141,7 @@ def _port(host: str, port: int) -> Finding:
 
 
 def _server(address: str | None) -> Finding:
-    from openruntime import connect
+    from openruntime.core.connect import connect
     from openruntime.contracts.errors import OpenRuntimeError
 
     try:

@@ -5,17 +5,29 @@ Exit codes: 0 done; 1 a task failed, or a check did; 2 the request is wrong (usa
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from openruntime.cli import demo, devices, doctor, run, serve, tasks, watch
 from openruntime.contracts.errors import OpenRuntimeError, TaskFailed
 
 EXITS = "Exit codes: 0 done · 1 a task or check failed · 2 wrong usage or request · 3 no server answers · 4 the server cannot now · 130 interrupted."
 
+
+class Commands(TyperGroup):
+    """Ctrl-C ends any command with the shell's own code for it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
-    name="openruntime", help="Turns the machines you own into one compute and AI service.", epilog=EXITS,
+    name="openruntime", cls=Commands, help="Turns the machines you own into one compute and AI service.", epilog=EXITS,
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 for module in (serve, devices, run, tasks, watch, doctor, demo):

@@ -26,7 +26,7 @@ PATIENCE = 2.0  # seconds: a person waits at the terminal
 @contextmanager
 def client(server: str | None, *, embedded: bool = False) -> Iterator["Runtime"]:
     """A client of the server; without an address of an embedded runtime, or of the local server where one makes no sense."""
-    from openruntime import connect
+    from openruntime.core.connect import connect
 
     with connect(server or (None if embedded else LOCAL), token=os.environ.get("OPENRUNTIME_TOKEN"), patience=PATIENCE) as runtime:
         yield runtime

@@ -51,8 +51,7 @@ def run(
         files.check_target(output)
     with client(server, embedded=True) as runtime:
         parameters = read_parameters(runtime, operation, inputs or [])
-        cache = "no-store" if no_cache else None
-        future = runtime.submit_many([_request(operation, parameters, device, priority, timeout)], cache=cache)[0]
+        future = _start(runtime, operation, parameters, device=device, priority=priority, timeout=timeout, cache="no-store" if no_cache else None)
         found = follow(future)
         status = future.status()
         if output is not None:
@@ -84,18 +83,20 @@ def submit(
     """Queue an operation on the server and print the task's id."""
     with client(server) as runtime:
         parameters = read_parameters(runtime, operation, inputs or [])
-        request = _request(operation, parameters, device, priority, timeout) | {"max_retries": retries, "tags": tag or []}
-        future = runtime.submit_many([request], cache="no-store" if no_cache else None)[0]
-        if not future.task_id:
-            future.result()
+        options = {"device": device, "priority": priority, "timeout": timeout, "max_retries": retries, "tags": tag or []}
+        future = _start(runtime, operation, parameters, **options, cache="no-store" if no_cache else None)
         if json:
             show_json(future.status().model_dump(exclude={"result"}, mode="json"))
         else:
             print(future.task_id)
 
 
-def _request(operation: str, parameters: dict[str, Any], device: str | None, priority: int, timeout: float | None) -> dict[str, Any]:
-    return {"operation": operation, "parameters": parameters, "device_preference": device, "priority": priority, "timeout": timeout}
+def _start(runtime: "Runtime", operation: str, parameters: dict[str, Any], **options: Any) -> "TaskFuture":
+    from openruntime.contracts.errors import InvalidParameter
+
+    for name in parameters.keys() & options.keys():
+        raise InvalidParameter(f"`{name}` says how the task is to run, and cannot name a parameter here; call the array otherwise", field=name)
+    return runtime.submit(operation, **parameters, **options)
 
 
 def follow(future: "TaskFuture", *, cancel: bool = True) -> Any:
@@ -201,7 +202,7 @@ def describe(found: Any) -> dict[str, dict[str, Any]]:
     import numpy as np
 
     facts: dict[str, dict[str, Any]] = {}
-    for name, value in (found.items() if isinstance(found, dict) else [("output", found)]):
+    for name, value in found.items() if isinstance(found, dict) else [("output", found)]:
         array = np.asarray(value)
         facts[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
         if array.ndim == 0:

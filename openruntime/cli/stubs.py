@@ -11,7 +11,7 @@ from openruntime.operations.catalogue import FAMILIES, OperationCatalogue
 TARGET = Path(__file__).parent.parent / "client" / "operations.pyi"
 WIDTH = 150
 
-_HEAD = '''\
+_HEAD = """\
 # Made by `python -m openruntime.cli.stubs` from the operation catalogue; change that, not this.
 # ruff: noqa: E501
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ Cache = Literal["no-store", "no-cache"] | None
 
 def unknown(name: str, known: Mapping[str, Any]) -> AttributeError: ...
 def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]: ...
-'''
+"""
 _OPTIONS = (
     "priority: int = ...", "device: str | None = ...", "timeout: float | None = ...", "max_retries: int = ...",
     "tags: Sequence[str] = ...", "cache: Cache = ...",

@@ -16,6 +16,7 @@ from openruntime.contracts.errors import Conflict, OpenRuntimeError, TaskCancell
 from openruntime.contracts.models import TaskResponse
 
 T = TypeVar("T")
+_UNWIND = 5.0  # seconds
 
 
 class Portal:
@@ -37,11 +38,20 @@ class Portal:
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             work.close()
             raise Conflict("this runtime is closed" if self.loop.is_closed() else "the runtime's own thread cannot wait for it; use connect_async")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        ended = threading.Event()
+
+        async def working() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(working(), self.loop)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
+            ended.wait(_UNWIND)  # what it was using must be free before anybody goes on
             raise
 
     def later(self, call: Callable[[], Any]) -> None:

@@ -20,11 +20,10 @@ from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, inval
 from openruntime.gateway.results import Results, to_json
 from openruntime.gateway.submission import Submission
 from openruntime.gateway.websocket import WebSocketManager
-from openruntime.gateway.wire import Application, Receive, Scope, Send, respond
+from openruntime.gateway.wire import Answer, Application, Receive, Scope, Send, respond
 
 log = logging.getLogger(__name__)
 
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 
 
@@ -88,35 +87,26 @@ class Front:
         given = headers(scope)
         request_id = _request_id(given.get(b"x-request-id"))
         scope["openruntime.request_id"] = request_id
-        stamp = (b"x-request-id", request_id.encode())
-        status = 0
-
-        def stamped(message: Any) -> Any:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], stamp, _NOSNIFF]
-            return send(message)
-
+        answer = Answer(send, request_id)
         logged = log.isEnabledFor(logging.DEBUG)
         began = perf_counter() if logged else 0.0
         try:
-            await (self._hot(scope) or self.rest)(scope, receive, stamped)
+            await (self._hot(scope) or self.rest)(scope, receive, answer)
         except Disconnected:
             pass
         except OpenRuntimeError as error:
-            if status:
+            if answer.status:
                 log.error("an answer broke off", exc_info=error, extra={"request_id": request_id})
             else:
-                await _send_problem(stamped, receive, error, request_id)
+                await _send_problem(answer, receive, error, request_id)
         except Exception:
             log.exception("a request failed", extra={"request_id": request_id, "task_id": scope.get("openruntime.task_id")})
-            if not status:
-                await _send_problem(stamped, receive, _internal(request_id), request_id)
+            if not answer.status:
+                await _send_problem(answer, receive, _internal(request_id), request_id)
         if logged:
             taken = (perf_counter() - began) * 1e3
-            extra = {"request_id": request_id, "task_id": scope.get("openruntime.task_id"), "status": status}
-            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], status, taken, extra=extra)
+            extra = {"request_id": request_id, "task_id": scope.get("openruntime.task_id"), "status": answer.status}
+            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], answer.status, taken, extra=extra)
 
     def _hot(self, scope: Scope) -> Application | None:
         """The plain application for a hot path, as the router would choose it."""

@@ -23,12 +23,14 @@ class BodyReader:
     async def read(self, scope: Scope, receive: Receive, limit: int | None = None) -> Buffer:
         """The whole body. Raises `PayloadTooLarge`, `RequestTimeout`, `InvalidRequest`, or `Disconnected`.
 
-        A server that reads large bodies into shared memory itself offers them as the awaitable extension `openruntime.body`.
+        Our own HTTP protocol has a small body at hand already, or a future of a large one, as the scope's `openruntime.body`.
         """
         limit = self._limit if limit is None else limit
         length = _length(headers(scope).get(b"content-length"), limit)
-        direct = scope.get("extensions", {}).get("openruntime.body")
+        direct = scope.get("openruntime.body")
         if direct is not None:
+            if type(direct) is bytes:
+                return direct
             try:
                 view: memoryview = await direct
             except ConnectionResetError:

@@ -1,20 +1,21 @@
-"""uvicorn's HTTP protocol, with two differences: a large body is read from the kernel straight into shared memory, and an
-answer of known length leaves in one write.
+"""uvicorn's HTTP protocol, with two differences: a large body is read from the kernel straight into shared memory, and small
+answers made at the same time leave together.
 
-The request's scope then carries `extensions["openruntime.body"]`, a future of the whole body as a `memoryview`; `receive()`
-has nothing more to give but `http.disconnect`. Everything else (pipelining, keep-alive, upgrades) is uvicorn's.
+The scope carries the body as `openruntime.body`: bytes where it came with its head, else, when it is large, a future of a
+`memoryview` (`receive()` then has nothing more to give but `http.disconnect`). All else (pipelining, keep-alive, upgrades) is uvicorn's.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from openruntime.contracts.errors import OpenRuntimeError, RequestTimeout
+from openruntime.contracts.payload import Buffer
 
-JOINED = 1 << 16  # bytes: below, copying costs less than another system call
 LARGE_BODY = 256 * 1024  # bytes: below, uvicorn's own buffering is as fast
 
 
@@ -86,37 +87,49 @@ class BodyReader(asyncio.BufferedProtocol):
         self._http.resume_writing()
 
 
-class Cycle(RequestResponseCycle):
-    """One request and its answer. An answer of known length leaves in one write, its head checked as a whole."""
+class Outbox:
+    """Answers made in one turn of the loop, written one right after the other.
 
-    _start: dict[str, Any] | None = None
+    A write that wakes a sleeping client costs several times one to a client that is awake already; so does a turn of the
+    loop between two writes.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+
+    def write(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, answer: bytes) -> None:
+        if not self._waiting:
+            loop.call_soon(self.flush)
+        self._waiting.append((transport, answer))
+
+    def flush(self) -> None:
+        """Write what waits now: before anything else is written to a connection, and before one is closed."""
+        waiting, self._waiting = self._waiting, []
+        for transport, answer in waiting:
+            transport.write(answer)
+
+
+OUTBOX = Outbox()
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its answer; `whole` is the short way for a small answer whose length is known."""
 
     async def send(self, message: Any) -> None:
-        start = self._start
-        if start is None:
-            if message["type"] == "http.response.start" and not self.response_started:
-                self._start = message
-            else:
-                await super().send(message)
-            return
-        self._start = None
-        if message.get("more_body") or self.flow.write_paused or self.disconnected or not self._plain(start, message.get("body", b"")):
-            await super().send(start)  # type: ignore[arg-type]
-            await super().send(message)
+        OUTBOX.flush()
+        await super().send(message)
 
-    def _plain(self, start: dict[str, Any], body: Any) -> bool:
-        """Write the whole answer; false, and nothing written, where it is not of the plain kind."""
-        headers, status = start["headers"], start["status"]
-        if not self.keep_alive or self.scope["method"] == "HEAD" or (b"content-length", b"%d" % len(body)) not in headers:
+    def whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: Sequence[Buffer], total: int) -> bool:
+        """Answer in one piece; false, and nothing done, where that cannot be. Headers are the server's own: lower case, one line each.
+
+        `total`: bytes of the body, which stands in the headers as its content-length.
+        """
+        if not self.keep_alive or self.response_started or self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD":
             return False
-        head = b"".join([STATUS_LINE[status], *[part for name, value in headers for part in (name, b": ", value, b"\r\n")], b"\r\n"])
-        if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or b"\nconnection:" in head:
-            return False  # uvicorn says what is wrong, or ends the connection
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(head + body if len(body) <= JOINED else head)
-        if len(body) > JOINED:
-            self.transport.write(body)
+        head = [b"%b: %b\r\n" % header for header in headers]
+        OUTBOX.write(asyncio.get_running_loop(), self.transport, b"".join((STATUS_LINE[status], *head, b"\r\n", *body)))
         self.message_event.set()
         self.on_response()
         return True
@@ -131,24 +144,48 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
     _large: LargeBody | None = None
 
     def on_headers_complete(self) -> None:
-        length = self._large_length()
-        if length:
-            try:
-                self._large = LargeBody(type(self).allocate(length), self.loop, self.body_timeout)
-            except OpenRuntimeError:
-                self._large = None  # the application asks again, and answers with the reason
-            else:
-                self.scope["extensions"] = {"openruntime.body": self._large.future}  # type: ignore[dict-item]
-        super().on_headers_complete()
-        if self.cycle is not None:  # an upgrade has none
-            self.cycle.__class__ = Cycle  # uvicorn has no hook for it; its task has not begun to run
-        if self._large is not None and self.cycle.waiting_for_100_continue:
+        parser = self.parser
+        if parser.should_upgrade() and self._should_upgrade():
+            super().on_headers_complete()
+            return
+        scope, url = self.scope, httptools.parse_url(self.url)
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        path = url.path.decode("ascii")
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        previous = self.cycle
+        free = previous is None or previous.response_complete
+        self._large = self._large_body() if free else None
+        self.cycle = Cycle(
+            scope, self.transport, self.flow, self.logger, self.access_logger, False, [], asyncio.Event(), self.expect_100_continue,
+            version != "1.0" and parser.should_keep_alive(), self.on_response_complete,
+        )  # fmt: skip
+        if not free:  # pipelined behind another request
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+            return
+        self._start_asgi_task(self.cycle, self.app)
+        if self._large is not None and self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.cycle.waiting_for_100_continue = False
 
+    def _large_body(self) -> LargeBody | None:
+        """Shared memory for the body that is about to come, told to the application; None for a small one."""
+        length = self._large_length()
+        if not length:
+            return None
+        try:
+            large = LargeBody(type(self).allocate(length), self.loop, self.body_timeout)
+        except OpenRuntimeError:
+            return None  # the application asks again, and answers with the reason
+        self.scope["openruntime.body"] = large.future  # type: ignore[typeddict-unknown-key]
+        return large
+
     def _large_length(self) -> int:
-        if self.cycle is not None and not self.cycle.response_complete:
-            return 0  # pipelined behind another request
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else 0
@@ -165,6 +202,8 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         large, self._large = self._large, None
         if large is not None:
             large.complete()
+        elif self.cycle is not None and self.cycle.body and "openruntime.body" not in self.scope:
+            self.scope["openruntime.body"] = bytes(self.cycle.body)  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -183,6 +222,10 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
         self.transport.set_protocol(protocol)
         self.transport.resume_reading()
+
+    def shutdown(self) -> None:
+        OUTBOX.flush()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._large is not None:

@@ -1,6 +1,7 @@
 """A body and its headers as `TaskRequest`s with arrays. Only shapes of the request are judged here; operations judge their parameters."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ _parse = msgspec.json.Decoder().decode
 _validate = TaskRequest.__pydantic_validator__.validate_python
 _FIELDS = TaskRequest.model_fields
 BATCH = 1000
+REMEMBERED_TEXT = 4096  # characters
 
 
 def parse_json(text: Buffer | str, what: str = "the body") -> Any:
@@ -69,6 +71,13 @@ def _reference(name: str, value: dict[str, Any]) -> Reference:
     return Reference(**value)
 
 
+def _from_metadata(text: str) -> TaskRequest:
+    return task_request(parse_json(text, "the metadata's `task`"))
+
+
+_remembered = lru_cache(1024)(_from_metadata)  # a request is frozen, and clients repeat themselves
+
+
 def parse(media: str, scope: Scope, body: Buffer, first_array: Callable[[str], str]) -> Submission:
     """One request of any of the three content types."""
     if media == SAFETENSORS:
@@ -76,7 +85,7 @@ def parse(media: str, scope: Scope, body: Buffer, first_array: Callable[[str], s
         text = metadata.get("task")
         if text is None:
             raise InvalidRequest("the safetensors `__metadata__` lacks `task`, which holds the TaskRequest as JSON", field="task")
-        request = task_request(parse_json(text, "the metadata's `task`"))
+        request = (_remembered if len(text) <= REMEMBERED_TEXT else _from_metadata)(text)
         _refuse_twice(request, arrays)
         return request, arrays
     if media == JSON:

@@ -16,6 +16,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 JSON, SAFETENSORS, NPY = "application/json", "application/x-safetensors", "application/x-npy"
 JOINED = 65_536  # bytes: smaller answers are one write
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 @lru_cache(256)
@@ -89,10 +90,40 @@ def query_wait(scope: Scope, longest: float) -> float | None:
     return None
 
 
+class Answer:
+    """What is sent for one request: an ASGI `send` that adds the headers every answer has, and remembers the status.
+
+    Over our own HTTP protocol (`whole`) a small answer leaves as one piece, without ASGI's two messages.
+    """
+
+    __slots__ = ("_send", "_stamp", "_whole", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._whole: Callable[[int, Headers, Sequence[Buffer], int], bool] | None = getattr(getattr(send, "__self__", None), "whole", None)
+        self._stamp = (b"x-request-id", request_id.encode())
+        self.status = 0
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], self._stamp, _NOSNIFF]
+        await self._send(message)
+
+    def whole(self, status: int, headers: Headers, body: Sequence[Buffer], total: int) -> bool:
+        """Send it now, if it can be sent so."""
+        if self._whole is None or not self._whole(status, [*headers, self._stamp, _NOSNIFF], body, total):
+            return False
+        self.status = status
+        return True
+
+
 async def respond(send: Send, status: int, content_type: bytes, body: Sequence[Buffer], headers: Headers = ()) -> None:
     """Sends views as they are; `body` stays referenced until the last byte has left (the empty last message waits for that)."""
     total = sum([len(part) for part in body])
     start = [(b"content-type", content_type), (b"content-length", b"%d" % total), *headers]
+    if total <= JOINED and type(send) is Answer and send.whole(status, start, body, total):
+        return
     await send({"type": "http.response.start", "status": status, "headers": start})
     if total <= JOINED:
         await send({"type": "http.response.body", "body": body[0] if len(body) == 1 else b"".join(body)})

@@ -16,7 +16,7 @@ from openruntime.operations.dtypes import KIND
 from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Shape = tuple[Annotated[int, Meta(ge=0, le=2**62)], ...]
+Shape = Annotated[tuple[Annotated[int, Meta(ge=0, le=2**62)], ...], Meta(max_length=64)]
 Floating = Literal["float32", "float64"]
 Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 

@@ -212,5 +212,3 @@ def _cumulative(x: Spec, axis: int | None, include_initial: bool) -> Spec:
 def cumulative_sum(x: Array, axis: int | None = None, include_initial: bool = False, *, xp: Namespace) -> Array:
     """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
     return xp.cumulative_sum(cast(xp, x, _summed(name_of(x))), axis=axis, include_initial=include_initial)
-
-

@@ -21,6 +21,7 @@ from openruntime.tasks.lifecycle import Event
 from openruntime.tasks.queue import TaskQueue
 
 NO_ARRAYS: Mapping[str, Array] = {}
+SWEEP = 0.25  # seconds at most between looks at who has waited long enough
 _DONE = Life(TaskStatus.COMPLETED)
 
 
@@ -45,6 +46,8 @@ class TaskManager:
         self._interrupt = interrupt
         self._refuse = refuse
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._patience: dict[asyncio.Future[None], float] = {}  # loop time at which a wait gives up
+        self._sweeper: asyncio.TimerHandle | None = None
         self._cache_keys: dict[str, str] = {}  # task id -> where its result will be kept
         self._background: set[asyncio.Task[Any]] = set()
         self._in_flight = InFlight()
@@ -139,6 +142,8 @@ class TaskManager:
         task.started = task.finished = time.time()
 
     async def _enter(self, tasks: Sequence[Task], promised: bool) -> None:
+        if not tasks:
+            return
         for task in tasks:
             task.kept = promised
         try:
@@ -170,18 +175,35 @@ class TaskManager:
             return True
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        waiters = self._waiters.setdefault(task.id, [])
-        waiters.append(future)
-        timer = loop.call_later(seconds, _give_up, future)
+        self._waiters.setdefault(task.id, []).append(future)
+        self._patience[future] = loop.time() + seconds
+        if self._sweeper is None or (seconds < SWEEP and self._sweeper.when() > loop.time() + seconds):
+            self._arm(min(seconds, SWEEP))
         try:
             await future
         finally:
-            timer.cancel()
-            if future in waiters:
+            del self._patience[future]
+            if not task.life.status.ended:  # else `ended` has taken it out
+                waiters = self._waiters[task.id]
                 waiters.remove(future)
                 if not waiters:
-                    self._waiters.pop(task.id, None)
+                    del self._waiters[task.id]
         return task.life.status.ended
+
+    def _arm(self, seconds: float) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """One timer for all who wait, because one each would cost more than the rest of waiting."""
+        self._sweeper = None
+        now = asyncio.get_running_loop().time()
+        for future, until in self._patience.items():
+            if until <= now and not future.done():
+                future.set_result(None)
+        if self._patience:
+            self._arm(min(SWEEP, max(0.001, min(self._patience.values()) - now)))
 
     def ended(self, task: Task) -> None:
         """The executor's word that a task ended: tell who waits, keep the result, let dependents go on."""
@@ -260,9 +282,3 @@ class TaskManager:
     async def close(self) -> None:
         """Wait for what is kept in the background."""
         await asyncio.gather(*self._background, return_exceptions=True)
-
-
-def _give_up(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-

@@ -138,6 +138,12 @@ def test_one_refusal_in_a_batch_costs_only_itself(rt: Runtime) -> None:
     assert bad.done()
 
 
+def test_a_batch_of_refusals_only_is_answered(rt: Runtime) -> None:
+    [bad] = rt.submit_many([{"operation": "sum", "parameters": {"x": np.ones(3)}, "device_preference": "cuda:9"}])
+    with pytest.raises(errors.NoSuchDevice):
+        bad.result(30)
+
+
 def test_a_running_task_is_really_cancelled(rt: Runtime) -> None:
     future = rt.submit("heat2d", **LONG)
     while future.status().status != "running":

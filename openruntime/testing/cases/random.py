@@ -93,7 +93,7 @@ CASES: list[Case] = [
     *(_refused(name, "seed", shape=[3], **more) for name, more in (("uniform", {}), ("normal", {}), ("integers", {"high": 3}))),
     *(_refused(name, "seed", shape=[3], seed=seed, **more) for name, more in (("uniform", {}), ("integers", {"high": 3}))
       for seed in (-1, 2**63, 1.5, "x")),
-    *(_refused(name, "shape", shape=shape, seed=1) for name in ("uniform", "normal") for shape in ([-1], [1.5], 3, None)),
+    *(_refused(name, "shape", shape=shape, seed=1) for name in ("uniform", "normal") for shape in ([-1], [1.5], 3, None, [1] * 65)),
     _refused("uniform", "high", shape=[3], seed=1, low=2), _refused("uniform", "dtype", shape=[3], seed=1, dtype="int32"),
     _refused("normal", "std", shape=[3], seed=1, std=-1), _refused("integers", "high", shape=[3], seed=1, low=3, high=3),
     _refused("integers", "dtype", shape=[3], seed=1, high=300, dtype="uint8"), _refused("integers", "high", shape=[3], seed=1),

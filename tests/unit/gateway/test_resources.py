@@ -116,7 +116,7 @@ async def test_documentation_is_complete_and_offline(gateway: Any) -> None:
     page = await gateway.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "http" not in page.text.replace("<!DOCTYPE html>", "")
-    for asset in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"):
+    for asset in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon.png"):
         assert (await gateway.client.get(f"/docs/{asset}")).status_code == 200
     document = (await gateway.client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
