@@ -136,7 +136,7 @@ def drive(port: int, requests: Sequence[bytes], connections: int, timeout: float
                     answer = connection.feed()
                     if answer is None:
                         continue
-                    answers[number] = answer
+                    answers[number] = Answer(answer.head, bytes(answer.body))
                     following = next(waiting, None)
                     if following is None:
                         selector.unregister(connection.socket)

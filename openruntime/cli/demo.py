@@ -35,8 +35,8 @@ def demo(
     """Start a server and give it real work: a photograph, handwritten digits, a simulation. Writes pictures."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from openruntime.core.connect import connect
     from openruntime.cli.demo_work import jobs
+    from openruntime.core.connect import connect
 
     work = jobs()  # before the server starts: a missing extra should cost no time
     output.mkdir(parents=True, exist_ok=True)

@@ -141,8 +141,8 @@ def _port(host: str, port: int) -> Finding:
 
 
 def _server(address: str | None) -> Finding:
-    from openruntime.core.connect import connect
     from openruntime.contracts.errors import OpenRuntimeError
+    from openruntime.core.connect import connect
 
     try:
         with connect(address or LOCAL, patience=0) as runtime:

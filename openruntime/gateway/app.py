@@ -120,6 +120,8 @@ class Front:
         task_id, _, rest = path[7:].partition("/")
         if not task_id or rest not in ("", "result") or (not rest and path.endswith("/")):
             return None
+        if task_id == "batch":
+            return None if rest else self._submission.batch_results
         scope["path_params"] = {"task_id": task_id}
         scope["openruntime.task_id"] = task_id
         return self._submission.result if rest else self._submission.status

@@ -135,6 +135,41 @@ class Cycle(RequestResponseCycle):
         return True
 
 
+_OF_THE_HEAD = ("type", "asgi", "http_version", "root_path", "method", "path", "raw_path", "query_string", "headers")
+
+
+class Heads:
+    """What request heads mean, by their bytes: a client on a kept connection sends the same head again and again.
+
+    A head is remembered when it comes a second time, so that heads with an id of their own do not push out the others.
+    """
+
+    def __init__(self, most: int = 1024, longest: int = 2048) -> None:
+        self._known: dict[bytes, tuple[dict[str, Any], int, bool]] = {}
+        self._seen: set[int] = set()
+        self._most = most
+        self._longest = longest
+
+    def find(self, data: bytes) -> tuple[int, tuple[dict[str, Any], int, bool] | None]:
+        """Bytes of the head, and its (scope, body length, keep-alive) if it is known."""
+        end = data.find(b"\r\n\r\n") + 4
+        return end, self._known.get(data[:end])
+
+    def remember(self, head: bytes, scope: Any, length: int, keep_alive: bool) -> None:
+        number = hash(head)
+        if number not in self._seen:
+            if len(self._seen) >= 4 * self._most:
+                self._seen.clear()
+            self._seen.add(number)
+        elif len(head) <= self._longest:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[head] = ({name: scope[name] for name in _OF_THE_HEAD}, length, keep_alive)
+
+
+HEADS = Heads()
+
+
 class OpenRuntimeProtocol(HttpToolsProtocol):
     """Set `allocate`, `limit` (bytes) and `body_timeout` (seconds without progress) on a subclass: see `protocol_class`."""
 
@@ -142,6 +177,11 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
     limit: int
     body_timeout: float
     _large: LargeBody | None = None
+    _within = False  # a message has begun and is not complete
+
+    def on_message_begin(self) -> None:
+        self._within = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         parser = self.parser
@@ -160,10 +200,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         previous = self.cycle
         free = previous is None or previous.response_complete
         self._large = self._large_body() if free else None
-        self.cycle = Cycle(
-            scope, self.transport, self.flow, self.logger, self.access_logger, False, [], asyncio.Event(), self.expect_100_continue,
-            version != "1.0" and parser.should_keep_alive(), self.on_response_complete,
-        )  # fmt: skip
+        self.cycle = self._new_cycle(version != "1.0" and parser.should_keep_alive(), expect=self.expect_100_continue)
         if not free:  # pipelined behind another request
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -175,8 +212,10 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
 
     def _large_body(self) -> LargeBody | None:
         """Shared memory for the body that is about to come, told to the application; None for a small one."""
-        length = self._large_length()
-        if not length:
+        length = self._length()
+        if length is not None and not self.expect_100_continue:
+            self.scope["openruntime.length"] = length  # type: ignore[typeddict-unknown-key]
+        if length is None or not LARGE_BODY <= length <= self.limit:
             return None
         try:
             large = LargeBody(type(self).allocate(length), self.loop, self.body_timeout)
@@ -185,12 +224,15 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         self.scope["openruntime.body"] = large.future  # type: ignore[typeddict-unknown-key]
         return large
 
-    def _large_length(self) -> int:
+    def _length(self) -> int | None:
+        """Bytes of the body as its head tells; None where only its end will tell."""
+        length: int | None = 0
         for name, value in self.headers:
             if name == b"content-length":
-                length = int(value) if value.isdigit() else 0
-                return length if LARGE_BODY <= length <= self.limit else 0
-        return 0
+                length = int(value) if value.isdigit() else None
+            elif name in (b"transfer-encoding", b"upgrade"):
+                return None
+        return length
 
     def on_body(self, body: bytes) -> None:
         if self._large is not None:
@@ -199,6 +241,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._within = False
         large, self._large = self._large, None
         if large is not None:
             large.complete()
@@ -207,9 +250,36 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        whole = not self._within
+        end = 0
+        if whole and (self.cycle is None or self.cycle.response_complete):
+            end, known = HEADS.find(data)
+            if known is not None and len(data) == end + known[1]:
+                self._known_request(known[0], data[end:], known[2])
+                return
         super().data_received(data)
         if self._large is not None and self._large.missing and not self.transport.is_closing():
             self._switch(BodyReader(self, self._large))
+        elif end > 4 and not self._within and self.cycle is not None and "openruntime.length" in self.scope:
+            length: int = self.scope.pop("openruntime.length")  # type: ignore[typeddict-item]
+            if len(data) == end + length:
+                HEADS.remember(data[:end], self.scope, length, self.cycle.keep_alive)
+
+    def _known_request(self, known: dict[str, Any], body: bytes, keep_alive: bool) -> None:
+        """A whole request whose head was parsed before."""
+        self._unset_keepalive_if_required()
+        self.scope = scope = known.copy()  # type: ignore[assignment]
+        scope["server"], scope["client"], scope["scheme"], scope["state"] = self.server, self.client, self.scheme, self.app_state.copy()
+        if body:
+            scope["openruntime.body"] = body
+        self.cycle = cycle = self._new_cycle(keep_alive, expect=False)
+        cycle.body, cycle.more_body = body, False  # type: ignore[assignment]
+        cycle.message_event.set()
+        self._start_asgi_task(cycle, self.app)
+
+    def _new_cycle(self, keep_alive: bool, *, expect: bool) -> Cycle:
+        event, done = asyncio.Event(), self.on_response_complete
+        return Cycle(self.scope, self.transport, self.flow, self.logger, self.access_logger, False, [], event, expect, keep_alive, done)
 
     def large_body_read(self) -> None:
         """The rest of the body is there: back to HTTP, with a parser that expects the next request."""

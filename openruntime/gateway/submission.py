@@ -13,9 +13,23 @@ from openruntime.contracts.records import Principal, Task
 from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers, principal
 from openruntime.gateway.errors import Disconnected, problem
-from openruntime.gateway.requests import parse, parse_batch
+from openruntime.gateway.requests import BATCH, parse, parse_batch
 from openruntime.gateway.results import Results, describe, to_json
-from openruntime.gateway.wire import JSON, SAFETENSORS, Receive, Scope, Send, accepted, applied, media_type, preferred_wait, query_wait, respond
+from openruntime.gateway.wire import (
+    JSON,
+    SAFETENSORS,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    accepted,
+    applied,
+    media_type,
+    preferred_wait,
+    query,
+    query_wait,
+    respond,
+)
 
 log = logging.getLogger(__name__)
 _JSON = b"application/json"
@@ -93,23 +107,45 @@ class Submission:
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
         submitted = iter(await self._tasks.submit_many(good, principal=who, promised=wait is None, cache=cache) if good else ())
-        tasks = [next(submitted) if isinstance(outcome, tuple) else outcome for outcome in outcomes]
+        tasks: list[Task | Exception] = [next(submitted) if isinstance(outcome, tuple) else outcome for outcome in outcomes]
         extra: list[tuple[bytes, bytes]] = []
         ended = False
         if wait is not None:
             ended = await self._wait_all([task for task in tasks if isinstance(task, Task)], wait)
             extra = [applied(wait)]
-        if media == SAFETENSORS and ended:
-            parts = await self._batch_arrays(tasks, who, scope)
-            await respond(send, 200, b"application/x-safetensors", parts, extra)
+        await self._answer_batch(scope, send, tasks, media, extra, 200 if ended else 202)
+
+    async def batch_results(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /tasks/batch?ids=...`."""
+        who, limits = principal(scope), self._limits
+        media = accepted(headers(scope).get(b"accept"), (JSON, SAFETENSORS))
+        ids = next((value for name, value in query(scope) if name == "ids"), "").split(",")
+        if not ids[0] or len(ids) > BATCH:
+            raise InvalidRequest(f"`ids` must be 1 to {BATCH} task ids, separated by commas", field="ids")
+        tasks: list[Task | Exception] = []
+        for task_id in ids:
+            try:
+                tasks.append(await self._tasks.status(task_id, principal=who))
+            except OpenRuntimeError as error:
+                tasks.append(error)
+        wait = query_wait(scope, limits.longest_wait)
+        if wait:
+            await self._wait_all([task for task in tasks if isinstance(task, Task)], wait)
+        await self._answer_batch(scope, send, tasks, media, (), 200)
+
+    async def _answer_batch(self, scope: Scope, send: Send, tasks: Sequence[Task | Exception], media: str, extra: Headers, status: int) -> None:
+        """Every task in its place, with its result where there is one, unless the answer (202) only acknowledges."""
+        who, whole = principal(scope), status == 200
+        if media == SAFETENSORS and whole:
+            await respond(send, status, b"application/x-safetensors", await self._batch_arrays(tasks, who, scope), extra)
             return
         entries: list[dict[str, Any]] = []
         for task in tasks:
             if isinstance(task, Task):
-                entries.append(await self._results.fields(task, who) if ended else describe(task))
+                entries.append(await self._results.fields(task, who) if whole else describe(task))
             else:
                 entries.append(_refused(task, scope))
-        await respond(send, 200 if ended else 202, _JSON, [to_json({"tasks": entries})], extra)
+        await respond(send, status, _JSON, [to_json({"tasks": entries})], extra)
 
     async def _batch_arrays(self, tasks: Sequence[Task | Exception], who: Principal, scope: Scope) -> list[Buffer]:
         """Outputs named `{index}.{output}`; what became of each task stands in the metadata's `tasks`."""

@@ -75,6 +75,14 @@ def router(services: Services, submission: Submission, results: Results) -> APIR
         openapi_extra=body({"$ref": "#/components/schemas/Batch"}, SAFETENSORS) | {"parameters": [openapi.PREFER, openapi.CACHE]},
     )  # fmt: skip
     plain(
+        routes, "GET", "/tasks/batch", submission.batch_results, "get_batch",
+        summary="Up to 1,000 tasks with their results at once",
+        description="Answers like a batch that was waited for: each task in the order of `ids`; as safetensors an array is named `{index}.{output}`.",
+        response_model=BatchAnswer,
+        responses={200: {"model": BatchAnswer, **arrays("What became of each.", JSON, SAFETENSORS)}, **problems(400, 406, 503, 507)},
+        openapi_extra={"parameters": [openapi.IDS, openapi.WAIT]},
+    )  # fmt: skip
+    plain(
         routes, "GET", "/tasks/{task_id}", submission.status, "get_task",
         summary="A task, its result included once completed",
         response_model=TaskResponse, responses={200: example(TASK_EXAMPLE), **problems(400, 404, 503, 507)},

@@ -138,4 +138,9 @@ def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
 
 
 def result_bytes(task: Task) -> int:
-    return sum(array.nbytes for array in task.outputs.values()) if task.outputs else 0
+    size = 0
+    if task.outputs:
+        for array in task.outputs.values():
+            data = array.data
+            size += len(data) if type(data) is bytes else array.nbytes
+    return size

@@ -14,15 +14,17 @@ from openruntime.contracts.errors import Unavailable
 from openruntime.contracts.records import Task
 from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.database import connect, open_database, own, translate
+from openruntime.stores.pages import Page, Pages
 from openruntime.stores.writer import Writer
 
 Answer = TypeVar("Answer")
 
 
 class Disk:
-    def __init__(self, directory: Path, *, grace: float) -> None:
+    def __init__(self, directory: Path, *, grace: float, inline: int) -> None:
         self.directory = directory
         self.files = FileBlobs(directory / "blobs", grace=grace)
+        self.pages = Pages(directory / "pages", inline)
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._mine = local()  # each reading thread's connection
@@ -34,18 +36,19 @@ class Disk:
             raise Unavailable(f"the store in {self.directory} is not open")
         return self._writer
 
-    async def open(self, saved: Callable[[Task], None]) -> None:
-        """Take ownership and migrate. `saved` is told of each ended task that was written. Raises `Unavailable`."""
+    async def open(self, saved: Callable[[Task | Page], None]) -> None:
+        """Take ownership and migrate. `saved` is told of each ended task and each page that was written. Raises `Unavailable`."""
         async with AsyncExitStack() as stack:
             lock = await asyncio.to_thread(own, self.directory)
             stack.callback(os.close, lock)
             connection = await asyncio.to_thread(open_database, self.directory)
             stack.push_async_callback(asyncio.to_thread, connection.close)
+            await asyncio.to_thread(self.pages.open, connection)
             connections: list[sqlite3.Connection] = []
             stack.callback(_close_all, connections)
             self._readers = ThreadPoolExecutor(2, "store-reader", lambda: self._connect(connections))
             stack.callback(self._readers.shutdown)
-            self._writer = Writer(connection, self.directory, saved)
+            self._writer = Writer(connection, self.directory, self.pages, saved)
             stack.push_async_callback(self._writer.stop)
             self._stack = stack.pop_all()
 

@@ -143,12 +143,12 @@ class EmbeddedStore(Store):
         task.outputs = None
 
     def _in_memory(self, filters: Filters, after: str | None, limit: int) -> list[Task]:
-        chosen = [task for task in (*self._live.values(), *self._ended.values()) if (after is None or task.id < after) and _matches(task, filters)]
+        chosen = [task for task in (*self._live.values(), *self._ended.values()) if (after is None or task.id < after) and matches(task, filters)]
         chosen.sort(key=lambda task: task.id, reverse=True)
         return [bare(task) for task in islice(chosen, limit)]
 
 
-def _matches(task: Task, filters: Filters) -> bool:
+def matches(task: Task, filters: Filters) -> bool:
     return (
         filters["tenant"] in (None, task.tenant)
         and filters["status"] in (None, task.life.status)

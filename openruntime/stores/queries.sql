@@ -35,18 +35,46 @@ WHERE status = :status AND status IN ('failed', 'cancelled')
     AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
 ORDER BY id DESC LIMIT :limit
 
--- name: surplus_tasks
-SELECT row FROM (
-    SELECT rowid AS row, finished, row_number() OVER newest AS number, sum(size) OVER newest AS total
-    FROM tasks WHERE finished IS NOT NULL
-    WINDOW newest AS (ORDER BY finished DESC, rowid DESC)
-) WHERE number > :history OR total > :bytes OR finished < :before
+-- name: surplus_history
+SELECT row, paged FROM (
+    SELECT row, paged, finished, count, size, sum(count) OVER newest AS number, sum(size) OVER newest AS total
+    FROM (
+        SELECT rowid AS row, 0 AS paged, finished, 1 AS count, size FROM tasks WHERE finished IS NOT NULL
+        UNION ALL SELECT number, 1, finished, count, size FROM pages
+    )
+    WINDOW newest AS (ORDER BY finished DESC, paged, row DESC)
+) WHERE number - count >= :history OR total - paged * size > :bytes OR finished < :before
 
 -- name: drop_tasks
 DELETE FROM tasks WHERE rowid IN (SELECT value FROM json_each(:rows)) RETURNING id, tenant, idempotency
 
 -- name: expire_results
 UPDATE tasks SET outputs = NULL, blobs = NULL, size = 0 WHERE finished >= :since AND finished < :before
+
+-- name: put_page
+INSERT OR REPLACE INTO pages (number, first, last, count, size, finished, tenants, operations, devices, tags, checksum, tasks, outputs)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: page_numbers
+SELECT number, checksum IS NOT NULL FROM pages
+
+-- name: find_pages
+SELECT number, checksum, tasks, outputs FROM pages WHERE last >= :id AND first <= :id
+
+-- name: list_pages
+SELECT last, tasks FROM pages
+WHERE (:after IS NULL OR first < :after)
+    AND (:tenant IS NULL OR EXISTS (SELECT 1 FROM json_each(tenants) WHERE value = :tenant))
+    AND (:operation IS NULL OR EXISTS (SELECT 1 FROM json_each(operations) WHERE value = :operation))
+    AND (:device IS NULL OR EXISTS (SELECT 1 FROM json_each(devices) WHERE value = :device))
+    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(pages.tags) WHERE value = :tag))
+ORDER BY last DESC
+
+-- name: drop_pages
+DELETE FROM pages WHERE number IN (SELECT value FROM json_each(:numbers)) RETURNING number, count
+
+-- name: expire_pages
+UPDATE pages SET outputs = NULL, checksum = NULL, size = 0 WHERE finished >= :since AND finished < :before RETURNING number
 
 -- name: counted_blobs
 SELECT value FROM tasks, json_each(tasks.blobs) WHERE tasks.blobs IS NOT NULL

@@ -16,11 +16,14 @@ import msgspec
 
 from openruntime.contracts.errors import Expired, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Life, Task
 from openruntime.stores.codec import result_bytes, task_of, unpack
 from openruntime.stores.database import queries
 from openruntime.stores.disk import Disk
-from openruntime.stores.embedded import Bounds, EmbeddedStore, Filters, page
+from openruntime.stores.embedded import Bounds, EmbeddedStore, Filters, matches, page
+from openruntime.stores.pages import Page
+from openruntime.stores.pages import drop_rows as drop_pages
 from openruntime.stores.shelf import SqliteShelf
 from openruntime.stores.spill import Spill, emptied
 
@@ -29,6 +32,9 @@ log = logging.getLogger(__name__)
 Records = list[Task]  # inside the class `list` is the method
 
 _IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
+_LINGER = 0.5  # seconds that history nobody was promised may gather to a page
+_PAGE, _PAGE_BYTES = 256, 1 << 20  # tasks and bytes of results in one
+_BACKLOG, _BACKLOG_BYTES = 10_000, 32 << 20  # pages that may always wait for the disk
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 _BATCH = 500  # rows dropped in one group, so that those who wait for theirs are not kept long
 
@@ -42,12 +48,17 @@ class SqliteStore(EmbeddedStore):
         super().__init__(**bounds)
         self._recent = recent
         self._recent_bytes = recent_bytes
-        self._disk = Disk(Path(directory), grace=blob_grace)
+        self._disk = Disk(Path(directory), grace=blob_grace, inline=self._inline_bytes)
         self._spill = Spill(self._disk.files, self._inline_bytes)
         self.blobs = self._disk.files
         self.shelf = SqliteShelf(self._disk, self._spill)
         self._resting: set[str] = set()  # live tasks whose large inputs are on disk only
-        self._saved: dict[str, Task] = {}  # ended, on disk, and still in memory; the oldest first
+        self._saved: dict[str | int, Task | Page] = {}  # ended, on disk, and still in memory, by id and number; the oldest first
+        self._page = Page()  # gathers ended tasks that nobody was promised
+        self._page_bounds = min(_PAGE, max(1, self._history // 16)), min(_PAGE_BYTES, self._history_bytes // 16)
+        self._page_timer: asyncio.TimerHandle | None = None
+        self._waiting = self._waiting_bytes = 0  # in pages that are not on disk yet
+        self._giving_up = False
         self._bulky: dict[str, Task] = {}  # ended, with large outputs that are not on disk yet
         self._bulky_bytes = 0
         self._bulky_added = asyncio.Event()
@@ -76,6 +87,7 @@ class SqliteStore(EmbeddedStore):
             self._spooler = self._pruner = None
             for task in list(self._bulky.values()):
                 await self._write_bulky(task)
+            self._turn_page()
         await self._disk.close()
 
     async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
@@ -108,8 +120,17 @@ class SqliteStore(EmbeddedStore):
     async def keep(self, task: Task) -> None:
         kept, writer = task.kept, self._disk.writer
         if task.id not in self._live and task.id not in self._ended:
+            if task.life.status.ended:
+                task.kept = await self.get(task.id) is not None
             return
         if kept and not writer.unsaved(task.id) and task.id not in self._bulky:
+            return
+        if not kept and task.id in self._ended and task.id not in self._bulky:
+            if task.id in self._page.tasks:
+                self._turn_page()
+            while writer.unsaved(task.id):
+                await writer.flush()
+            task.kept = True
             return
         task.kept = True
         try:
@@ -139,8 +160,10 @@ class SqliteStore(EmbeddedStore):
     async def finish(self, task: Task, attempt: int) -> bool:
         if not self._end(task, attempt):
             return False
-        self._resting.discard(task.id)
-        self._retire(task)
+        if self._resting:
+            self._resting.discard(task.id)
+        if self._retire(task):
+            return True
         while self._ended_bytes > 4 * self._recent_bytes or len(self._ended) > 4 * self._recent:
             if self._disk.writer.failing:
                 self._shed()
@@ -168,17 +191,27 @@ class SqliteStore(EmbeddedStore):
 
     async def prune(self, now: float) -> int:
         dropped = self._grown = self._grown_bytes = 0
+        self._turn_page()
         try:
             await self._disk.writer.flush()
             bounds = {"history": self._history, "bytes": self._history_bytes, "before": now - self._history_age}
-            surplus = [row for (row,) in await self._disk.read(lambda connection: connection.execute(queries()["surplus_tasks"], bounds).fetchall())]
-            for start in range(0, len(surplus), _BATCH):
-                gone = await self._disk.writer.job(partial(_drop_rows, surplus[start : start + _BATCH]))
+            surplus = await self._disk.read(lambda connection: connection.execute(queries()["surplus_history"], bounds).fetchall())
+            rows, pages = ([row for row, paged in surplus if paged == kind] for kind in (0, 1))
+            for start in range(0, len(rows), _BATCH):
+                gone = await self._disk.writer.job(partial(_drop_rows, rows[start : start + _BATCH]))
                 dropped += len(gone)
                 for task_id, tenant, key in gone:
                     self._drop(task_id, tenant, key)
+            for start in range(0, len(pages), _BATCH):
+                torn = await self._disk.writer.job(partial(drop_pages, pages[start : start + _BATCH]))
+                dropped += sum(count for _, count in torn)
+                await asyncio.to_thread(self._disk.pages.drop_files, [number for number, _ in torn])
+                for number, _ in torn:
+                    self._evict(self._saved.pop(number, None))
             stale = {"since": self._expired, "before": now - self._result_ttl}
             await self._disk.writer.job(lambda connection: connection.execute(queries()["expire_results"], stale))
+            empty = await self._disk.writer.job(lambda connection: connection.execute(queries()["expire_pages"], stale).fetchall())
+            await asyncio.to_thread(self._disk.pages.drop_files, [number for (number,) in empty])
             self._expired = stale["before"]
         finally:  # frees space even where the database has none left to work with
             for task in list(self._ended.values()):
@@ -228,7 +261,7 @@ class SqliteStore(EmbeddedStore):
     def _read(self, connection: sqlite3.Connection, task_id: str) -> Task | None:
         row = connection.execute(queries()["ended_task"], {"id": task_id}).fetchone()
         if row is None:
-            return None
+            return self._disk.pages.find(connection, task_id)
         task = task_of(row[0], outputs=row[1])
         if task.outputs is not None:
             try:
@@ -245,6 +278,13 @@ class SqliteStore(EmbeddedStore):
             for (meta,) in connection.execute(query, {**filters, "after": after, "limit": limit}):
                 task = task_of(meta)
                 found.setdefault(task.id, task)
+        if status in (None, "completed"):
+            for last, tasks in self._disk.pages.newest(connection, filters, after):
+                if sum(task_id > last for task_id in found) >= limit:
+                    break
+                for task in tasks:
+                    if matches(task, filters):
+                        found.setdefault(task.id, task)
         return sorted(found.values(), key=lambda task: task.id, reverse=True)[:limit]
 
     async def _rest(self, task: Task) -> None:
@@ -263,32 +303,83 @@ class SqliteStore(EmbeddedStore):
             task.call = msgspec.structs.replace(task.call, parameters=emptied(task.call.parameters))
             self._resting.add(task.id)
 
-    def _retire(self, task: Task) -> None:
+    def _retire(self, task: Task) -> bool:
+        """Have an ended task written; whether with others, on a page."""
         size, outputs = self._shelve(task), task.outputs
-        if outputs is not None and (size > self._inline_bytes or any(array.blob for array in outputs.values())) and self._spill.needed(outputs):
+        if outputs is not None and (size > self._inline_bytes or _in_blobs(outputs)) and self._spill.needed(outputs):
             self._bulky[task.id] = task
             self._bulky_bytes += size
             self._bulky_added.set()
-        else:
+        elif task.kept or task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
             self._disk.writer.lazily(task, ended=True)
+        else:
+            page = self._page
+            page.tasks[task.id] = task
+            page.size += size
+            most, most_bytes = self._page_bounds
+            if len(page.tasks) >= most or page.size >= most_bytes:
+                self._turn_page()
+            elif self._page_timer is None:
+                self._page_timer = asyncio.get_running_loop().call_later(_LINGER, self._page_due)
+            return True
+        return False
+
+    def _page_due(self) -> None:
+        self._page_timer = None
+        self._turn_page()
+
+    def _turn_page(self) -> None:
+        """Have the page written that was gathered. Where the disk does not follow, history nobody was promised gives way."""
+        page = self._page
+        if not page.tasks:
+            return
+        self._page = Page()
+        self._waiting += len(page.tasks)
+        self._waiting_bytes += page.size
+        writer, lost = self._disk.writer, 0
+        writer.page(page)
+        while self._waiting > max(_BACKLOG, self._recent) or self._waiting_bytes > max(_BACKLOG_BYTES, self._recent_bytes):
+            given_up = writer.abandon_page()
+            if given_up is None:
+                break
+            lost += len(given_up.tasks)
+            self._waited(given_up)
+            self._evict(given_up)
+        if lost and not self._giving_up:
+            self._giving_up = True
+            log.warning("the disk is full or too slow: the records of tasks that ended first are given up where nobody was promised them")
+
+    def _waited(self, page: Page) -> None:
+        self._waiting -= len(page.tasks)
+        self._waiting_bytes -= page.size
 
     def _lighten(self, task: Task) -> None:
         if self._bulky.pop(task.id, None) is not None:
             self._bulky_bytes -= result_bytes(task)
 
-    def _on_saved(self, task: Task) -> None:
-        if self._ended.get(task.id) is task:
-            self._saved[task.id] = task
+    def _on_saved(self, saved: Task | Page) -> None:
+        if isinstance(saved, Page):
+            self._saved[saved.number] = saved
+            self._waited(saved)
+            self._giving_up = self._giving_up and self._waiting > 0
+            self._grown += len(saved.tasks)
+            self._grown_bytes += saved.size
+        elif self._ended.get(saved.id) is saved:
+            self._saved[saved.id] = saved
             self._grown += 1
-            self._grown_bytes += result_bytes(task)
-            if self._grown > max(_GROWTH, self._history // 4) or self._grown_bytes > max(_GROWTH_BYTES, self._history_bytes // 4):
-                self._grown = self._grown_bytes = 0
-                if self._pruner is None or self._pruner.done():
-                    self._pruner = asyncio.create_task(self._prune_growth())
+            self._grown_bytes += result_bytes(saved)
+        if self._grown > max(_GROWTH, self._history // 4) or self._grown_bytes > max(_GROWTH_BYTES, self._history_bytes // 4):
+            self._grown = self._grown_bytes = 0
+            if self._spooler is not None and (self._pruner is None or self._pruner.done()):  # not while closing
+                self._pruner = asyncio.create_task(self._prune_growth())
         while self._saved and (len(self._ended) > self._recent or self._ended_bytes > self._recent_bytes):
-            oldest = self._saved.pop(next(iter(self._saved)))
-            del self._ended[oldest.id]
-            self._ended_bytes -= result_bytes(oldest)
+            self._evict(self._saved.pop(next(iter(self._saved))))
+
+    def _evict(self, ended: Task | Page | None) -> None:
+        """Out of memory: it is on disk, or given up."""
+        for task in ended.tasks.values() if isinstance(ended, Page) else filter(None, [ended]):
+            if self._ended.pop(task.id, None) is not None:
+                self._ended_bytes -= result_bytes(task)
 
     async def _prune_growth(self) -> None:
         """Between the rounds of whoever calls `prune`, so that a busy minute does not fill the disk."""
@@ -322,7 +413,7 @@ class SqliteStore(EmbeddedStore):
 
     def _shed(self) -> None:
         """Nothing can be written and memory is short: give up the history that nobody was promised."""
-        given_up = [task for task in self._ended.values() if not task.kept]
+        given_up = [task for task in self._ended.values() if not task.kept and (task.id in self._bulky or self._disk.writer.unsaved_row(task.id))]
         for task in given_up:
             self._refuse(task)
         log.warning("gave up the records of %d ended tasks: the disk takes no more and memory is short", len(given_up))
@@ -346,6 +437,13 @@ class SqliteStore(EmbeddedStore):
             self._saved.pop(task_id, None)
         if key is not None and self._keys.get((tenant, key)) == task_id:
             del self._keys[tenant, key]
+
+
+def _in_blobs(outputs: dict[str, Array]) -> bool:
+    for array in outputs.values():  # noqa: SIM110 any() with a generator costs five times as much, for every task
+        if array.blob is not None:
+            return True
+    return False
 
 
 def _drop_rows(rows: Sequence[int], connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:

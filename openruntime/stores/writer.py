@@ -14,6 +14,7 @@ from openruntime.contracts.errors import Internal, OpenRuntimeError
 from openruntime.contracts.records import Task
 from openruntime.stores.codec import Row, row
 from openruntime.stores.database import queries, translate
+from openruntime.stores.pages import Page, Pages
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,10 @@ class Write:
 
 
 class _Group:
-    def __init__(self, writes: list[Write], jobs: list[tuple[Job, asyncio.Future[Any]]]) -> None:
+    def __init__(self, writes: Sequence[Write], jobs: Sequence[tuple[Job, asyncio.Future[Any]]], pages: Sequence[Page]) -> None:
         self.writes = writes
         self.jobs = jobs
+        self.pages = pages
         self.answers: list[Any] = []
         self.refused: dict[int, Exception] = {}  # by the identity of their waiters: could not be encoded
         self.error: OpenRuntimeError | None = None
@@ -50,26 +52,49 @@ class _Group:
 class Writer:
     """Called on the event loop only; every method but `job`, `flush` and `stop` returns at once."""
 
-    def __init__(self, connection: sqlite3.Connection, directory: Path, saved: Callable[[Task], None]) -> None:
-        """`saved` is told of each ended task that is on disk now."""
+    def __init__(self, connection: sqlite3.Connection, directory: Path, pages: Pages, saved: Callable[[Task | Page], None]) -> None:
+        """`saved` is told of each ended task, and of each page, that is on disk now."""
         self._connection = connection
         self._directory = directory
+        self._pages = pages
         self._saved = saved
         self._loop = asyncio.get_running_loop()
         self._turn = Condition()
         self._urgent: dict[str, Write] = {}
         self._lazy: dict[str, Write] = {}
         self._jobs: list[tuple[Job, asyncio.Future[Any]]] = []
+        self._turned: list[Page] = []
+        self._turned_last = False  # the last group was a page: now it is the turn of those who wait
+        self._flushing = False
         self._due = 0.0
         self._stopping = False
         self._settled = Event()
         self._unsaved: dict[str, Write] = {}
+        self._unsaved_pages: list[Page] = []
         self.failing = False  # the disk refused the last group
         self._thread = Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def unsaved(self, task_id: str) -> bool:
+        return self.unsaved_row(task_id) or any(task_id in page.tasks for page in self._unsaved_pages)
+
+    def unsaved_row(self, task_id: str) -> bool:
         return task_id in self._unsaved
+
+    def page(self, page: Page) -> None:
+        """Write the page when nobody waits for the disk, or in turn with them; tried again until it succeeds."""
+        self._unsaved_pages.append(page)
+        with self._turn:
+            self._turned.append(page)
+            self._turn.notify()
+
+    def abandon_page(self) -> Page | None:
+        """Forget the oldest page that is still to be written."""
+        with self._turn:
+            page = self._turned.pop(0) if self._turned else None
+        if page is not None:
+            self._unsaved_pages.remove(page)
+        return page
 
     def lazily(self, task: Task, *, ended: bool) -> None:
         """Write the task's state soon; tried again until it succeeds."""
@@ -123,16 +148,18 @@ class Writer:
         with self._turn:
             self._urgent |= self._lazy
             self._lazy = {}
+            self._flushing = True
         await self.job(lambda _: None)
 
     async def stop(self) -> None:
         """Write what waits, once more where it failed, and end the thread."""
         with self._turn:
             self._stopping = True
+            self.failing = False
             self._turn.notify()
         await asyncio.to_thread(self._thread.join)
-        if self._unsaved:
-            log.error("%d task records could not be written before the end", len(self._unsaved))
+        if lost := len(self._unsaved) + sum(len(page.tasks) for page in self._unsaved_pages):
+            log.error("%d task records could not be written before the end", lost)
 
     def _run(self) -> None:
         while (group := self._take()) is not None:
@@ -147,23 +174,32 @@ class Writer:
 
     def _take(self) -> _Group | None:
         with self._turn:
+            writes: list[Write] = []
+            jobs: list[tuple[Job, asyncio.Future[Any]]] = []
+            pages: list[Page] = []
             while True:
                 wait = 0.0 if self._stopping else self._due - monotonic()
-                if self._urgent or self._jobs:
+                if (self._urgent or self._jobs) and (self._flushing or self._turned_last or self.failing or not self._turned):
                     writes, self._urgent = list(self._urgent.values()), {}
                     jobs, self._jobs = self._jobs, []
+                    if self._flushing:
+                        pages, self._turned, self._flushing = self._turned, [], False
                     if not self.failing:  # else they wait, so that those who need little space have a chance
                         writes += self._some_lazy()
                     break
-                if self._stopping and (self.failing or not self._lazy):
+                if self._stopping and (self.failing or not (self._lazy or self._turned)):
                     return None
                 if self._lazy and wait <= 0:
-                    writes, jobs = self._some_lazy(), []
+                    writes = self._some_lazy()
                     break
-                self._turn.wait(wait if self._lazy else None)
+                if self._turned and (wait <= 0 or not self.failing):
+                    pages = [self._turned.pop(0)]
+                    break
+                self._turn.wait(wait if self._lazy or self._turned else None)
             for write in writes:
                 write.taken = True
-            return _Group(writes, jobs)
+            self._turned_last = bool(pages)
+            return _Group(writes, jobs, pages)
 
     def _some_lazy(self) -> list[Write]:
         return [self._lazy.pop(task_id) for task_id in list(islice(self._lazy, _LAZY))]
@@ -178,10 +214,13 @@ class Writer:
                 execute(_put_tasks(len(chunk)), [value for row in chunk for value in row])
             for job, _ in group.jobs:
                 group.answers.append(job(self._connection))
+            for page in group.pages:
+                self._pages.write(self._connection, page)
             execute("COMMIT")
         except Exception as error:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
+            self._pages.drop_files(page.number for page in group.pages)
             group.error = translate(error, self._directory)
             group.error.__cause__ = error
 
@@ -209,13 +248,18 @@ class Writer:
             write.waiters = []
         for number, (_, waiter) in enumerate(group.jobs):
             _answer(waiter, group.error, None if group.error else group.answers[number])
-        if again:
-            self._retry(again)
+        if group.error is None:
+            for page in group.pages:
+                self._unsaved_pages.remove(page)
+                self._saved(page)
+        if again or (group.error is not None and group.pages):
+            self._retry(again, [] if group.error is None else group.pages)
         self._settled.set()
 
-    def _retry(self, writes: list[Write]) -> None:
-        log.warning("%d task records could not be written; trying again", len(writes))
+    def _retry(self, writes: list[Write], pages: Sequence[Page]) -> None:
+        log.warning("%d task records could not be written; trying again", len(writes) + sum(len(page.tasks) for page in pages))
         with self._turn:
+            self._turned[:0] = pages
             for write in writes:
                 write.taken = False
             self._lazy = {write.task.id: write for write in writes} | self._lazy

@@ -21,8 +21,9 @@ TABLE = {
     (Q, Event.CLAIMED): (Q, NOTHING), (Q, Event.RELEASED): (Q, REQUEUE), (Q, Event.STARTED): (R, NOTHING), (Q, Event.SUCCEEDED): (DONE, FINISH),
     (Q, Event.FAILED): (FAILED, FINISH), (Q, Event.REFUSED): (FAILED, FINISH), (Q, Event.DIED): (Q, REQUEUE),
     (Q, Event.CANCEL): (GONE, FINISH), (Q, Event.STOPPED): (GONE, FINISH), (Q, Event.EXPIRED): (FAILED, FINISH),
-    (R, Event.RELEASED): (Q, REQUEUE), (R, Event.SUCCEEDED): (DONE, FINISH), (R, Event.FAILED): (FAILED, FINISH), (R, Event.REFUSED): (FAILED, FINISH),
-    (R, Event.DIED): (Q, REQUEUE), (R, Event.CANCEL): (X, STOP), (R, Event.STOPPED): (GONE, FINISH), (R, Event.EXPIRED): (FAILED, FREE),
+    (R, Event.RELEASED): (Q, REQUEUE), (R, Event.SUCCEEDED): (DONE, FINISH), (R, Event.FAILED): (FAILED, FINISH),
+    (R, Event.REFUSED): (FAILED, FINISH), (R, Event.DIED): (Q, REQUEUE), (R, Event.CANCEL): (X, STOP), (R, Event.STOPPED): (GONE, FINISH),
+    (R, Event.EXPIRED): (FAILED, FREE),
     (X, Event.SUCCEEDED): (GONE, FINISH), (X, Event.FAILED): (GONE, FINISH), (X, Event.REFUSED): (GONE, FINISH), (X, Event.DIED): (GONE, FINISH),
     (X, Event.STOPPED): (GONE, FINISH), (X, Event.RELEASED): (GONE, FINISH), (X, Event.EXPIRED): (FAILED, FREE),
 }  # fmt: skip
