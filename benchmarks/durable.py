@@ -89,13 +89,14 @@ def one_run(notebook: Notebook, measure: str, scratch: Path, vectors: np.ndarray
         start = time.perf_counter()
         ids = accepted(drive(server.port, messages, connections))
         submitted = time.perf_counter() - start
-        answers = fetch_batches(server.port, ids, connections) if batch else fetch(server.port, ids, connections)
+        fetched = fetch_batches(server.port, ids, connections) if batch else []
+        answers = [] if batch else fetch(server.port, ids, connections)
         done = time.perf_counter() - start
         spent = server.cpu_seconds() - before
     if len(set(ids)) != len(vectors):
         raise RuntimeError(f"{len(set(ids))} tasks for {len(vectors)} submits")
-    for vector, answer in zip(vectors, answers, strict=True):
-        np.testing.assert_allclose(answer if isinstance(answer, np.ndarray) else output(answer), 2 * vector + 1, rtol=1e-6)
+    for vector, found in zip(vectors, fetched or map(output, answers), strict=True):
+        np.testing.assert_allclose(found, 2 * vector + 1, rtol=1e-6)
     notebook.add("C", f"accepted/s, {measure}", "openruntime", len(vectors) / submitted)
     notebook.add("C", f"tasks/s, {measure}", "openruntime", len(vectors) / done)
     notebook.add("C", f"CPU µs a task, {measure}", "openruntime", spent / len(vectors) * 1e6)

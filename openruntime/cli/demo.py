@@ -35,10 +35,10 @@ def demo(
     """Start a server and give it real work: a photograph, handwritten digits, a simulation. Writes pictures."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from openruntime.cli.demo_work import jobs
+    from openruntime.contracts.registry import Registry
     from openruntime.core.connect import connect
 
-    work = jobs()  # before the server starts: a missing extra should cost no time
+    work = Registry("openruntime.demos", {"the demo": ("openruntime.cli.demo_work:jobs", "demo")}).load("the demo")()
     output.mkdir(parents=True, exist_ok=True)
     out, started = console(stderr=json), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="openruntime-demo-") as directory, server(Path(directory)) as address:

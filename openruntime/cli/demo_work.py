@@ -1,14 +1,13 @@
 """What the demo computes, and what it finds out: each job takes a bench and a directory, and yields sentences."""
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn import datasets
 
 from openruntime.cli import pictures
-from openruntime.contracts.errors import MissingExtra
 
 if TYPE_CHECKING:
     from openruntime.cli.demo import Bench
@@ -22,18 +21,13 @@ K = 10
 
 
 def jobs() -> list[Job]:
-    """In order. Raises `MissingExtra` where the data sets or Pillow are not installed."""
-    try:
-        import_module("sklearn.datasets")
-        import_module("PIL.Image")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"the demo ({error.name} is not installed)", "demo") from error
+    """In order."""
     return [photograph, digits, heat, pi, product]
 
 
 def photograph(bench: "Bench", output: Path) -> Iterator[str]:
     """Stripes and noise are put on a photograph, and taken out again where they stand out: in its spectrum."""
-    clean = import_module("sklearn.datasets").load_sample_image("china.jpg").astype(np.float32) / 255
+    clean = datasets.load_sample_image("china.jpg").astype(np.float32) / 255
     spoilt = _spoil(clean)
     height, width, _ = clean.shape
     down, across = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
@@ -57,7 +51,7 @@ def photograph(bench: "Bench", output: Path) -> Iterator[str]:
 
 def digits(bench: "Bench", output: Path) -> Iterator[str]:
     """Handwritten digits sorted into ten piles, without being told which digit is which."""
-    data = import_module("sklearn.datasets").load_digits()
+    data = datasets.load_digits()
     x = data.data.astype(np.float32)
     reduced = bench.run("digits: 64 pixels to 30 components", "pca", x=x, components=30)
     found = bench.run("digits: in ten clusters", "kmeans", x=reduced["projected"], k=K, seed=3)

@@ -52,7 +52,9 @@ class Runtime:
         self.events = EventBus(self._replay)
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
-        self.devices = DeviceManager(self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers.describe(device))
+        self.devices = DeviceManager(
+            self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers.describe(device)
+        )
         self.pool.limit = self.devices.memory_total() // 2
         self.cost = CostModel()
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
@@ -72,6 +74,7 @@ class Runtime:
         self._watch()
         self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
+        self._drained = 0.0
         self._first = self.executor.slots[0]
 
     def _predict(self, call: Call) -> float:
@@ -117,7 +120,9 @@ class Runtime:
         start = asyncio.get_running_loop().create_task
         self._background = [
             start(self._keep_house(), name="housekeeping"),
-            start(export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"),
+            start(
+                export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"
+            ),
         ]
 
     async def ready(self, timeout: float = 60.0) -> None:
@@ -128,14 +133,16 @@ class Runtime:
                 raise TimeoutError(f"not ready after {timeout:g} s: {reason}")
             await asyncio.sleep(0.005)
 
-    def drain(self) -> None:
-        """Accept nothing new from now on."""
+    def drain(self, grace: float) -> None:
+        """Accept nothing new from now on; what runs has `grace` seconds from now to end."""
         self.tasks.draining = True
+        self._drained = time.monotonic() + grace
 
-    async def stop(self, grace: float | None = None) -> None:
+    async def stop(self) -> None:
         """Finish what runs within the grace, leave the rest in the store, end the workers."""
-        self.drain()
-        await self.executor.drain(self.settings.shutdown_grace if grace is None else grace)
+        if not self.tasks.draining:
+            self.drain(self.settings.shutdown_grace)
+        await self.executor.drain(self._drained - time.monotonic())
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

@@ -1,10 +1,8 @@
 """`openruntime serve`: the app under uvicorn, with large bodies read into shared memory, and signals that drain."""
 
-import asyncio
 import gc
 import logging
 import signal
-import sys
 from types import FrameType
 
 import uvicorn
@@ -27,11 +25,11 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             log.warning("second %s: stopping now", signal.Signals(sig).name)
-            self._app.runtime.settings = self._app.runtime.settings.model_copy(update={"shutdown_grace": 0.0})
+            self._app.runtime.drain(0.0)
             self.force_exit = True
         else:
             log.info("%s: finishing what runs", signal.Signals(sig).name)
-            self._app.runtime.drain()
+            self._app.runtime.drain(self._app.runtime.settings.shutdown_grace)
             self.should_exit = True
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
@@ -51,11 +49,10 @@ def serve(settings: Settings) -> int:
     app = Application(settings)
     http = protocol_class(app.runtime.pool.allocate, limit=settings.body_limit, body_timeout=settings.body_timeout)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, http=http, ws="websockets-sansio", loop="uvloop" if sys.platform != "win32" else "asyncio", lifespan="on",
+        app, host=settings.host, port=settings.port, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on",
         access_log=False, proxy_headers=False, server_header=False, date_header=False, log_config=None,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
     )  # fmt: skip
     server = Server(config, app)
-    asyncio.set_event_loop_policy(None)
     server.run()
     return 0 if server.started else 3

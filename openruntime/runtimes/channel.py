@@ -141,7 +141,10 @@ class JobWriter:
         segments: list[Segment] = []
         descriptors: list[int] = []
         held: list[memoryview] = []
-        wire = [Job(i, name, *self._split(parameters, segments, descriptors, held), self._out(out, segments, descriptors)) for i, name, parameters, out in jobs]
+        wire = [
+            Job(i, name, *self._split(parameters, segments, descriptors, held), self._out(out, segments, descriptors))
+            for i, name, parameters, out in jobs
+        ]
         closed = self._pool.closed_ids[self._unmapped :]
         self._unmapped += len(closed)
         gone = [slab for slab in closed if slab in self._mapped]

@@ -214,7 +214,9 @@ class WorkerProcess:
             self._on_answer(Answer(outcome.id, outputs, None, outcome.seconds, outcome.started, outcome.finished))
         elif type(outcome) is Failed:
             self._held.pop(outcome.id)
-            self._on_answer(Answer(outcome.id, None, (outcome.code, outcome.message), outcome.finished - outcome.started, outcome.started, outcome.finished))
+            self._on_answer(
+                Answer(outcome.id, None, (outcome.code, outcome.message), outcome.finished - outcome.started, outcome.started, outcome.finished)
+            )
         elif type(outcome) is Progress:
             self._on_progress(outcome.id, outcome.progress, outcome.message)
         elif self._hello is not None and not self._hello.done():

@@ -5,6 +5,7 @@ The main thread computes; the control thread hears cancels, and ends the process
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import gc
 import mmap
@@ -209,10 +210,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     tasks.sendall(channel.frame(Hello(backend.get_capabilities(), time.monotonic() - options.begun)))
-    try:
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the gateway is gone; nobody is left to answer
         asyncio.run(worker.serve())
-    except (ConnectionResetError, BrokenPipeError):
-        pass  # the gateway is gone; nobody is left to answer
     sys.stderr.flush()
     os._exit(0)
 

@@ -1,12 +1,14 @@
 """History that nobody was promised, in pages: many completed tasks in one row, their results in one file beside it.
 
-A row a task costs thirty times as much. The files are not fsynced: a checksum shows what a power cut has eaten.
+A row a task costs several times the CPU. The files are not fsynced: a checksum shows what a power cut has eaten.
 """
 
+import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from zlib import crc32
 
@@ -107,7 +109,12 @@ class Pages:
             found = _decode_tasks(records)
             yield last, [_decode_task(record) for task_id, record in found.items() if after is None or task_id < after]
 
-    def drop_files(self, numbers: Iterable[int]) -> None:
+    async def drop_files(self, numbers: Iterable[int]) -> None:
+        """Of pages that are gone, or whose results are."""
+        await asyncio.to_thread(self.withdraw, numbers)
+
+    def withdraw(self, numbers: Iterable[int]) -> None:
+        """As `drop_files`, for callers in a thread of their own."""
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
 
@@ -122,20 +129,15 @@ class Pages:
         return results if crc32(results) == checksum else None
 
 
-def drop_rows(numbers: Sequence[int], connection: sqlite3.Connection) -> list[tuple[int, int]]:
-    """The pages dropped: number, and how many tasks they held."""
-    return connection.execute(queries()["drop_pages"], {"numbers": json.dumps(numbers)}).fetchall()
-
-
 def _packed(tasks: dict[str, Task]) -> tuple[bytes, bytes]:
     """Records by id and results in the same order, each in one call of the encoder."""
     return _encode({task_id: _bare(task) for task_id, task in tasks.items()}), _encode([task.outputs for task in tasks.values()])
 
 
 def _bare(task: Task) -> Task:
-    copy: Task = task.__copy__()
-    copy.outputs = None
-    return copy
+    bare = copy(task)
+    bare.outputs = None
+    return bare
 
 
 def _can_be_packed(task: Task) -> bool:

@@ -71,7 +71,7 @@ WHERE (:after IS NULL OR first < :after)
 ORDER BY last DESC
 
 -- name: drop_pages
-DELETE FROM pages WHERE number IN (SELECT value FROM json_each(:numbers)) RETURNING number, count
+DELETE FROM pages WHERE number IN (SELECT value FROM json_each(:rows)) RETURNING number, count
 
 -- name: expire_pages
 UPDATE pages SET outputs = NULL, checksum = NULL, size = 0 WHERE finished >= :since AND finished < :before RETURNING number

@@ -24,6 +24,12 @@ class Spill:
         """Whether an array inside has to be written, or looked after because its blob was written before."""
         return any(array.blob is not None or array.nbytes > self._inline for array in arrays(values))
 
+    def bulky(self, outputs: dict[str, Array], size: int) -> bool:
+        """As `needed`, for a result of `size` bytes: asked for every task, so without a generator."""
+        if size > self._inline:
+            return self.needed(outputs)
+        return any([array.blob for array in outputs.values()])
+
     async def write(self, values: Values, *, durable: bool) -> Values:
         """A copy in which each large array names its blob, which is on disk; its bytes stay at hand. Raises `StorageFull`."""
         found = [array for array in arrays(values) if array.blob is not None or array.nbytes > self._inline]

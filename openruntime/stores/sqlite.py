@@ -2,11 +2,9 @@
 
 import asyncio
 import gc
-import json
 import logging
 import sqlite3
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from sys import intern
 from time import monotonic, time
@@ -14,16 +12,15 @@ from typing import Any, Unpack
 
 import msgspec
 
-from openruntime.contracts.errors import Expired, OpenRuntimeError
+from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Life, Task
 from openruntime.stores.codec import result_bytes, task_of, unpack
 from openruntime.stores.database import queries
 from openruntime.stores.disk import Disk
-from openruntime.stores.embedded import Bounds, EmbeddedStore, Filters, matches, page
+from openruntime.stores.embedded import Bounds, EmbeddedStore, page
+from openruntime.stores.history import History
 from openruntime.stores.pages import Page
-from openruntime.stores.pages import drop_rows as drop_pages
 from openruntime.stores.shelf import SqliteShelf
 from openruntime.stores.spill import Spill, emptied
 
@@ -36,7 +33,6 @@ _LINGER = 0.5  # seconds that history nobody was promised may gather to a page
 _PAGE, _PAGE_BYTES = 256, 1 << 20  # tasks and bytes of results in one
 _BACKLOG, _BACKLOG_BYTES = 10_000, 32 << 20  # pages that may always wait for the disk
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
-_BATCH = 500  # rows dropped in one group, so that those who wait for theirs are not kept long
 
 
 class SqliteStore(EmbeddedStore):
@@ -50,6 +46,7 @@ class SqliteStore(EmbeddedStore):
         self._recent_bytes = recent_bytes
         self._disk = Disk(Path(directory), grace=blob_grace, inline=self._inline_bytes)
         self._spill = Spill(self._disk.files, self._inline_bytes)
+        self._past = History(self._disk, self._spill)
         self.blobs = self._disk.files
         self.shelf = SqliteShelf(self._disk, self._spill)
         self._resting: set[str] = set()  # live tasks whose large inputs are on disk only
@@ -63,7 +60,6 @@ class SqliteStore(EmbeddedStore):
         self._bulky_bytes = 0
         self._bulky_added = asyncio.Event()
         self._submitted = 0.0
-        self._expired = 0.0  # results that ended before are gone
         self._spooler: asyncio.Task[None] | None = None
         self._grown = self._grown_bytes = 0  # history since the last prune
         self._pruner: asyncio.Task[None] | None = None
@@ -172,7 +168,7 @@ class SqliteStore(EmbeddedStore):
         return True
 
     async def get(self, task_id: str) -> Task | None:
-        task = self._live.get(task_id) or self._ended.get(task_id) or await self._disk.read(lambda connection: self._read(connection, task_id))
+        task = self._live.get(task_id) or self._ended.get(task_id) or await self._past.find(task_id)
         return None if task is None else self._fresh(task)
 
     async def list(
@@ -187,38 +183,30 @@ class SqliteStore(EmbeddedStore):
         limit: int = 50,
     ) -> tuple[list[Task], str | None]:
         filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
-        return page(await self._disk.read(lambda connection: self._newest(connection, filters, after, limit + 1)), limit)
+
+        def newest(connection: sqlite3.Connection) -> Records:
+            found = {task.id: task for task in self._in_memory(filters, after, limit + 1)}
+            return self._past.newest(connection, found, filters, after, limit + 1)
+
+        return page(await self._disk.read(newest), limit)
 
     async def prune(self, now: float) -> int:
         dropped = self._grown = self._grown_bytes = 0
         self._turn_page()
         try:
             await self._disk.writer.flush()
-            bounds = {"history": self._history, "bytes": self._history_bytes, "before": now - self._history_age}
-            surplus = await self._disk.read(lambda connection: connection.execute(queries()["surplus_history"], bounds).fetchall())
-            rows, pages = ([row for row, paged in surplus if paged == kind] for kind in (0, 1))
-            for start in range(0, len(rows), _BATCH):
-                gone = await self._disk.writer.job(partial(_drop_rows, rows[start : start + _BATCH]))
-                dropped += len(gone)
-                for task_id, tenant, key in gone:
+            async for rows, pages in self._past.drop(history=self._history, size=self._history_bytes, before=now - self._history_age):
+                dropped += len(rows) + sum(count for _, count in pages)
+                for task_id, tenant, key in rows:
                     self._drop(task_id, tenant, key)
-            for start in range(0, len(pages), _BATCH):
-                torn = await self._disk.writer.job(partial(drop_pages, pages[start : start + _BATCH]))
-                dropped += sum(count for _, count in torn)
-                await asyncio.to_thread(self._disk.pages.drop_files, [number for number, _ in torn])
-                for number, _ in torn:
+                for number, _ in pages:
                     self._evict(self._saved.pop(number, None))
-            stale = {"since": self._expired, "before": now - self._result_ttl}
-            await self._disk.writer.job(lambda connection: connection.execute(queries()["expire_results"], stale))
-            empty = await self._disk.writer.job(lambda connection: connection.execute(queries()["expire_pages"], stale).fetchall())
-            await asyncio.to_thread(self._disk.pages.drop_files, [number for (number,) in empty])
-            self._expired = stale["before"]
+            await self._past.expire(now - self._result_ttl)
         finally:  # frees space even where the database has none left to work with
             for task in list(self._ended.values()):
                 if task.outputs is not None and task.finished is not None and task.finished < now - self._result_ttl:
                     self._expire(task)
-            counted = await self._disk.read(lambda connection: connection.execute(queries()["counted_blobs"]).fetchall())
-            await self._disk.files.sweep({digest for (digest,) in counted})
+            await self._past.sweep()
         return dropped
 
     def _recover(self, connection: sqlite3.Connection) -> Records:
@@ -258,35 +246,6 @@ class SqliteStore(EmbeddedStore):
             if collecting:
                 gc.enable()
 
-    def _read(self, connection: sqlite3.Connection, task_id: str) -> Task | None:
-        row = connection.execute(queries()["ended_task"], {"id": task_id}).fetchone()
-        if row is None:
-            return self._disk.pages.find(connection, task_id)
-        task = task_of(row[0], outputs=row[1])
-        if task.outputs is not None:
-            try:
-                task.outputs = self._spill.filled(task.outputs)
-            except Expired:
-                task.outputs = None
-        return task
-
-    def _newest(self, connection: sqlite3.Connection, filters: Filters, after: str | None, limit: int) -> Records:
-        found = {task.id: task for task in self._in_memory(filters, after, limit)}
-        status = filters["status"]
-        if status is None or status in ("completed", "failed", "cancelled"):
-            query = queries()["list_rare_tasks" if status in ("failed", "cancelled") else "list_tasks"]
-            for (meta,) in connection.execute(query, {**filters, "after": after, "limit": limit}):
-                task = task_of(meta)
-                found.setdefault(task.id, task)
-        if status in (None, "completed"):
-            for last, tasks in self._disk.pages.newest(connection, filters, after):
-                if sum(task_id > last for task_id in found) >= limit:
-                    break
-                for task in tasks:
-                    if matches(task, filters):
-                        found.setdefault(task.id, task)
-        return sorted(found.values(), key=lambda task: task.id, reverse=True)[:limit]
-
     async def _rest(self, task: Task) -> None:
         """Write a task's large arrays; of its inputs while it is live, of its outputs once it has ended."""
         if task.id in self._live:
@@ -306,7 +265,7 @@ class SqliteStore(EmbeddedStore):
     def _retire(self, task: Task) -> bool:
         """Have an ended task written; whether with others, on a page."""
         size, outputs = self._shelve(task), task.outputs
-        if outputs is not None and (size > self._inline_bytes or _in_blobs(outputs)) and self._spill.needed(outputs):
+        if outputs is not None and self._spill.bulky(outputs, size):
             self._bulky[task.id] = task
             self._bulky_bytes += size
             self._bulky_added.set()
@@ -437,14 +396,3 @@ class SqliteStore(EmbeddedStore):
             self._saved.pop(task_id, None)
         if key is not None and self._keys.get((tenant, key)) == task_id:
             del self._keys[tenant, key]
-
-
-def _in_blobs(outputs: dict[str, Array]) -> bool:
-    for array in outputs.values():  # noqa: SIM110 any() with a generator costs five times as much, for every task
-        if array.blob is not None:
-            return True
-    return False
-
-
-def _drop_rows(rows: Sequence[int], connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
-    return connection.execute(queries()["drop_tasks"], {"rows": json.dumps(rows)}).fetchall()

@@ -220,7 +220,7 @@ class Writer:
         except Exception as error:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
-            self._pages.drop_files(page.number for page in group.pages)
+            self._pages.withdraw(page.number for page in group.pages)
             group.error = translate(error, self._directory)
             group.error.__cause__ = error
 

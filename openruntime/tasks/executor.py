@@ -197,16 +197,23 @@ class TaskExecutor:
         if first:
             self._head_started(slot, now)
         if len(slot.outstanding) > 1 and slot.overstay is None:
-            slot.overstay = asyncio.get_running_loop().call_later(OVERSTAY, self._check_overstay, slot)
+            self._watch_overstay(slot, OVERSTAY, None)
 
-    def _check_overstay(self, slot: Slot) -> None:
-        """Take back what waits behind a task that runs much longer than predicted: it may run elsewhere, and in its turn."""
+    def _watch_overstay(self, slot: Slot, delay: float, suspect: int | None) -> None:
+        slot.overstay = asyncio.get_running_loop().call_later(delay, self._check_overstay, slot, suspect)
+
+    def _check_overstay(self, slot: Slot, suspect: int | None) -> None:
+        """Take back what waits behind a task that runs much longer than predicted: it may run elsewhere, and in its turn.
+
+        A task is suspected first and judged at a second look, because a busy loop comes here before it has read the answers.
+        """
         slot.overstay = None
         if len(slot.outstanding) < 2 or slot.worker is None:
             return
-        overdue = time.monotonic() - slot.head_since
-        if overdue < OVERSTAY:
-            slot.overstay = asyncio.get_running_loop().call_later(OVERSTAY - overdue + 0.001, self._check_overstay, slot)
+        head = next(iter(slot.outstanding))
+        if head != suspect:
+            overdue = time.monotonic() - slot.head_since >= OVERSTAY
+            self._watch_overstay(slot, OVERSTAY / 4 if overdue else OVERSTAY, head if overdue else None)
             return
         for job in list(slot.outstanding)[1:]:
             slot.worker.cancel(job)
@@ -340,4 +347,3 @@ class TaskExecutor:
         worker.cancel(job)
         if slot.head() is task:
             asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if job in slot.outstanding else None)
-

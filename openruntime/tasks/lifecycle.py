@@ -1,10 +1,10 @@
 """The task's state machine, pure: `(life, event) -> (life, instruction)`. No clock, no I/O; tested exhaustively.
 
-    queued ──started──> running ──succeeded──> completed
-      │ ^                  │ │
-      │ └─ released, died, retry
-      │                    │ └─failed, timed out──> failed
-      └─cancel──> cancelled <──stopped── cancelling <──cancel── running
+queued ──started──> running ──succeeded──> completed
+  │ ^                  │ │
+  │ └─ released, died, retry
+  │                    │ └─failed, timed out──> failed
+  └─cancel──> cancelled <──stopped── cancelling <──cancel── running
 """
 
 from enum import StrEnum
@@ -83,7 +83,9 @@ def advance(life: Life, event: Event, max_retries: int = 0) -> tuple[Life, Instr
     return life, Instruction.IGNORE
 
 
-def _with(life: Life, *, status: TaskStatus | None = None, attempt: int | None = None, failures: int | None = None, deaths: int | None = None) -> Life:
+def _with(
+    life: Life, *, status: TaskStatus | None = None, attempt: int | None = None, failures: int | None = None, deaths: int | None = None
+) -> Life:
     return Life(
         life.status if status is None else status,
         life.attempt if attempt is None else attempt,

@@ -25,7 +25,8 @@ def test_every_operation_with_generated_requests(start_server: Callable[..., Abs
     with start_server(store="memory") as server:  # its own: generated requests may drain the device
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         operations = [found.ok() for found in schema.get_all_operations()]
-        assert len(operations) == 22
+        document = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
+        assert len(operations) == sum(map(len, document["paths"].values())) > 20
         for operation in operations:
 
             @given(case=operation.as_strategy())

@@ -85,3 +85,13 @@ def test_the_board_follows_events() -> None:
     for i in range(500):
         board.take({"type": "task.queued", "data": {"task_id": str(i), "operation": "fft"}})
     assert len(board.tasks) == 200
+
+
+@pytest.mark.parametrize("absent", ["sklearn", "PIL"])
+def test_the_demo_names_the_extra_it_lacks(absent: str) -> None:
+    code = f"import sys; sys.modules[{absent!r}] = None; from openruntime.cli.main import main; main()"
+    got = subprocess.run([sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=60, check=False)
+    assert got.returncode == 4
+    assert got.stderr.count("\n") == 1
+    assert f"{absent} is not installed" in got.stderr
+    assert "pip install 'openruntime[demo]'" in got.stderr
