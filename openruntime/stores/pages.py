@@ -8,7 +8,6 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from copy import copy
 from pathlib import Path
 from zlib import crc32
 
@@ -16,6 +15,7 @@ import msgspec
 
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
+from openruntime.stores.codec import bare
 from openruntime.stores.database import queries
 
 log = logging.getLogger(__name__)
@@ -131,13 +131,7 @@ class Pages:
 
 def _packed(tasks: dict[str, Task]) -> tuple[bytes, bytes]:
     """Records by id and results in the same order, each in one call of the encoder."""
-    return _encode({task_id: _bare(task) for task_id, task in tasks.items()}), _encode([task.outputs for task in tasks.values()])
-
-
-def _bare(task: Task) -> Task:
-    bare = copy(task)
-    bare.outputs = None
-    return bare
+    return _encode({task_id: bare(task) for task_id, task in tasks.items()}), _encode([task.outputs for task in tasks.values()])
 
 
 def _can_be_packed(task: Task) -> bool:

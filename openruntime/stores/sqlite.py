@@ -30,7 +30,7 @@ Records = list[Task]  # inside the class `list` is the method
 
 _IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
 _LINGER = 0.5  # seconds that history nobody was promised may gather to a page
-_PAGE, _PAGE_BYTES = 256, 1 << 20  # tasks and bytes of results in one
+_PAGE, _PAGE_BYTES = 512, 2 << 20  # tasks and bytes of results in one
 _BACKLOG, _BACKLOG_BYTES = 10_000, 32 << 20  # pages that may always wait for the disk
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 

@@ -51,7 +51,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 @contextmanager
 def serving() -> Iterator[int]:
     http = protocol_class(POOL.allocate, limit=4 * LARGE_BODY, body_timeout=0.5)
-    config = uvicorn.Config(application, port=0, http=http, lifespan="off", access_log=False, log_config=None)
+    config = uvicorn.Config(application, port=0, http=http, lifespan="off", access_log=False, log_config=None, timeout_keep_alive=1)
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)
     thread.start()
@@ -193,3 +193,15 @@ def test_chunked_bodies_and_other_methods(port: int) -> None:
             assert client.told()["length"] == 5
         client.socket.sendall(message("/percent%20sign?q=%C3%A9", method="GET"))
         assert client.told()["path"] == "/percent sign"
+
+
+def test_an_idle_connection_is_closed_and_a_used_one_is_not(port: int) -> None:
+    with Client(port) as idle, Client(port) as used:
+        idle.socket.sendall(message("/idle", b"1"))
+        idle.told()
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            used.socket.sendall(message("/used", b"1"))
+            used.told()
+            time.sleep(0.2)
+        assert idle.file.read() == b"", "closed by the server"
