@@ -46,11 +46,12 @@ async def end(store: Any, task: Task) -> None:
 async def executor(store: Any, total: int) -> None:
     done = 0
     while done < total:
-        for task in await store.claim(("",), 64):
+        claimed = await store.claim(("",), 64)
+        for task in claimed:
             task.life = Life(TaskStatus.RUNNING, task.life.attempt + 1)
             await end(store, task)
-            done += 1
-        await asyncio.sleep(0)
+        done += len(claimed)
+        await asyncio.sleep(0 if claimed else 0.0005)  # else its own turns would be most of what is measured
 
 
 async def accepted(directory: Path, total: int, clients: int, batch: int = 1) -> dict[str, float]:

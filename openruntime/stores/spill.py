@@ -22,7 +22,12 @@ class Spill:
 
     def needed(self, values: Any) -> bool:
         """Whether an array inside has to be written, or looked after because its blob was written before."""
-        return any(array.blob is not None or array.nbytes > self._inline for array in arrays(values))
+        kind = type(values)
+        if kind is Array:
+            return values.blob is not None or values.nbytes > self._inline
+        if kind is dict:
+            return any(map(self.needed, values.values()))
+        return kind in (list, tuple) and any(map(self.needed, values))
 
     def bulky(self, outputs: dict[str, Array], size: int) -> bool:
         """As `needed`, for a result of `size` bytes: asked for every task, so without a generator."""
