@@ -28,4 +28,4 @@ def serve(
         "host": host, "port": port, "data_dir": data_dir, "store": store, "cluster": cluster, "config": config, "log_level": log_level,
         "insecure": insecure or None,
     }  # fmt: skip
-    raise typer.Exit(start(Settings.load({name: value for name, value in given.items() if value is not None})))
+    start(Settings.load({name: value for name, value in given.items() if value is not None}))

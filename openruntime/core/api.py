@@ -20,6 +20,7 @@ class Application:
 
     def __init__(self, settings: Settings) -> None:
         self.runtime = Runtime(settings)
+        self.failure: Exception | None = None  # why the start failed
         self.gateway = create_gateway(self.runtime.services())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -34,6 +35,7 @@ class Application:
             await self.runtime.start()
         except Exception as error:
             log.debug("start failed", exc_info=True)
+            self.failure = error
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})

@@ -1,12 +1,15 @@
 """`openruntime serve`: the app under uvicorn, with large bodies read into shared memory, and signals that drain."""
 
+import errno
 import gc
 import logging
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
 
+from openruntime.contracts.errors import OpenRuntimeError, Unavailable
 from openruntime.core.api import Application
 from openruntime.core.config import Settings
 from openruntime.gateway.http_protocol import protocol_class
@@ -35,7 +38,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
-            host, port = self.config.host, self.servers[0].sockets[0].getsockname()[1]
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
             log.info("OpenRuntime listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
             # what start-up made stays; collecting it again and again costs tens of milliseconds
             gc.collect()
@@ -43,16 +46,32 @@ class Server(uvicorn.Server):
             gc.set_threshold(50_000, 20, 100)
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal. The exit status: 0 after a clean stop, 3 when the start failed."""
+def serve(settings: Settings) -> None:
+    """Serve until a signal. Raises `Unavailable` with the way out when it cannot start: the port or the data directory is in use."""
     logs.configure(settings.log_level, json=settings.log_json)
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))  # its news is not ours
+    listening = _listen(settings)
     app = Application(settings)
     http = protocol_class(app.runtime.pool.allocate, limit=settings.body_limit, body_timeout=settings.body_timeout)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on",
-        access_log=False, proxy_headers=False, server_header=False, date_header=False, log_config=None,
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
+        app, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on", access_log=False, proxy_headers=False, server_header=False,
+        date_header=False, log_config=None, timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
     )  # fmt: skip
-    server = Server(config, app)
-    server.run()
-    return 0 if server.started else 3
+    with listening:
+        Server(config, app).run(sockets=[listening])
+    if app.failure is not None:
+        raise app.failure if isinstance(app.failure, OpenRuntimeError) else Unavailable(f"the server could not start: {app.failure}")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The port, taken before anything else starts."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be taken ({error.strerror})"
+        raise Unavailable(f"port {settings.port} {why} on {settings.host}; choose another with --port, or 0 for any free one") from None
+    return listening

@@ -270,7 +270,7 @@ class TaskExecutor:
         timings = task.timings
         timings.started, timings.finished, timings.received = answer.started, answer.finished, now
         if answer.failure is None:
-            self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, False)
+            self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
                 task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
                 task.started = answer.started + self._clock

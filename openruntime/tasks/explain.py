@@ -1,8 +1,10 @@
 """Why a task ran where it ran, and where its time went: `/tasks/{id}/explain` and `/tasks/{id}/trace`."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openruntime.contracts.records import Task
+from openruntime.tasks.slots import TINY
 
 
 def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
@@ -42,10 +44,42 @@ def _reason(task: Task) -> str:
     if task.cached:
         return "the result cache had the answer; no device was touched"
     if task.placement:
-        return str(task.placement["reason"])
+        return _compared(task.placement["reason"], task.placement["candidates"])
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
-    return "asked for" if task.lane != "any" else "the only device and backend that could take it"
+    where = f"{task.device}/{task.backend}"
+    if task.lane != "any":
+        return f"{where} was asked for ({task.lane})"
+    return (
+        f"{where} ran it at once: it is so short that comparing slots would cost more"
+        if task.predicted <= TINY
+        else f"{where} was the only one that could take it"
+    )
+
+
+def _compared(reason: str, candidates: Sequence[Mapping[str, Any]]) -> str:
+    """The choice among several as a sentence; candidates come soonest first."""
+    chosen = next((row for row in candidates if row["chosen"]), None)
+    if chosen is None:
+        return reason
+    told = f"{_place(chosen)} was chosen ({reason.replace('_', ' ')}): its end there was predicted after {_seconds(chosen['predicted_finish'])}"
+    other = next((row for row in candidates if not row["chosen"]), None)
+    if other is None:
+        return told
+    why = (
+        f"its worker would have had to start first, {_seconds(other['start_cost'])}"
+        if not other["warm"]
+        else f"{_seconds(other['backlog'])} of work waited there"
+    )
+    return f"{told}, on {_place(other)} after {_seconds(other['predicted_finish'])} ({why})"
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['device']}/{row['backend']} slot {row['slot']}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.1f} s"
 
 
 def stages(task: Task) -> dict[str, float]:

@@ -5,7 +5,7 @@ import time
 from enum import StrEnum
 
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Call, Task
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import WorkerProcess
 
@@ -34,6 +34,7 @@ class Slot:
         self.worker: WorkerProcess | None = None
         self.outstanding: dict[int, Task] = {}  # in the order they run; the first is running
         self.backlog = 0.0  # predicted seconds of all outstanding
+        self.met: set[tuple[str, str]] = set()  # operations and dtypes its present worker has run
         self.head_since = 0.0  # monotonic
         self.idle_since = time.monotonic()
         self.failures = 0  # starts in a row that failed
@@ -68,6 +69,14 @@ class Slot:
         if task is not None:
             self.backlog = max(0.0, self.backlog - task.predicted) if self.outstanding else 0.0
         return task
+
+    def first_of(self, call: Call) -> bool:
+        """Whether its worker has not run this operation on this dtype before: then libraries are imported and caches filled."""
+        kind = (call.operation, call.dtype)
+        if kind in self.met:
+            return False
+        self.met.add(kind)
+        return True
 
     def head(self) -> Task | None:
         return next(iter(self.outstanding.values()), None)

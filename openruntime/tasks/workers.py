@@ -90,6 +90,7 @@ class Workers:
             asyncio.get_running_loop().call_later(delay, self._start_again, slot)
             return
         slot.failures = 0
+        slot.met.clear()
         slot.state = SlotState.READY
         seconds, pid = slot.worker.start_seconds, slot.worker.pid
         log.info("%s worker %d of %s is ready after %.2f s", slot.backend, slot.index, slot.device.id, seconds, extra={"pid": pid})
