@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 
 
 def _check(start: Spec, end: Spec, radius: float) -> Spec:

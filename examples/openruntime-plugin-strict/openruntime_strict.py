@@ -8,7 +8,7 @@ import numpy as np
 
 from openruntime.backends.array_backend import ArrayBackend
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice
-from openruntime.operations.operation import Operation
+from openruntime.operations import Operation
 
 NO_HALVES = "the Array API standard has no float16; use float32"
 

@@ -1,5 +1,6 @@
 """What all backends with an Array API namespace share: arrays in, the operation, arrays out."""
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -11,11 +12,13 @@ import numpy as np
 
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend, Steps
-from openruntime.contracts.payload import Array
+from openruntime.contracts.payload import ITEMSIZE, Array
 from openruntime.contracts.records import Result
-from openruntime.operations.catalogue import OperationCatalogue
+from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
 from openruntime.operations.dtypes import name_of
-from openruntime.operations.operation import Operation
+from openruntime.operations.definition import Operation
+
+log = logging.getLogger(__name__)
 
 _LITTLE = sys.byteorder == "little"
 
@@ -39,7 +42,7 @@ class ArrayBackend(ComputeBackend):
     def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
         self.device = device
         self.threads = threads
-        self.catalogue = catalogue or OperationCatalogue()
+        self.catalogue = catalogue or OperationCatalogue(tell=log.debug)  # the gateway tells of broken plugins
 
     def get_capabilities(self) -> list[str]:
         return [name for name in self.catalogue.names() if name not in self.unsupported]
@@ -59,6 +62,8 @@ class ArrayBackend(ComputeBackend):
             outputs = self._run(found, arguments)
             self.synchronise()
             seconds = perf_counter() - started
+            if operation not in BUILTIN:  # those are held to what they declare by the suite
+                self._need_declared(found, params, outputs)
             return Result({name: memory.keep(self.to_host(value)) for name, value in outputs.items()}, seconds)
         except OpenRuntimeError:
             raise
@@ -93,6 +98,27 @@ class ArrayBackend(ComputeBackend):
         found = function(**arguments)
         return found if isinstance(found, dict) else {"output": found}
 
+    def _need_declared(self, operation: Operation, params: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Raises `OperationFailed` where a plugin's function did not return what it declares."""
+        declared = self.catalogue.bind(operation.name, {name: value for name, value in params.items() if name not in ("allocate", "steps")}).outputs
+        names = " and ".join(f"`{name}`" for name in declared)
+        for name, value in outputs.items():
+            if value is None:
+                raise OperationFailed(f"{operation.name} returned nothing{'' if len(outputs) == 1 else f' for `{name}`'}; it declares {names}")
+        if outputs.keys() != declared.keys():
+            given = "one value" if outputs.keys() == {"output"} else "a dict of " + (" and ".join(f"`{name}`" for name in outputs) or "nothing")
+            raise OperationFailed(f"{operation.name} returned {given}; it declares {names}")
+        for name, value in outputs.items():
+            if not hasattr(value, "dtype") or name_of(value) not in ITEMSIZE:
+                what = f"an array of {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+                raise OperationFailed(f"{operation.name} returned {what} for `{name}`, which is no array of numbers; xp.asarray makes one")
+            dtype, shape, wanted = name_of(value), tuple(value.shape), declared[name]
+            if dtype != wanted.dtype or (wanted.exact and shape != wanted.shape):
+                raise OperationFailed(
+                    f"{operation.name} returned {dtype} {list(shape)} for `{name}`, and declares {wanted.dtype} {list(wanted.shape)};"
+                    " its `check` must say what it returns"
+                )
+
     def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
         """A NumPy array (perhaps read-only) as the library's array on the device."""
         return self.xp.asarray(array)
@@ -105,8 +131,14 @@ class ArrayBackend(ComputeBackend):
         """Wait until the device has done everything it was given."""
 
     def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
-        """A library's exception as one of ours, None for a defect; a subclass adds its library's own."""
-        return OperationFailed(f"{operation} failed: {error}") if isinstance(error, ValueError | ArithmeticError) else None
+        """A library's exception as one of ours, None for a defect; a subclass adds its library's own.
+
+        What is not foreseen by the subclass may be a defect of the operation, so that its traceback goes to the log.
+        """
+        if not isinstance(error, ValueError | ArithmeticError):
+            return None
+        log.warning("%s failed", operation, exc_info=error)
+        return OperationFailed(f"{operation} failed: {str(error) or type(error).__name__}")
 
 
 class Memory:

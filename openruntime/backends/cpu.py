@@ -16,7 +16,7 @@ from openruntime.backends.array_backend import ArrayBackend, Native
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed
 from openruntime.operations import fourier, random, sorting
 from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, promote, real
-from openruntime.operations.operation import Operation
+from openruntime.operations.definition import Operation
 
 _CHUNK = 1 << 15  # random numbers made at a time: their temporaries stay in the cache
 _FAILURES = {
@@ -24,6 +24,7 @@ _FAILURES = {
     "Matrix is not positive definite": "the matrix is not positive definite",
     "SVD did not converge": "the singular values did not converge; does the input hold NaN or infinity?",
     "SVD did not converge in Linear Least Squares": "the singular values did not converge; does the input hold NaN or infinity?",
+    "Integers to negative integer powers are not allowed.": "an integer to a negative power is no integer; give one of the two as float64",
     "Eigenvalues did not converge": "the eigenvalues did not converge; does the input hold NaN or infinity?",
 }
 _SET_THREADS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
@@ -132,6 +133,6 @@ class NumpyBackend(ArrayBackend):
         return array
 
     def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
-        if isinstance(error, np.linalg.LinAlgError):
+        if isinstance(error, np.linalg.LinAlgError) or str(error) in _FAILURES:
             return OperationFailed(f"{operation} failed: {_FAILURES.get(str(error), str(error))}")
         return super().translate(operation, error)

@@ -1,11 +1,11 @@
-"""`openruntime devices` and `openruntime operations`: what there is."""
+"""`openruntime devices`: what there is, and whether it works."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openruntime.cli.options import Json, Server, client, console, show_json, size, styled, table
+from openruntime.cli.options import Json, ServerOrHere, client, console, show_json, size, styled, table
 
 if TYPE_CHECKING:
     from openruntime.client.sync import Runtime
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command()(devices)
-    app.command()(operations)
 
 
 def devices(
     check: Annotated[bool, typer.Option("--check", help="Run a verified job on every device and backend.")] = False,
     json: Json = False,
-    server: Server = None,
+    server: ServerOrHere = None,
 ) -> None:
     """List the devices; with --check, try each with each of its libraries. Exit code 1 when one fails."""
     with client(server, embedded=True) as runtime:
@@ -88,47 +87,3 @@ def _verify(runtime: "Runtime", where: str) -> str | None:
         return error.message
     apart = float(np.abs(got - a @ a.T).max())
     return None if apart < 1e-3 else f"matmul is off by {apart:.2g}"
-
-
-def operations(
-    name: Annotated[str | None, typer.Argument(help="Show this one in full.", show_default=False)] = None,
-    json: Json = False,
-    server: Server = None,
-) -> None:
-    """List the operations, or show one with its parameters."""
-    with client(server, embedded=True) as runtime:
-        if name is not None:
-            entry = runtime.operations().get(name)
-            if entry is None:
-                from openruntime.contracts.errors import UnknownOperation, nearest
-
-                raise UnknownOperation(f"there is no operation {name!r}{nearest(name, runtime.operations())}", field="operation")
-            _show(entry, json)
-            return
-        known = sorted(runtime.operations().values(), key=lambda entry: (entry["family"], entry["name"]))
-    if json:
-        show_json(known)
-        return
-    families = [entry["family"] for entry in known]
-    shown = ["" if i and families[i - 1] == family else family for i, family in enumerate(families)]
-    rows = [[family, signature(entry), entry["summary"]] for family, entry in zip(shown, known, strict=True)]
-    console().print(table(("family", "operation", "what it does"), rows))
-
-
-def _show(entry: dict[str, Any], json: bool) -> None:
-    if json:
-        show_json(entry)
-        return
-    out = console()
-    out.print(f"{signature(entry)} → {', '.join(entry['outputs'])}", style="bold", markup=False)
-    out.print(f"{entry['family']}, version {entry['version']}\n", style="dim")
-    out.print(entry["doc"], markup=False)
-
-
-def signature(entry: dict[str, Any]) -> str:
-    """`kmeans(x, k, seed=0)`, from the JSON Schema."""
-    schema = entry["parameters"]
-    parts = [name if name in schema["required"] else f"{name}={schema['properties'][name].get('default')}" for name in schema["properties"]]
-    if schema.get("additionalProperties"):
-        parts.append("**arrays")
-    return f"{entry['name']}({', '.join(parts)})"

@@ -1,6 +1,6 @@
 """Arrays from files and into files: `.npy`, `.npz`, `.csv`, and images where Pillow is installed. Never pickles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,37 @@ def _read_csv(path: Path) -> Any:
     """Numbers between commas; a first line that is no numbers is a header."""
     with path.open() as lines:
         first = lines.readline()
+    header = 0 if _is_number(*first.split(",")) else 1
     try:
-        [float(cell) for cell in first.split(",")]
-        header = 0
+        return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=1)
+    except ValueError as error:
+        raise ValueError(_fault(path, header) or str(error)) from None
+
+
+def _is_number(*cells: str) -> bool:
+    try:
+        [float(cell) for cell in cells]
     except ValueError:
-        header = 1
-    return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=1)
+        return False
+    return True
+
+
+def _fault(path: Path, header: int) -> str | None:
+    """What is wrong where, lines and columns counted from 1 as an editor does."""
+    width = None
+    with path.open() as lines:
+        for number, line in enumerate(lines, 1):
+            cells = line.partition("#")[0].strip().split(",")
+            if number <= header or cells == [""]:
+                continue
+            for column, cell in enumerate(cells, 1):
+                if not _is_number(cell):
+                    hint = "; values must stand between commas, and these between semicolons" if ";" in cell else ""
+                    return f"line {number}, column {column} is {cell.strip()[:60]!r}, which is no number{hint}"
+            width = width or len(cells)
+            if len(cells) != width:
+                return f"line {number} has {len(cells)} values, and those before it {width}"
+    return None
 
 
 def _read_image(path: Path, field: str) -> Any:
@@ -64,8 +89,10 @@ def _read_image(path: Path, field: str) -> Any:
         raise InvalidParameter(f"`{field}`: {path} cannot be read as an image: {error}", field=field) from None
 
 
-def check_target(path: Path) -> None:
-    """Refuse a file that could not be written, before the work is done."""
+def check_target(path: Path, outputs: Sequence[str] = ()) -> None:
+    """Refuse a file that could not be written, or could not hold these outputs, before the work is done."""
+    if len(outputs) > 1 and path.suffix.lower() != ".npz":
+        raise InvalidParameter(f"`--output`: there are {len(outputs)} outputs ({', '.join(outputs)}); write them to an .npz file", field="output")
     if path.suffix.lower() not in KINDS:
         raise InvalidParameter(f"`--output`: {path} is no kind of file that can be written; use one of {', '.join(KINDS)}", field="output")
     if not path.absolute().parent.is_dir():

@@ -14,13 +14,22 @@ if TYPE_CHECKING:
 
     from openruntime.client.sync import Runtime
 
-Server = Annotated[str | None, typer.Option("--server", envvar="OPENRUNTIME_SERVER", help="The server's address, such as http://gpu-box:8000.")]
+LOCAL = "http://127.0.0.1:8000"
+PATIENCE = 1.0  # seconds: a person waits at the terminal
+
+
+def _server(otherwise: str) -> Any:
+    return typer.Option("--server", envvar="OPENRUNTIME_SERVER", help=f"The server's address, such as http://gpu-box:8000. {otherwise}")
+
+
+Server = Annotated[str | None, _server(f"Without it: {LOCAL}.")]
+ServerOrHere = Annotated[str | None, _server("Without it there is no server: the work is done in this process.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Priority = Annotated[int, typer.Option(min=1, max=10, help="1 to 10; 10 runs first.")]
 Device = Annotated[str | None, typer.Option(help="Where it must run: cuda:0, gpu, torch, cpu:0/torch. Open unless given.")]
 
-LOCAL = "http://127.0.0.1:8000"
-PATIENCE = 2.0  # seconds: a person waits at the terminal
+
+_UNBROKEN = 10_000  # columns
 
 
 @contextmanager
@@ -39,20 +48,30 @@ def show_json(value: Any) -> None:
 def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal:
+        found.width = _UNBROKEN  # a pipe has no edge to break lines at
+    return found
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, right: frozenset[str] = frozenset()) -> Any:
-    """Strings are shown as they are; what is styled is a `Text`."""
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, right: frozenset[str] = frozenset(), whole: frozenset[str] = frozenset()) -> Any:
+    """Strings are shown as they are; what is styled is a `Text`.
+
+    With `whole`, each row is one line: these columns keep their width, and the others give way to an ellipsis.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        found.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        found.add_column(column, justify="right" if column in right else "left", overflow="ellipsis" if whole else "fold", no_wrap=column in whole)
     for row in rows:
-        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        cells = [Text(cell) if isinstance(cell, str) else cell for cell in row]
+        for cell in cells if whole else ():
+            if isinstance(cell, Text):
+                cell.no_wrap = True
+        found.add_row(*cells)
     return found
 
 

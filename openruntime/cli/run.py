@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from openruntime.cli.options import Device, Json, Priority, Server, client, console, duration, show_json
+from openruntime.cli.operations import known_entry, show
+from openruntime.cli.options import Device, Json, Priority, Server, ServerOrHere, client, console, duration, show_json
 
 if TYPE_CHECKING:
     from openruntime.client.sync import Runtime, TaskFuture
 
 _BAR_AFTER = 0.5  # seconds: what is quicker shows no bar
+_SHOWN = 20  # elements: larger outputs are summed up
+_OPTIONS = ("device", "priority", "timeout", "no-cache", "json", "server")
+_LITERALS = ("true", "false")  # as Python or JSON writes them
 _TAKES_MORE = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 
 Operation = Annotated[str, typer.Argument(help="Its name; `openruntime operations` lists them.")]
@@ -24,9 +29,24 @@ Timeout = Annotated[float | None, typer.Option(help="Seconds until the task is g
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute it even if the answer is known.")]
 
 
+class _Command(TyperCommand):
+    """`run OPERATION --help` is about the operation."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        asked = {"--help", "-h"} & set(args)
+        if not asked or not args or args[0].startswith("-"):
+            return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, [word for word in args if word not in asked])
+        ctx.params["inputs"] = [_HELP]
+        return left
+
+
+_HELP = "--help"
+
+
 def register(app: typer.Typer) -> None:
-    app.command(context_settings=_TAKES_MORE)(run)
-    app.command(context_settings=_TAKES_MORE)(submit)
+    app.command(cls=_Command, context_settings=_TAKES_MORE)(run)
+    app.command(cls=_Command, context_settings=_TAKES_MORE)(submit)
 
 
 def run(
@@ -38,24 +58,27 @@ def run(
     timeout: Timeout = None,
     no_cache: NoCache = False,
     json: Json = False,
-    server: Server = None,
+    server: ServerOrHere = None,
 ) -> None:
     """Run an operation and wait: `openruntime run matmul a.npy b.npy -o c.npy`.
 
-    Parameters follow the operation's own names: `openruntime run sharpen photo.png --amount 1.5 -o out.png`. Without --server it runs
-    in this process; without -o a summary is printed.
+    Parameters follow the operation's own names: `openruntime run sharpen photo.png --amount 1.5 -o out.png`; `openruntime run sharpen
+    --help` lists them. Without --server it runs in this process; without -o a small result is printed, and a large one summed up.
     """
     from openruntime.cli import files
 
-    if output is not None:
-        files.check_target(output)
     with client(server, embedded=True) as runtime:
+        if inputs == [_HELP]:
+            show(known_entry(runtime, operation))
+            return
+        if output is not None:
+            files.check_target(output, known_entry(runtime, operation)["outputs"])
         parameters = read_parameters(runtime, operation, inputs or [])
         future = _start(runtime, operation, parameters, device=device, priority=priority, timeout=timeout, cache="no-store" if no_cache else None)
         found = follow(future)
         status = future.status()
         if output is not None:
-            files.write(output, found)
+            _write(output, found, future.task_id, server)
     answer = status.model_dump(exclude={"result"}, mode="json") | {"outputs": describe(found), "file": str(output) if output else None}
     if json:
         show_json(answer)
@@ -64,8 +87,22 @@ def run(
     for name, facts in answer["outputs"].items():
         rest = "  ".join(f"{label} {value}" for label, value in facts.items() if label not in ("dtype", "shape"))
         out.print(f"{name}  {facts['dtype']} {tuple(facts['shape'])}  {rest}", markup=False)
-    where = "the cache" if status.cached else f"{status.device_used}/{status.backend}"
-    out.print(f"{operation} on {where} in {duration(status.execution_time)}{f' → {output}' if output else ''}", style="dim", markup=False)
+    took = duration(status.execution_time)
+    how = f"from the cache (computed in {took})" if status.cached else f"on {status.device_used}/{status.backend} in {took}"
+    here = "" if server else ", in this process"
+    out.print(f"{operation} {how}{here}{f' → {output}' if output else ''}", style="dim", markup=False, soft_wrap=True)
+
+
+def _write(output: Path, found: Any, task_id: str, server: str | None) -> None:
+    """Raises `InvalidParameter` for a result that the file's kind cannot hold, and says where it still is."""
+    from openruntime.cli import files
+    from openruntime.contracts.errors import InvalidParameter
+
+    try:
+        files.write(output, found)
+    except InvalidParameter as error:
+        kept = f"; the server has it: curl -H 'Accept: application/x-npy' -o {output.with_suffix('.npy')} {server}/tasks/{task_id}/result"
+        raise InvalidParameter(f"{error.message}{kept if server else ''}", field=error.field) from None
 
 
 def submit(
@@ -81,7 +118,10 @@ def submit(
     server: Server = None,
 ) -> None:
     """Queue an operation on the server and print the task's id."""
-    with client(server) as runtime:
+    with client(server, embedded=inputs == [_HELP]) as runtime:
+        if inputs == [_HELP]:
+            show(known_entry(runtime, operation))
+            return
         parameters = read_parameters(runtime, operation, inputs or [])
         options = {"device": device, "priority": priority, "timeout": timeout, "max_retries": retries, "tags": tag or []}
         future = _start(runtime, operation, parameters, **options, cache="no-store" if no_cache else None)
@@ -128,18 +168,15 @@ def _ended(future: "TaskFuture", seconds: float) -> bool:
 
 def read_parameters(runtime: "Runtime", operation: str, tokens: Sequence[str]) -> dict[str, Any]:
     """Files and values by parameter, read as the operation's schema says. Raises `InvalidParameter`, `UnknownOperation`."""
-    from openruntime.contracts.errors import InvalidParameter, UnknownOperation, nearest
+    from openruntime.contracts.errors import InvalidParameter, nearest
 
-    known = runtime.operations()
-    if operation not in known:
-        raise UnknownOperation(f"there is no operation {operation!r}{nearest(operation, known)}", field="operation")
-    schema = known[operation]["parameters"]
-    positional, named = _separate(tokens)
+    schema = known_entry(runtime, operation)["parameters"]
+    positional, named = _separate(tokens, schema["properties"])
     order = [name for name in schema["properties"] if name not in named]
     given: dict[str, Any] = {}
     for name, text in named.items():
         if name not in schema["properties"] and not schema.get("additionalProperties"):
-            raise InvalidParameter(f"{operation} has no parameter `{name}`{nearest(name, schema['properties'])}", field=name)
+            raise InvalidParameter(f"{operation} has no parameter `{name}`{nearest(name, [*schema['properties'], *_OPTIONS])}", field=name)
         given[name] = _value(name, text, schema["properties"].get(name) or schema["additionalProperties"])
     for text in positional:
         if not order:
@@ -154,23 +191,27 @@ def read_parameters(runtime: "Runtime", operation: str, tokens: Sequence[str]) -
     return given
 
 
-def _separate(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _separate(tokens: Sequence[str], properties: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """`--name VALUE`, `--name=VALUE`, and `--name` alone where it switches something on."""
     from openruntime.contracts.errors import InvalidParameter
 
     positional: list[str] = []
     named: dict[str, str] = {}
-    left = iter(tokens)
-    for token in left:
+    left = list(tokens)
+    while left:
+        token = left.pop(0)
         if not token.startswith("--") or token == "--":
             positional.append(token)
             continue
         name, equals, value = token[2:].partition("=")
         name = name.replace("-", "_")
         if not equals:
-            found = next(left, None)
-            if found is None:
+            if properties.get(name, {}).get("type") == "boolean":
+                value = left.pop(0) if left and left[0].lower() in _LITERALS else "true"
+            elif left:
+                value = left.pop(0)
+            else:
                 raise InvalidParameter(f"`--{name}` needs a value", field=name)
-            value = found
         named[name] = value
     return positional, named
 
@@ -188,8 +229,10 @@ def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
     types = {option.get("type") for option in options} | {"string" for option in options for item in option.get("enum", ()) if isinstance(item, str)}
     if types == {"string"}:
         return text
+    if "null" in types and text.lower() == "none":
+        return None
     try:
-        value = json.loads(text)
+        value = json.loads(text.lower() if text.lower() in _LITERALS else text)
     except ValueError:
         if takes_array:
             return files.read(Path(text), name)
@@ -205,8 +248,8 @@ def describe(found: Any) -> dict[str, dict[str, Any]]:
     for name, value in found.items() if isinstance(found, dict) else [("output", found)]:
         array = np.asarray(value)
         facts[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
-        if array.ndim == 0:
-            facts[name]["value"] = array.item() if array.dtype.kind != "c" else str(array.item())
+        if array.size <= _SHOWN:
+            facts[name]["value"] = array.astype(str).tolist() if array.dtype.kind == "c" else array.tolist()
         elif array.size and array.dtype.kind in "fiu":
             facts[name] |= {label: round(float(fn(array)), 6) for label, fn in (("min", np.min), ("max", np.max), ("mean", np.mean))}
     return facts

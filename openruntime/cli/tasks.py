@@ -1,14 +1,18 @@
 """`openruntime tasks` and `openruntime cancel`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openruntime.cli.options import Json, Server, client, console, duration, show_json, styled, table
+from openruntime.cli.options import Json, Server, client, console, duration, show_json, size, styled, table
+
+if TYPE_CHECKING:
+    from openruntime.client.sync import Runtime, TaskFuture
 
 COLOURS = {"queued": "yellow", "running": "cyan", "cancelling": "magenta", "completed": "green", "failed": "red", "cancelled": "dim"}
 
-Task = Annotated[str, typer.Argument(help="The task's id.")]
+Task = Annotated[str, typer.Argument(help="The task's id, or the beginning or end of a recent one's.")]
+_RECENT, _WHOLE = 200, 36  # tasks; characters of an id
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +57,21 @@ def rows(found: list[dict[str, Any]]) -> Any:
          "cache" if task["cached"] else task["device_used"] or "-", duration(task["execution_time"]), _note(task)]
         for task in found
     ]  # fmt: skip
-    return table(("task", "operation", "status", "priority", "device", "took", ""), lines, right=frozenset({"priority", "took"}))
+    columns = ("task", "operation", "status", "priority", "device", "took", "")
+    return table(columns, lines, right=frozenset({"priority", "took"}), whole=frozenset({"task"}))
+
+
+def find(runtime: "Runtime", given: str) -> "TaskFuture":
+    """The task with this id, or the only recent one whose id begins or ends so. Raises `InvalidParameter`, `NotFound`."""
+    from openruntime.contracts.errors import InvalidParameter
+
+    if len(given) >= _WHOLE:
+        return runtime.task(given)
+    known = [task.task_id for task in runtime.tasks(limit=_RECENT)]
+    fitting = [known_id for known_id in known if given and (known_id.startswith(given) or known_id.endswith(given))]
+    if len(fitting) > 1:
+        raise InvalidParameter(f"{given!r} begins or ends the ids of {len(fitting)} recent tasks; give more of it", field="task_id")
+    return runtime.task(fitting[0] if fitting else given)
 
 
 def _note(task: dict[str, Any]) -> str:
@@ -65,13 +83,52 @@ def _note(task: dict[str, Any]) -> str:
 def show(task_id: Task, json: Json = False, server: Server = None) -> None:
     """Show one task."""
     with client(server) as runtime:
-        _print(runtime.task(task_id).status().model_dump(mode="json"), json)
+        _print(find(runtime, task_id).status().model_dump(mode="json"), json)
 
 
 def explain(task_id: Task, json: Json = False, server: Server = None) -> None:
     """Explain where a task ran and why, predicted against actual."""
     with client(server) as runtime:
-        _print(runtime.task(task_id).explain(), json)
+        found = find(runtime, task_id).explain()
+    if json:
+        show_json(found)
+    else:
+        _explained(found)
+
+
+def _explained(found: dict[str, Any]) -> None:
+    out = console()
+    out.print(f"{found['operation']} {found['task_id']}: {found['status']}", style="bold", markup=False, soft_wrap=True)
+    out.print(found["reason"], markup=False)
+    if candidates := found["candidates"]:
+        lines = [
+            ["→" if row["chosen"] else "", f"{row['device']}/{row['backend']}", str(row["slot"]), "warm" if row["warm"] else "cold",
+             duration(row["backlog"]), duration(row["start_cost"]), duration(row["predicted_finish"])]
+            for row in candidates
+        ]  # fmt: skip
+        names = ("", "device", "slot", "worker", "waiting there", "to start it", "predicted end")
+        out.print(table(names, lines, right=frozenset(names[4:])))
+    rows = [(name.replace("_", " "), shown) for name, shown in _facts(found) if shown]
+    width = max(len(name) for name, _ in rows)
+    for name, shown in rows:
+        out.print(f"{name:<{width}}  {shown}", markup=False)
+
+
+def _facts(found: dict[str, Any]) -> list[tuple[str, str | None]]:
+    tried = f"{found['attempt']}, after {found['failures']} failures and {found['worker_deaths']} worker deaths" if found["attempt"] > 1 else None
+    estimate, achieved = found["estimate"], found["achieved"]
+    rates = [f"{achieved[name]:.3g} {unit}" for name, unit in (("gflops", "GFLOP/s"), ("gbytes", "GB/s")) if achieved[name] is not None]
+    waiting = found["waiting_in_lane"]
+    return [
+        ("predicted", duration(found["predicted"]) if found["predicted"] is not None else None),
+        ("actual", duration(found["actual"]) if found["actual"] is not None else None),
+        ("spent", ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["stages"].items())),
+        ("estimate", f"{estimate['flops']:.3g} operations, {size(estimate['bytes'])} moved, {size(estimate['memory'])} of memory"),
+        ("achieved", ", ".join(rates) or achieved["reason"]),
+        ("attempt", tried),
+        ("waiting for", ", ".join(map(str, found["waiting_for"]))),
+        ("in its lane", None if waiting is None else f"{waiting} waiting for {found['lane']}"),
+    ]
 
 
 def _print(document: dict[str, Any], json: bool) -> None:
@@ -92,8 +149,8 @@ def _print(document: dict[str, Any], json: bool) -> None:
 def cancel(task_id: Task, json: Json = False, server: Server = None) -> None:
     """Cancel a task, waiting or running. A task that has ended stays as it is."""
     with client(server) as runtime:
-        future = runtime.task(task_id)
-        stopped = future.cancel()
+        future = find(runtime, task_id)
+        task_id, stopped = future.task_id, future.cancel()
         status = future.status().status
     if json:
         show_json({"task_id": task_id, "cancelled": stopped, "status": status})

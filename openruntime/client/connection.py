@@ -14,14 +14,22 @@ from openruntime.contracts.errors import OpenRuntimeError, TaskFailed, error_cla
 from openruntime.contracts.payload import Buffer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
+PATIENCE, FIRST_CONTACT = 10.0, 1.0  # seconds
 
 
 class Connection:
-    """`patience`: seconds for which a call is tried again while the server is away, full (429) or not ready (503)."""
+    """`patience`: seconds for which a call is tried again while the server is away, full (429) or not ready (503).
 
-    def __init__(self, transport: Transport, *, patience: float = 10.0) -> None:
+    None is ten, and one where nothing has ever answered at the address: that is a wrong address rather than a restart.
+    """
+
+    def __init__(self, transport: Transport, *, patience: float | None = None) -> None:
         self.transport = transport
-        self.patience = patience
+        self._patience = patience
+        self._met = False
+
+    def retry(self) -> "Retry":
+        return Retry(self._patience if self._patience is not None else PATIENCE if self._met else FIRST_CONTACT)
 
     async def call(
         self,
@@ -40,10 +48,12 @@ class Connection:
         """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given, doseq=True)}" if given else path
-        retry = Retry(self.patience)
+        retry = self.retry()
         while True:
             try:
                 reply = await self.transport.send(method, target, headers or {}, content, wait=wait)
+                if not self._met:
+                    self._met, retry = True, self.retry()
                 if reply.status < 400:
                     return reply
                 error = problem(reply)
@@ -67,7 +77,7 @@ class Connection:
         """Events of the topics, for ever; after a lost connection it goes on where it stopped. Raises `Unreachable` out of patience.
 
         The first item is `{"type": "subscribed"}`, and again after each reconnection."""
-        retry = Retry(self.patience)
+        retry = self.retry()
         while True:
             try:
                 async with self.transport.socket("/ws") as socket:
@@ -78,11 +88,12 @@ class Connection:
                     async with aclosing(socket.messages()) as messages:
                         async for text in messages:
                             event = msgspec.json.decode(text)
+                            self._met = True
                             if event["type"] == "error":
                                 raise error_class(event["code"])(event.get("detail") or text, field=event.get("field"))
                             if event.get("seq") is not None:
                                 after = event["seq"]
-                            retry = Retry(self.patience)
+                            retry = self.retry()
                             yield event
             except Unreachable as lost:
                 await retry.pause(lost)

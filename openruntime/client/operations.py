@@ -1,11 +1,11 @@
 """Every operation as a method. Their types stand in `operations.pyi`, made from the catalogue by `python -m openruntime.cli.stubs`."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from openruntime.client.signatures import signature
 from openruntime.contracts.errors import InvalidParameter, nearest
 
 
@@ -15,8 +15,18 @@ class Operations:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._known(name)
-        return partial(self.run, name)
+        entry = self._entry(name)
+
+        def call(*args: Any, **given: Any) -> Any:
+            return self.run(name, *args, **given)
+
+        call.__name__ = call.__qualname__ = name
+        if entry is None:  # an asyncio client that has not asked for the catalogue yet
+            return call
+        call.__doc__ = entry["doc"]
+        call.__signature__ = signature(entry["parameters"])  # type: ignore[attr-defined]
+        self.__dict__[name] = call
+        return call
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._names()]
@@ -27,6 +37,17 @@ AsyncOperations = Operations
 
 def unknown(name: str, known: Mapping[str, Any]) -> AttributeError:
     return AttributeError(f"there is no operation {name!r}{nearest(name, known)}")
+
+
+def check_names(operation: str, schema: Mapping[str, Any], given: Iterable[str], options: Iterable[str]) -> None:
+    """Raises `InvalidParameter` for a name that is neither a parameter nor an option, with the nearest of both."""
+    if schema.get("additionalProperties"):
+        return
+    for name in given:
+        if name not in schema["properties"]:
+            near = nearest(name, [*schema["properties"], *options])
+            takes = "" if near else f"; it takes {', '.join(schema['properties'])}"
+            raise InvalidParameter(f"{operation} has no parameter `{name}`{near or takes}", field=name)
 
 
 def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:

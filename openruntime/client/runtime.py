@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import msgspec
 from openruntime.client.arrays import Outputs, TensorHandle, from_wire, outputs, split, to_wire
 from openruntime.client.completions import Completions
 from openruntime.client.connection import Connection, decode, ended, failure
-from openruntime.client.operations import AsyncOperations, arguments, unknown
+from openruntime.client.operations import AsyncOperations, arguments, check_names, unknown
 from openruntime.client.task import SAFETENSORS, AsyncTask
 from openruntime.client.transport import Reply, Transport
 from openruntime.contracts import safetensors
@@ -41,7 +41,7 @@ _OPTIONS = Options.__optional_keys__
 class AsyncRuntime(AsyncOperations):
     """A connection to a server, or to a runtime in this process. `async with openruntime.connect_async(...) as rt:`"""
 
-    def __init__(self, transport: Transport, *, patience: float = 10.0) -> None:
+    def __init__(self, transport: Transport, *, patience: float | None = None) -> None:
         self.connection = Connection(transport, patience=patience)
         self._completions = Completions(self.connection)
         self._catalogue: dict[str, dict[str, Any]] = {}
@@ -80,7 +80,10 @@ class AsyncRuntime(AsyncOperations):
             raise
 
     async def submit(self, operation: str, /, *args: Any, **given: Any) -> AsyncTask:
-        """Queue an operation. Returns once the server has promised to run it; awaiting the task gives its output."""
+        """Queue an operation. Returns once the server has promised to run it; awaiting the task gives its output.
+
+        By name, beside the parameters: priority, device, timeout, max_retries, tags, cache (see `Runtime.submit`).
+        """
         request, arrays, cache = await self._request(operation, args, given)
         await self._completions.begin()
         try:
@@ -113,7 +116,10 @@ class AsyncRuntime(AsyncOperations):
         options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
         cache = options.pop("cache", None)
         common = _request_fields(options)
-        schema = await self._known_schema(operation) or {"properties": {}}
+        known = await self._known_schema(operation)
+        if known:
+            check_names(operation, known, given, _OPTIONS)
+        schema = known or {"properties": {}}
         for args in zip(*iterables, strict=False):
             waiting.append({"operation": operation, "parameters": arguments(operation, schema, args, given)} | common)
             if len(waiting) == BATCH:
@@ -188,16 +194,18 @@ class AsyncRuntime(AsyncOperations):
     async def events(self, topics: Sequence[str] | str = ("tasks",), *, after: int | str | None = None) -> AsyncGenerator[dict[str, Any]]:
         """What happens, live: `{"seq", "type", "time", "data"}`. Goes on where it stopped when the connection is lost."""
         listed = [topics] if isinstance(topics, str) else list(topics)
-        async for event in self.connection.events(listed, after):
-            if event.get("type") != "subscribed":
-                yield event
+        async with aclosing(self.connection.events(listed, after)) as events:
+            async for event in events:
+                if event.get("type") != "subscribed":
+                    yield event
 
     def _names(self) -> Iterable[str]:
         return self._catalogue
 
-    def _known(self, name: str) -> None:
+    def _entry(self, name: str) -> dict[str, Any] | None:
         if self._catalogue and name not in self._catalogue:
             raise unknown(name, self._catalogue)
+        return self._catalogue.get(name)
 
     async def _known_schema(self, operation: str) -> dict[str, Any] | None:
         entry = (await self.operations()).get(operation)
@@ -207,6 +215,8 @@ class AsyncRuntime(AsyncOperations):
         schema = await self._known_schema(operation)
         options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
         cache = options.pop("cache", None)
+        if schema:
+            check_names(operation, schema, given, _OPTIONS)
         plain, arrays = split(arguments(operation, schema, args, given) if schema else given)
         return {"operation": operation, "parameters": plain} | _request_fields(options), arrays, cache
 

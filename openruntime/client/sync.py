@@ -24,6 +24,9 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.closing = False
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._scheduling = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="openruntime", daemon=True)
         self._thread.start()
 
@@ -35,20 +38,32 @@ class Portal:
         self.loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread or not self._thread.is_alive():
+        if threading.current_thread() is self._thread:
             work.close()
-            raise Conflict("this runtime is closed" if self.loop.is_closed() else "the runtime's own thread cannot wait for it; use connect_async")
+            raise Conflict("the runtime's own thread cannot wait for it; use connect_async")
         ended = threading.Event()
 
         async def working() -> T:
+            call = asyncio.current_task()
+            assert call is not None
+            self._calls.add(call)
             try:
                 return await work
             finally:
+                self._calls.discard(call)
                 ended.set()
 
-        future = asyncio.run_coroutine_threadsafe(working(), self.loop)
+        with self._scheduling:  # what is scheduled before `stop` is also ended by it
+            if self.closing:
+                work.close()
+                raise Conflict("this runtime is closed")
+            future = asyncio.run_coroutine_threadsafe(working(), self.loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if self.closing:
+                raise Conflict("this runtime was closed meanwhile") from None
+            raise
         except KeyboardInterrupt:
             future.cancel()
             ended.wait(_UNWIND)  # what it was using must be free before anybody goes on
@@ -58,8 +73,24 @@ class Portal:
         """In a thread where waiting is allowed."""
         self.loop.run_in_executor(None, call)
 
-    def stop(self) -> None:
-        if self._thread.is_alive():
+    def stop(self, last: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """End what other threads wait for, then `last`, then the loop. The second time it does nothing."""
+        with self._scheduling:
+            if self.closing:
+                return
+            self.closing = True
+
+        async def ending() -> None:
+            calls = list(self._calls)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            if last is not None:
+                await last()
+
+        try:
+            asyncio.run_coroutine_threadsafe(ending(), self.loop).result()
+        finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
 
@@ -155,18 +186,20 @@ class Runtime(Operations):
     def close(self) -> None:
         """End the connection; an embedded runtime ends with it."""
         atexit.unregister(self.close)
-        if self._portal.loop.is_running():
-            try:
-                self._portal.run(self._client.close())
-            finally:
-                self._portal.stop()
+        self._portal.stop(self._client.close)
 
     def run(self, operation: str, /, *args: Any, **given: Any) -> Any:
         """Run an operation and wait for its output. Array parameters by position or name; `Options` by name."""
         return self._portal.run(self._client.run(operation, *args, **given))
 
     def submit(self, operation: str, /, *args: Any, **given: Any) -> TaskFuture:
-        """Queue an operation. Returns once the server has promised to run it."""
+        """Queue an operation. Returns once the server has promised to run it: from then on nothing but `cancel` loses it.
+
+        Parameters by position or name. How it is to run, by name: priority (1 to 10, 10 first; 5), device (`cuda:0`, `gpu`,
+        `cpu:0/numpy`; any), timeout (seconds from submission to end; none), max_retries (0), tags (a list of strings), cache
+        (`no-store`: compute it and keep it out of the cache; `no-cache`: compute it again).
+        Raises `InvalidParameter`, `UnknownOperation`, `NoSuchDevice`, `QueueFull`, `Unavailable`.
+        """
         return TaskFuture(self._portal, self._portal.run(self._client.submit(operation, *args, **given)))
 
     def submit_many(self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None) -> list[TaskFuture]:
@@ -231,13 +264,14 @@ class Runtime(Operations):
                     return
                 yield item  # type: ignore[misc]
         finally:
-            if self._portal.loop.is_running():
+            if not self._portal.closing:
                 self._portal.run(items.aclose())
 
     def _names(self) -> Iterable[str]:
         return self.operations()
 
-    def _known(self, name: str) -> None:
+    def _entry(self, name: str) -> dict[str, Any] | None:
         known = self.operations()
         if name not in known:
             raise unknown(name, known)
+        return known[name]

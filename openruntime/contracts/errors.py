@@ -5,7 +5,7 @@ OpenRuntimeError
 │   InvalidRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · NotAcceptable · RequestTimeout
 │   Conflict · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
 │   InvalidParameter · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
-├── server's own: Internal · Unavailable (MissingExtra) · StorageFull
+├── server's own: Internal · Unavailable (MissingExtra, BrokenPlugin) · StorageFull
 └── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
 """
 
@@ -129,6 +129,12 @@ class MissingExtra(Unavailable):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional part: install it with `pip install 'openruntime[{extra}]'`")
         self.extra = extra
+
+
+class BrokenPlugin(Unavailable):
+    """A part that an installed package registers, and that cannot be loaded."""
+
+    retryable = False
 
 
 class StorageFull(OpenRuntimeError):

@@ -1,47 +1,109 @@
 """Name -> class, imported at first use. Built-in parts and plugins stand in the same table; only here is a missing
-library caught, and answered with the extra that brings it."""
+library caught, and answered with the extra that brings it, and whatever else a plugin's import may raise."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from openruntime.contracts.errors import MissingExtra, NotFound, nearest
+from openruntime.contracts.errors import BrokenPlugin, MissingExtra, NotFound, nearest
+
+log = logging.getLogger(__name__)
+
+
+def _anything(name: str, found: Any) -> None:
+    """The check of a registry that has none."""
 
 
 class Registry:
-    """`builtin`: name -> (`module:attribute`, extra). `group`: the entry point group third parties register under."""
+    """`builtin`: name -> (`module:attribute`, extra). `group`: the entry point group third parties register under.
 
-    def __init__(self, group: str, builtin: dict[str, tuple[str, str]]) -> None:
+    `check(name, found)` raises when a plugin's object is not what is registered here. `tell` hears, once, of each plugin that is
+    left out.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        builtin: dict[str, tuple[str, str]],
+        *,
+        check: Callable[[str, Any], None] = _anything,
+        tell: Callable[[str], None] = log.warning,
+    ) -> None:
         self.group = group
+        self.kind = group.rpartition(".")[2].removesuffix("s")
         self._builtin = builtin
+        self._check = check
+        self._tell = tell
         self._loaded: dict[str, Any] = {}
+        self._reasons: dict[str, str] = {}
+        self._found: dict[str, EntryPoint] | None = None
 
     def names(self) -> list[str]:
-        return [*self._builtin, *(p.name for p in self._points() if p.name not in self._builtin)]
+        """All that are registered, whether or not they can be loaded."""
+        return [*self._builtin, *self._plugins()]
 
-    def _points(self) -> Iterator[Any]:
-        yield from entry_points(group=self.group)
+    def broken(self) -> dict[str, str]:
+        """Of each plugin that cannot be loaded: why. Imports every plugin."""
+        for name in self._plugins():
+            if name not in self._loaded and name not in self._reasons:
+                self._try(name)
+        return dict(self._reasons)
 
     def load(self, name: str) -> Any:
-        """The object registered as `name`. Raises `NotFound`, or `MissingExtra` when its library is not installed."""
+        """The object registered as `name`. Raises `NotFound`, `MissingExtra` when a built-in's library is not installed, `BrokenPlugin`."""
         if name in self._loaded:
             return self._loaded[name]
-        target, extra = self._builtin.get(name, ("", name))
-        if not target:
-            point = next((p for p in self._points() if p.name == name), None)
-            if point is None:
-                raise NotFound(f"nothing is registered as {name!r} in {self.group}{nearest(name, self.names())}")
-            target = point.value
+        if name in self._builtin:
+            self._loaded[name] = self._builtin_part(name)
+        elif name not in self._plugins():
+            raise NotFound(f"nothing is registered as {name!r:.100} in {self.group}{nearest(name, self.names())}")
+        elif name not in self._reasons:
+            self._try(name)
+        if name in self._reasons:
+            raise BrokenPlugin(self._reasons[name])
+        return self._loaded[name]
+
+    def _builtin_part(self, name: str) -> Any:
+        target, extra = self._builtin[name]
         module, _, attribute = target.partition(":")
         try:
-            found = getattr(import_module(module), attribute)
+            return getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] == "openruntime":
                 raise
             raise MissingExtra(f"{name} ({error.name} is not installed)", extra) from error
-        self._loaded[name] = found
-        return found
+
+    def _try(self, name: str) -> None:
+        point = self._plugins()[name]
+        try:
+            found = point.load()
+            self._check(name, found)
+        except (Exception, SystemExit) as error:  # it is a third party's code
+            reason = f"{self.kind} {name} of package {_package(point)} cannot be loaded: {type(error).__name__}: {error}"
+            self._reasons[name] = " ".join(reason.split())[:1000]
+            self._tell(self._reasons[name])
+        else:
+            self._loaded[name] = found
+
+    def _plugins(self) -> dict[str, EntryPoint]:
+        """By name: a built-in part goes before plugins, and of two plugins the one whose package's name comes first."""
+        if self._found is None:
+            self._found = {}
+            for point in sorted(entry_points(group=self.group), key=_package):
+                other = self._found.get(point.name)
+                if point.name in self._builtin:
+                    self._tell(f"{self.kind} {point.name} of package {_package(point)} is left out: the built-in one has that name")
+                elif other is None:
+                    self._found[point.name] = point
+                elif (_package(other), other.value) != (_package(point), point.value):
+                    self._tell(f"{self.kind} {point.name} of package {_package(point)} is left out: package {_package(other)} has that name")
+        return self._found
+
+
+def _package(point: EntryPoint) -> str:
+    return str(point.dist.name) if point.dist else point.value
 
 
 BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")})

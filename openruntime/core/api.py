@@ -36,7 +36,7 @@ class Application:
         except Exception as error:
             log.debug("start failed", exc_info=True)
             self.failure = error
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send({"type": "lifespan.startup.failed"})  # whoever serves the app tells why
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()

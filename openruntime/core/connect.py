@@ -9,18 +9,20 @@ if TYPE_CHECKING:
     from openruntime.client.sync import Runtime
 
 
-def connect(url: str | None = None, *, data_dir: str | Path | None = None, token: str | None = None, patience: float = 10.0) -> "Runtime":
+def connect(url: str | None = None, *, data_dir: str | Path | None = None, token: str | None = None, patience: float | None = None) -> "Runtime":
     """A client of the server at `url`; without one, of a runtime embedded in this process.
 
     `data_dir` keeps an embedded runtime's tasks and cache (else they are in memory). `patience` is how many seconds a call is tried
-    again while the server is away or full. Raises `InvalidRequest` for an address that is none.
+    again while the server is away or full: ten unless given, but one before anything has ever answered at `url`. Raises `InvalidRequest` for an address that is none.
     """
     from openruntime.client.sync import Runtime
 
     return Runtime(connect_async(url, data_dir=data_dir, token=token, patience=patience))
 
 
-def connect_async(url: str | None = None, *, data_dir: str | Path | None = None, token: str | None = None, patience: float = 10.0) -> "AsyncRuntime":
+def connect_async(
+    url: str | None = None, *, data_dir: str | Path | None = None, token: str | None = None, patience: float | None = None
+) -> "AsyncRuntime":
     """`connect` for asyncio: `async with openruntime.connect_async(...) as rt: c = await rt.matmul(a, b)`."""
     from openruntime.client.runtime import AsyncRuntime
 

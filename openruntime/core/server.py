@@ -1,5 +1,6 @@
 """`openruntime serve`: the app under uvicorn, with large bodies read into shared memory, and signals that drain."""
 
+import contextlib
 import errno
 import gc
 import logging
@@ -57,7 +58,7 @@ def serve(settings: Settings) -> None:
         app, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on", access_log=False, proxy_headers=False, server_header=False,
         date_header=False, log_config=None, timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
     )  # fmt: skip
-    with listening:
+    with listening, contextlib.suppress(SystemExit):  # how uvicorn ends a start that failed
         Server(config, app).run(sockets=[listening])
     if app.failure is not None:
         raise app.failure if isinstance(app.failure, OpenRuntimeError) else Unavailable(f"the server could not start: {app.failure}")

@@ -1,16 +1,17 @@
 """Every operation by name: the built-in families, imported at first use, and those of installed plugins."""
 
+import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from openruntime.contracts.errors import NotFound, Unavailable, UnknownOperation, nearest
+from openruntime.contracts.errors import NotFound, UnknownOperation, nearest
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Call, Estimate
 from openruntime.contracts.registry import Registry
-from openruntime.operations.operation import Operation
+from openruntime.operations.definition import Operation
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "expression": ("expression",),
@@ -24,7 +25,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "images": ("gaussian_blur", "sharpen", "resize", "sobel"),
     "simulation": ("heat2d", "nbody", "monte_carlo_pi", "black_scholes"),
 }
+BUILTIN = frozenset(name for names in FAMILIES.values() for name in names)
 _SHADOWING = {"sum", "min", "max"}  # their functions carry a trailing underscore
+
+
+log = logging.getLogger(__name__)
 
 
 class _Bound(msgspec.Struct, frozen=True, gc=False):
@@ -41,12 +46,15 @@ class _Bound(msgspec.Struct, frozen=True, gc=False):
 
 
 class OperationCatalogue:
-    """Implements contracts' `Catalogue`. `remembered` is how many bound calls are kept, so that a repeated one costs microseconds."""
+    """Implements contracts' `Catalogue`. `remembered` is how many bound calls are kept, so that a repeated one costs microseconds.
 
-    def __init__(self, *, remembered: int = 2048, longest_key: int = 2000) -> None:
-        attribute = {name: f"{name}_" if name in _SHADOWING else name for names in FAMILIES.values() for name in names}
+    `tell` hears, once, of each plugin that is left out.
+    """
+
+    def __init__(self, *, remembered: int = 2048, longest_key: int = 2000, tell: Callable[[str], None] = log.warning) -> None:
+        attribute = {name: f"{name}_" if name in _SHADOWING else name for name in BUILTIN}
         builtin = {name: (f"openruntime.operations.{family}:{attribute[name]}", "") for family, names in FAMILIES.items() for name in names}
-        self._registry = Registry("openruntime.operations", builtin)
+        self._registry = Registry("openruntime.operations", builtin, check=_check_plugin, tell=tell)
         self._names: tuple[str, ...] = ()
         self._operations: dict[str, Operation] = {}
         self._memory: OrderedDict[tuple[Any, ...], _Bound] = OrderedDict()
@@ -54,21 +62,24 @@ class OperationCatalogue:
         self._longest_key = longest_key
 
     def names(self) -> Sequence[str]:
+        """Every operation that can be used: broken plugins are left out."""
         if not self._names:
-            self._names = tuple(self._registry.names())
+            broken = self.broken()
+            self._names = tuple(name for name in self._registry.names() if name not in broken)
         return self._names
 
+    def broken(self) -> dict[str, str]:
+        """Of each plugin's operation that cannot be used: why. Imports every plugin."""
+        return self._registry.broken()
+
     def get(self, name: str) -> Operation:
-        """The operation called `name`. Raises `UnknownOperation`, or `Unavailable` when a plugin's cannot be loaded."""
+        """The operation called `name`. Raises `UnknownOperation`, or `BrokenPlugin` (503) with the reason."""
         found = self._operations.get(name)
         if found is None:
             try:
-                found = self._registry.load(name)
+                self._operations[name] = found = self._registry.load(name)
             except NotFound:
                 raise UnknownOperation(f"there is no operation {name!r:.100}{nearest(name, self.names())}", field="operation") from None
-            if not isinstance(found, Operation):
-                raise Unavailable(f"the plugin that registers {name!r} does not register an operation; its function lacks @operation")
-            self._operations[name] = found
         return found
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -98,6 +109,15 @@ class OperationCatalogue:
         self._memory[key] = _Bound(call.version, arrays, scalars, call.outputs, call.estimate, call.cacheable, call.dtype, call.elements)
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
+
+
+def _check_plugin(name: str, found: Any) -> None:
+    """Raises `TypeError` for what is no operation, or none that can be listed."""
+    if not isinstance(found, Operation):
+        raise TypeError(f"{found!r:.100} is no operation; its function lacks @operation")
+    if found.name != name:
+        raise TypeError(f"the entry point and its function must have one name, and the function is called {found.name}")
+    msgspec.json.encode(found.describe())
 
 
 def _key(name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:

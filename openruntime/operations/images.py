@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from openruntime.operations.dtypes import cast, name_of
 from openruntime.operations.numerics import constant, working
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 
 DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations import dtypes
 from openruntime.operations.numerics import BLOCK, blocks, common, constant, joined, need_rank, real, working
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.shapes import axis_of, broadcast
 
 Pair = int | tuple[int, int]

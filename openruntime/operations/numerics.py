@@ -8,7 +8,7 @@ from array_api_compat import device
 from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.payload import ITEMSIZE, Spec
 from openruntime.operations import dtypes
-from openruntime.operations.operation import InvalidParameter
+from openruntime.operations.definition import InvalidParameter
 
 BLOCK = 1 << 22  # elements of a temporary that an operation works through in blocks
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations.dtypes import KIND
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Shape = Annotated[tuple[Annotated[int, Meta(ge=0, le=2**62)], ...], Meta(max_length=64)]

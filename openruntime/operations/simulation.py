@@ -13,7 +13,7 @@ from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations import dtypes
 from openruntime.operations.numerics import blocks, common, constant, joined, need_rank, real, working
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Number, Spec, Steps, operation
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Number, Spec, Steps, operation
 from openruntime.operations.random import Seed, words
 from openruntime.operations.shapes import broadcast
 

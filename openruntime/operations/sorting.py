@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from openruntime.operations.dtypes import cast, name_of, need
-from openruntime.operations.operation import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.shapes import axis_of, replaced
 
 

@@ -1,7 +1,7 @@
 """Einstein's notation, matched with shapes."""
 
 from openruntime.contracts.payload import Spec
-from openruntime.operations.operation import InvalidParameter
+from openruntime.operations.definition import InvalidParameter
 from openruntime.operations.shapes import Shape, broadcast
 
 

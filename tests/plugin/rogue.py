@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from openruntime.operations.operation import Array, Estimate, Namespace, Spec, operation
+from openruntime.operations import Array, Estimate, Namespace, Spec, operation
 
 
 def _unit(**parameters: object) -> Spec:

@@ -8,8 +8,8 @@ from openruntime.backends.cpu import NumpyBackend
 from openruntime.contracts.errors import OperationFailed, OutOfMemory, TaskCancelled, UnsupportedOnDevice
 from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
-from openruntime.operations.operation import Array as Xp
-from openruntime.operations.operation import Namespace, operation
+from openruntime.operations.definition import Array as Xp
+from openruntime.operations.definition import Namespace, operation
 from openruntime.testing.cases import numpy_array, payload
 
 

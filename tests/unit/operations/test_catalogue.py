@@ -10,7 +10,7 @@ from openruntime.contracts.errors import InvalidParameter, Unavailable, UnknownO
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Array
 from openruntime.operations.catalogue import FAMILIES, OperationCatalogue
-from openruntime.operations.operation import Operation
+from openruntime.operations.definition import Operation
 
 X = Array("float32", (1000,), bytes(4000))
 
@@ -119,7 +119,7 @@ def test_checks_need_no_array_library():
 def plugin(tmp_path, monkeypatch):
     (tmp_path / "plug.py").write_text(
         textwrap.dedent("""
-        from openruntime.operations.operation import Array, Namespace, operation
+        from openruntime.operations.definition import Array, Namespace, operation
 
         @operation(family="plug")
         def triple(x: Array, *, xp: Namespace) -> Array:

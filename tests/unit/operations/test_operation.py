@@ -6,7 +6,7 @@ import pytest
 from openruntime.contracts.errors import InvalidParameter, TooLarge
 from openruntime.contracts.payload import Array as Payload
 from openruntime.contracts.payload import Spec
-from openruntime.operations.operation import Array, Estimate, Namespace, Number, Steps, operation
+from openruntime.operations.definition import Array, Estimate, Namespace, Number, Steps, operation
 
 X = Payload("float32", (2, 3), bytes(24))
 

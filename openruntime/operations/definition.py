@@ -8,13 +8,13 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_t
 import msgspec
 
 from openruntime.contracts import nested
-from openruntime.contracts.errors import InvalidParameter, TooLarge, nearest
+from openruntime.contracts.errors import InvalidParameter, OperationFailed, TooLarge, nearest
 from openruntime.contracts.interfaces import Steps
 from openruntime.contracts.payload import Array as Payload
 from openruntime.contracts.payload import Reference, Spec, check_dtype
 from openruntime.contracts.records import Call, Estimate
 
-__all__ = ["Array", "Estimate", "InvalidParameter", "Namespace", "Number", "Operation", "Spec", "Steps", "operation"]
+__all__ = ["Array", "Estimate", "InvalidParameter", "Namespace", "Number", "Operation", "OperationFailed", "Spec", "Steps", "operation"]
 
 Array = Annotated[Any, "array"]
 """Annotates an array parameter: inside the function an array of `xp`'s library, inside `check` and `estimate` its `Spec`."""
@@ -167,6 +167,9 @@ class Operation:
         bound.update((name, _spec(value)) for name, value in given.items() if name not in bound)
         found = self._check(**bound)
         outputs = {"output": found} if isinstance(found, Spec) else found
+        if not isinstance(outputs, dict) or outputs.keys() != set(self.outputs):
+            given = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else f"a {type(found).__name__}"
+            raise TypeError(f"`check` of {self.name} must return a Spec of each output ({', '.join(self.outputs)}), and returned {given}")
         specs = [value for value in bound.values() if isinstance(value, Spec)]
         size = sum(spec.nbytes for spec in specs) + sum(spec.nbytes for spec in outputs.values())
         if size > _LARGEST:
