@@ -5,7 +5,7 @@ With `--check` nothing is written: the pages that differ are named, and the exit
 
 import asyncio
 import html
-import json
+import inspect
 import re
 import sys
 import tempfile
@@ -27,27 +27,23 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def operations() -> str:
+    from openruntime.client.signatures import kind as kind_of
+    from openruntime.client.signatures import told
     from openruntime.operations.catalogue import FAMILIES, OperationCatalogue
 
     catalogue = OperationCatalogue()
-    parts = ["# Operations\n\nEvery operation that OpenRuntime ships; `GET /operations` lists those of plugins too.\n"]
+    head = "Every operation that OpenRuntime ships; `GET /operations` lists those of plugins too."
+    spelling = "Values are written as Python does; JSON has `null`, `true` and `false` for them, and the command line takes both."
+    parts = [f"# Operations\n\n{head} {spelling}\n"]
     for family, names in FAMILIES.items():
         parts.append(f"## {family.capitalize()}\n")
         for name in names:
             known = catalogue.describe(name)
-            parts.append(f"### `{signature(known)}`\n\n{paragraphs(known['doc'])}\n")
+            parts.append(f"### `{told(known)}`\n\n{paragraphs(known['doc'])}\n")
+            about = known["parameters"]["properties"].items()
+            parts.append(table(("parameter", "type"), [(f"`{name}`", kind_of(schema)) for name, schema in about]))
             parts.append(facts(known))
     return "\n".join(parts)
-
-
-def signature(known: Mapping[str, Any]) -> str:
-    schema = known["parameters"]
-    words = [name if name in schema["required"] else f"{name}={default(about)}" for name, about in schema["properties"].items()]
-    return f"{known['name']}({', '.join(words + (['**arrays'] if schema['additionalProperties'] else []))})"
-
-
-def default(about: Mapping[str, Any]) -> str:
-    return json.dumps(about["default"]) if about.get("default") is not None else "none"
 
 
 def facts(known: Mapping[str, Any]) -> str:
@@ -71,7 +67,8 @@ def paragraphs(doc: str) -> str:
 
 def api() -> str:
     document = asyncio.run(_openapi())
-    parts = ["# The HTTP API\n\nThe same as OpenAPI: `/openapi.json`, and to try out: `/docs` of a running server.\n"]
+    head = "The same as OpenAPI: `/openapi.json`, and to try out: `/docs` of a running server. `/ws`, a WebSocket, is on a page of its own: [Events](events.md)."
+    parts = [f"# The HTTP API\n\n{head}\n"]
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             parts.append(f"## `{method.upper()} {path}`\n\n{about.get('summary', '')}\n\n{about.get('description', '')}".rstrip() + "\n")
@@ -160,7 +157,56 @@ def _shown(field: Any) -> str:
     return "" if field.default is None else str(getattr(field.default, "value", field.default))
 
 
-PAGES: dict[str, Callable[[], str]] = {"operations.md": operations, "api.md": api, "cli.md": cli, "settings.md": settings}
+def python() -> str:
+    """The SDK: functions and classes with what their docstrings say."""
+    import openruntime
+    from openruntime.client.arrays import Outputs, TensorHandle
+    from openruntime.client.runtime import AsyncRuntime, Options
+    from openruntime.client.sync import Runtime, TaskFuture
+    from openruntime.client.task import AsyncTask
+
+    parts = [
+        "# Python\n\n`import openruntime`. Every operation is a method of the runtime (`rt.matmul(a, b)`; `help(rt.matmul)` describes it,"
+        " [Operations](operations.md) lists them all); it takes NumPy arrays, or what converts to one, and returns them.\n"
+    ]
+    parts += [f"## `openruntime.{made.__name__}`\n\n{described(made)}\n" for made in (openruntime.connect, openruntime.connect_async)]
+    for cls in (Runtime, TaskFuture, AsyncRuntime, AsyncTask):
+        parts.append(f"## {cls.__name__}\n\n{paragraphs(cls.__doc__ or '')}\n")
+        for name, member in vars(cls).items():
+            if name.startswith("_") or not getattr(member, "__doc__", None):
+                continue
+            if isinstance(member, property):
+                parts.append(f"### `{name}`\n\n{paragraphs(member.__doc__ or '')}\n")
+            elif inspect.isfunction(member):
+                parts.append(f"### {described(member)}\n")
+    parts.append(f"## Options\n\n{paragraphs(Options.__doc__ or '')}\n")
+    parts.append(table(("option", "type"), [(f"`{name}`", f"`{_type(hint)}`") for name, hint in Options.__annotations__.items()]))
+    parts.append(f"## TensorHandle\n\n{paragraphs(TensorHandle.__doc__ or '')}\n")
+    parts.append(table(("field", "type"), [(f"`{name}`", f"`{_type(hint)}`") for name, hint in TensorHandle.__annotations__.items()]))
+    parts.append(f"## Outputs\n\n{paragraphs(Outputs.__doc__ or '')}\n")
+    parts.append("## Errors\n\nIn `openruntime.contracts.errors`; each has `message`, `code` (as in the HTTP API) and `field`.\n")
+    parts.append(table(("error", "code", "when"), [(f"`{name}`", f"`{code}`", doc) for name, code, doc in _errors()]))
+    return "\n".join(parts)
+
+
+def described(function: Callable[..., Any]) -> str:
+    text = re.sub(r"openruntime\.[a-z.]+\.|typing\.|collections\.abc\.|'", "", str(inspect.signature(function))).replace("(self, ", "(").replace("(self)", "()")
+    return f"`{function.__name__}{text}`\n\n{paragraphs(function.__doc__ or '')}"
+
+
+def _type(hint: Any) -> str:
+    return re.sub(r"typing\.|collections\.abc\.", "", hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint))
+
+
+def _errors() -> Iterable[tuple[str, str, str]]:
+    from openruntime.contracts import errors
+
+    for name, cls in vars(errors).items():
+        if inspect.isclass(cls) and issubclass(cls, errors.OpenRuntimeError):
+            yield name, cls.code, " ".join((cls.__doc__ or "").split())
+
+
+PAGES: dict[str, Callable[[], str]] = {"operations.md": operations, "python.md": python, "api.md": api, "cli.md": cli, "settings.md": settings}
 
 
 def stale() -> list[str]:

@@ -115,7 +115,7 @@ class ArrayBackend(ComputeBackend):
             dtype, shape, wanted = name_of(value), tuple(value.shape), declared[name]
             if dtype != wanted.dtype or (wanted.exact and shape != wanted.shape):
                 raise OperationFailed(
-                    f"{operation.name} returned {dtype} {list(shape)} for `{name}`, and declares {wanted.dtype} {list(wanted.shape)};"
+                    f"{operation.name} returned {dtype} {list(shape)} for `{name}`, which was declared as {wanted.dtype} {list(wanted.shape)};"
                     " its `check` must say what it returns"
                 )
 

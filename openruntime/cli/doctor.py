@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import typer
 
-from openruntime.cli.options import LOCAL, Json, Server, console, show_json, size, styled, table
+from openruntime.cli.options import Json, Server, console, show_json, size
 
 
 class Finding(NamedTuple):
-    """`status` is ok, absent (something optional) or fail (something that must be put right)."""
+    """`status` is ok, absent (something optional), unused (OpenRuntime would not use it yet) or fail (something that must be put right)."""
 
     topic: str
     status: str
@@ -24,12 +24,12 @@ class Finding(NamedTuple):
     remedy: str | None = None
 
 
-# driver or library, how it is seen, what it brings, Debian's packages
+# driver or library, how it is seen
 GPUS = (
-    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0"), "nvidia-driver"),
-    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",), "rocm-opencl-icd"),
-    ("OpenCL", (), ("/etc/OpenCL/vendors",), "ocl-icd-libopencl1 pocl-opencl-icd"),
-    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"), "mesa-vulkan-drivers"),
+    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0")),
+    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",)),
+    ("OpenCL", (), ("/etc/OpenCL/vendors",)),
+    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")),
 )
 
 
@@ -39,15 +39,26 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json: Json = False, server: Server = None) -> None:
     """Say what was found, what is missing and how to get it. Exit code 1 when something must be put right."""
-    found = [finding for look in (_python, _machine, _blas, _gpus, _extras, _data_dir) for finding in look()]
-    found += [_server(server)]
+    found = [finding for look in (_python, _machine, _blas, _gpus, _extras) for finding in look()]
+    found += [*_data_dir(), *_server(server)]
     if json:
         show_json([finding._asdict() for finding in found])
     else:
-        styles = {"ok": "green", "absent": "dim", "fail": "bold red"}
-        console().print(table(("", "", "found", "to get it"), [[styled(f.status, styles), f.topic, f.found, f.remedy or ""] for f in found]))
+        _print(found)
     if any(finding.status == "fail" for finding in found):
         raise typer.Exit(1)
+
+
+def _print(found: list[Finding]) -> None:
+    """Lines that a terminal may break where it likes: a path copied from them stays whole."""
+    styles = {"ok": "green", "absent": "yellow", "unused": "dim", "fail": "bold red"}
+    from rich.markup import escape
+
+    out, width = console(), max(len(finding.topic) for finding in found)
+    for finding in found:
+        out.print(f"[{styles[finding.status]}]{finding.status:<6}[/]  {finding.topic:<{width}}  {escape(finding.found)}", soft_wrap=True)
+        if finding.remedy:
+            out.print(f"[dim]{'':<{width + 8}}  → {escape(finding.remedy)}[/]", soft_wrap=True)
 
 
 def _python() -> Iterator[Finding]:
@@ -73,11 +84,12 @@ def _blas() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    for topic, commands, paths, packages in GPUS:
+    """No backend drives a GPU yet: what is there is told, and nothing is missed."""
+    for topic, commands, paths in GPUS:
         seen = [place for place in (*map(shutil.which, commands), *filter(_filled, paths)) if place]
-        yield Finding(topic, "ok", ", ".join(seen)) if seen else Finding(topic, "absent", "not found", f"apt install {packages}")
+        yield Finding(topic, "unused", f"{', '.join(seen) or 'not found'}; not used yet")
     if sys.platform == "darwin":
-        yield Finding("Metal", "ok" if platform.machine() == "arm64" else "absent", platform.machine())
+        yield Finding("Metal", "unused", f"{platform.machine()}; not used yet")
 
 
 def _filled(path: str) -> bool:
@@ -126,7 +138,6 @@ def _data_dir() -> Iterator[Finding]:
         yield Finding("data directory", "ok", f"{place} ({size(shutil.disk_usage(existing).free)} free)")
     else:
         yield Finding("data directory", "fail", f"{place} cannot be written", "openruntime serve --data-dir DIR, or OPENRUNTIME_DATA_DIR")
-    yield _port(settings.host, settings.port)
 
 
 def _port(host: str, port: int) -> Finding:
@@ -135,18 +146,34 @@ def _port(host: str, port: int) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        remedy = "fine if that is OpenRuntime; else openruntime serve --port PORT"
-        return Finding(f"port {port}", "absent", f"in use on {host}: {error.strerror}", remedy)
+        return Finding(f"port {port}", "absent", f"in use on {host}: {error.strerror}", "openruntime serve --port PORT")
     return Finding(f"port {port}", "ok", f"free on {host}")
 
 
-def _server(address: str | None) -> Finding:
+def _server(address: str | None) -> Iterator[Finding]:
+    """The port that `serve` would take, and the server at `address`, or at that port."""
+    from openruntime.core.config import Settings
+
+    settings = Settings.load({})
+    own = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+    port = _port(settings.host, settings.port)
+    if port.status != "ok" and not isinstance(_asked(own), str):
+        port = Finding(port.topic, "ok", f"in use on {settings.host} by OpenRuntime")
+    yield port
+    found = _asked(address or own)
+    if isinstance(found, str):
+        yield Finding("server", "fail", found, "openruntime serve") if address else Finding("server", "absent", f"none at {own}", "openruntime serve")
+    else:
+        yield Finding("server", "ok", f"{address or own} with {', '.join(found)}")
+
+
+def _asked(address: str) -> list[str] | str:
+    """Its devices, or why it does not answer."""
     from openruntime.contracts.errors import OpenRuntimeError
     from openruntime.core.connect import connect
 
     try:
-        with connect(address or LOCAL, patience=0) as runtime:
-            devices = runtime.devices()
+        with connect(address, patience=0) as runtime:
+            return [device["id"] for device in runtime.devices()]
     except OpenRuntimeError as error:
-        return Finding("server", "fail" if address else "absent", error.message, "openruntime serve")
-    return Finding("server", "ok", f"{address or LOCAL} with {', '.join(device['id'] for device in devices)}")
+        return error.message

@@ -67,8 +67,10 @@ def show(entry: Mapping[str, Any]) -> None:
     if schema.get("additionalProperties"):
         rows.append(["--NAME", kind(schema["additionalProperties"]), "as many as are needed"])
     out.print(table(("parameter", "type", "default"), rows))
-    out.print(f"openruntime run {example(entry)}\n", style="cyan", markup=False, soft_wrap=True)
-    out.print("\n\n".join(rest), markup=False)
+    out.print(f"openruntime run {example(entry)}", style="cyan", markup=False, soft_wrap=True)
+    out.print("`openruntime run --help` lists the rest: -o FILE, --device, --priority, --timeout, --no-cache, --json, --server", style="dim")
+    for paragraph in rest:
+        out.print(f"\n{paragraph}", markup=False)
 
 
 def paragraphs(doc: str) -> list[str]:

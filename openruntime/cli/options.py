@@ -63,7 +63,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, right: froze
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0) if whole else (0, 1))
     for column in columns:
         found.add_column(column, justify="right" if column in right else "left", overflow="ellipsis" if whole else "fold", no_wrap=column in whole)
     for row in rows:
@@ -98,4 +98,6 @@ def duration(seconds: float | None) -> str:
         return "-"
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

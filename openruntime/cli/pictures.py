@@ -80,10 +80,9 @@ def hot_letters(text: str, height: int, width: int) -> Any:
     return np.asarray(image, dtype=np.float32) / 255
 
 
-def heat_map(values: Any) -> Any:
-    """(h, w) between its own bounds, as colours."""
-    low, high = float(values.min()), float(values.max())
-    position = (values.astype(np.float64) - low) / (high - low or 1.0) * (len(HEAT) - 1)
+def heat_map(values: Any, low: float, high: float) -> Any:
+    """(h, w) as colours from `low` to `high`, so that pictures with the same bounds compare."""
+    position = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * (len(HEAT) - 1)
     below = np.clip(position.astype(int), 0, len(HEAT) - 2)
     share = (position - below)[..., None]
     return np.rint(HEAT[below] * (1 - share) + HEAT[below + 1] * share).astype(np.uint8)

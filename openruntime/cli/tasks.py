@@ -13,6 +13,7 @@ COLOURS = {"queued": "yellow", "running": "cyan", "cancelling": "magenta", "comp
 
 Task = Annotated[str, typer.Argument(help="The task's id, or the beginning or end of a recent one's.")]
 _RECENT, _WHOLE = 200, 36  # tasks; characters of an id
+_WIDE = 100  # columns
 
 
 def register(app: typer.Typer) -> None:
@@ -47,18 +48,20 @@ def listing(
     if json:
         show_json(found)
     else:
-        console().print(rows(found))
+        out = console()
+        out.print(rows(found, out.width))
 
 
-def rows(found: list[dict[str, Any]]) -> Any:
-    """A table of task responses."""
+def rows(found: list[dict[str, Any]], width: int) -> Any:
+    """A table of task responses; without the priority where it would be too wide."""
+    priorities = [[str(task["priority"])] if width >= _WIDE else [] for task in found]
     lines = [
-        [task["task_id"], task["operation"], styled(task["status"], COLOURS), str(task["priority"]),
-         "cache" if task["cached"] else task["device_used"] or "-", duration(task["execution_time"]), _note(task)]
-        for task in found
+        [task["task_id"], task["operation"], styled(task["status"], COLOURS), duration(task["execution_time"]), *priority,
+         "cache" if task["cached"] else task["device_used"] or "-", _note(task)]
+        for task, priority in zip(found, priorities, strict=True)
     ]  # fmt: skip
-    columns = ("task", "operation", "status", "priority", "device", "took", "")
-    return table(columns, lines, right=frozenset({"priority", "took"}), whole=frozenset({"task"}))
+    columns = ("task", "operation", "status", "took", *(["priority"] if width >= _WIDE else []), "device", "")
+    return table(columns, lines, right=frozenset({"priority", "took"}), whole=frozenset({"task", "status", "took"}))
 
 
 def find(runtime: "Runtime", given: str) -> "TaskFuture":
@@ -127,7 +130,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("achieved", ", ".join(rates) or achieved["reason"]),
         ("attempt", tried),
         ("waiting for", ", ".join(map(str, found["waiting_for"]))),
-        ("in its lane", None if waiting is None else f"{waiting} waiting for {found['lane']}"),
+        ("in its lane", f"{waiting} waiting for {found['lane']}" if waiting else None),
     ]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _KEPT = 200  # tasks remembered for the screen
 _REFRESH = 4  # a second
 _DEVICES_EVERY = 1.0  # seconds
+_TIME = 9  # characters before what a line is about
 _RATE_OVER = 5.0  # seconds
 _ENDS = ("task.completed", "task.failed", "task.cancelled")
 
@@ -69,8 +70,12 @@ def _ended(future: "TaskFuture", json: bool) -> None:
 def _stream(runtime: "Runtime", as_json: bool) -> None:
     import json
 
+    last = None
     for event in runtime.events(["tasks", "devices"]):
-        print(json.dumps(event) if as_json else plain(event), flush=True)
+        line = json.dumps(event) if as_json else plain(event)
+        if as_json or line[_TIME:] != last:  # progress by whole percents
+            print(line, flush=True)
+        last = line[_TIME:]
 
 
 def plain(event: dict[str, Any]) -> str:

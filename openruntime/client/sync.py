@@ -257,15 +257,16 @@ class Runtime(Operations):
             except StopAsyncIteration:
                 return False, None
 
-        try:
-            while True:
-                more, item = self._portal.run(following())
-                if not more:
-                    return
+        while True:
+            more, item = self._portal.run(following())  # when it is interrupted, so is `items`
+            if not more:
+                return
+            try:
                 yield item  # type: ignore[misc]
-        finally:
-            if not self._portal.closing:
-                self._portal.run(items.aclose())
+            except GeneratorExit:
+                if not self._portal.closing:
+                    self._portal.run(items.aclose())
+                raise
 
     def _names(self) -> Iterable[str]:
         return self.operations()

@@ -142,15 +142,13 @@ class StorageFull(OpenRuntimeError):
 
 
 class TaskFailed(OpenRuntimeError):
-    """The task was accepted, and ended without a result."""
+    """The task was accepted, and ended without a result: what was asked for cannot be had, which is no defect of the server."""
 
-    code, status = "operation_failed", 500
+    code, status = "operation_failed", 422
 
 
 class OperationFailed(TaskFailed):
     """The operation itself raised: a singular matrix, a value out of its domain."""
-
-    status = 422
 
 
 class TaskTimeout(TaskFailed):
@@ -166,11 +164,11 @@ class OutOfMemory(TaskFailed):
 
 
 class DependencyFailed(TaskFailed):
-    code = "dependency_failed"
+    code, status = "dependency_failed", 409
 
 
 class TaskCancelled(TaskFailed):
-    code = "cancelled"
+    code, status = "cancelled", 409
 
 
 def _tree(root: type[OpenRuntimeError]) -> Iterable[type[OpenRuntimeError]]:

@@ -71,6 +71,7 @@ class Runtime:
         self.tasks.use_tensors(self.tensors)
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
+        self.devices.on_ready = self.executor.wake
         self._watch()
         self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
@@ -107,7 +108,10 @@ class Runtime:
         """Why no task can be taken now; None when one can."""
         if self.tasks.draining:
             return "shutting down"
-        return None if self.executor.workers.ready() else "no worker is up yet"
+        if not self.executor.workers.ready():
+            return "no worker is up yet"
+        draining = all(not self.devices.accepts(slot.device.id) for slot in self.executor.slots)
+        return "every device is draining" if draining else None
 
     async def start(self) -> None:
         """Own the store, take up what waited there, start the warm worker."""

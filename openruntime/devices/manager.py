@@ -2,31 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.models import DeviceInfo
 from openruntime.devices.host import Host, cpu_name, load_average
+from openruntime.runtimes.manager import RuntimeManager
 
 ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
-NOT_MEASURED = {"flops": None, "bandwidth": None, "reason": "not measured"}
-
-
-class RuntimeManager(Protocol):
-    """What a platform's runtime manager tells of its devices. `backends`: device id -> its backends, the preferred first."""
-
-    @property
-    def backends(self) -> Mapping[str, Sequence[str]]: ...
-
-    def devices(self) -> Sequence[DeviceInfo]:
-        """The devices found. Asked once, at start."""
-
-    def capabilities(self, device: str, backend: str) -> Sequence[str]:
-        """The operations a backend runs there; empty until its first worker has said so."""
+NOT_MEASURED = "no task of a millisecond or more has finished there yet"
 
 
 class DeviceManager:
@@ -46,6 +34,7 @@ class DeviceManager:
         workers: Callable[[str], Sequence[Mapping[str, Any]]] = lambda device: (),
         host: Host | None = None,
     ) -> None:
+        self.on_ready: Callable[[], None] = lambda: None  # what to do when a device takes tasks again
         self._events = events
         self._node = node.casefold()
         self._depths = depths
@@ -54,6 +43,7 @@ class DeviceManager:
         self._devices: dict[str, DeviceInfo] = {}
         self._runtimes: dict[str, RuntimeManager] = {}
         self._draining: set[str] = set()
+        self._best: dict[str, list[float]] = {}
         self._capabilities: dict[tuple[str, str], frozenset[str]] = {}
         self._remembered: dict[tuple[str, str], str] = {}
         for runtime in runtimes:
@@ -81,13 +71,25 @@ class DeviceManager:
         return [self._describe(device) for device in self._devices.values()]
 
     def get(self, device_id: str) -> dict[str, Any]:
-        """`DeviceInfo` fields, `load`, `workers` and `ceilings` (FLOP/s and bytes/s, null until measured). Raises `NotFound`."""
+        """`DeviceInfo` fields, `load`, `workers` and `ceilings` (FLOP/s and bytes/s, null until a task has shown them). Raises `NotFound`."""
         device = self._device(device_id)
         described = self._describe(device)
         load = {"busy": described["busy"], "slots": device.slots, "queued": described["queued"], "utilization": described["utilization"]}
         if device.type == "cpu":
             load["average"] = load_average()
-        return described | {"load": load, "workers": [dict(worker) for worker in self._workers(device_id)], "ceilings": dict(NOT_MEASURED)}
+        return described | {"load": load, "workers": [dict(worker) for worker in self._workers(device_id)], "ceilings": self._ceilings(device_id)}
+
+    def achieved(self, device_id: str, flops: float, moved: float, seconds: float) -> None:
+        """What a finished task reached there: the best of all stands for the device's ceilings."""
+        best = self._best.setdefault(device_id, [0.0, 0.0])
+        best[0], best[1] = max(best[0], flops / seconds), max(best[1], moved / seconds)
+
+    def _ceilings(self, device_id: str) -> dict[str, Any]:
+        """FLOP/s and bytes/s, the most that any task has reached since the start."""
+        best = self._best.get(device_id)
+        if best is None:
+            return {"flops": None, "bandwidth": None, "reason": NOT_MEASURED}
+        return {"flops": best[0], "bandwidth": best[1], "reason": "the most that any task has reached since the start"}
 
     def set_state(self, device_id: str, state: str) -> dict[str, Any]:
         """`draining`: it finishes what it has and takes nothing new; `ready`: it takes tasks again. Raises `NotFound`, `InvalidParameter`."""
@@ -97,6 +99,8 @@ class DeviceManager:
         if (state == "draining") == self.accepts(device_id):
             (self._draining.add if state == "draining" else self._draining.discard)(device_id)
             self._events.publish(DeviceChanged(time=time.time(), device=device_id, status=state, reason="asked for"))
+            if state == "ready":
+                self.on_ready()
         return self._describe(device)
 
     def accepts(self, device_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-import math
+from collections.abc import Coroutine
 
 import msgspec
 
@@ -25,6 +25,7 @@ class ResultCache:
         self._ttl = ttl
         self._max_bytes = max_bytes
         self._unsized = 0  # bytes put since the last trim
+        self._writing: dict[str, Task] = {}  # on their way to disk, and answering already
         self.hits = 0
         self.misses = 0
 
@@ -42,6 +43,10 @@ class ResultCache:
 
     async def get(self, key: str) -> tuple[dict[str, object], dict[str, Array]] | None:
         """What was kept beside the outputs (`device`, `backend`, `seconds`), and the outputs."""
+        task = self._writing.get(key)
+        if task is not None and task.outputs is not None:
+            self.hits += 1
+            return _meta(task), task.outputs
         found = await self._shelf.get(NAMESPACE, key)
         if found is None:
             self.misses += 1
@@ -50,17 +55,28 @@ class ResultCache:
         meta, outputs = found
         return msgspec.msgpack.decode(meta), outputs
 
-    async def put(self, key: str, task: Task) -> None:
-        outputs = task.outputs
-        size = sum(a.nbytes for a in outputs.values()) if outputs else math.inf
-        if outputs is None or size > self._max_bytes / 4:
-            return
-        meta = msgspec.msgpack.encode({"device": task.device, "backend": task.backend, "seconds": task.seconds})
-        await self._shelf.put(NAMESPACE, key, meta, outputs, ttl=self._ttl, tenant=task.tenant)
-        self._unsized += int(size)
+    def put(self, key: str, task: Task) -> Coroutine[None, None, None]:
+        """Keep a finished task's outputs: at hand from now on, on disk when what is returned was awaited."""
+        self._writing[key] = task
+        return self._put(key, task)
+
+    async def _put(self, key: str, task: Task) -> None:
+        outputs = task.outputs or {}
+        size = sum(array.nbytes for array in outputs.values())
+        try:
+            if not outputs or size > self._max_bytes / 4:
+                return
+            await self._shelf.put(NAMESPACE, key, msgspec.msgpack.encode(_meta(task)), outputs, ttl=self._ttl, tenant=task.tenant)
+        finally:
+            self._writing.pop(key, None)
+        self._unsized += size
         if self._unsized > self._max_bytes / 16:
             self._unsized = 0
             await self._shelf.trim(NAMESPACE, max_bytes=self._max_bytes)
+
+
+def _meta(task: Task) -> dict[str, object]:
+    return {"device": task.device, "backend": task.backend, "seconds": task.seconds}
 
 
 def _digest(call: Call, tenant: str, lane: str) -> str:

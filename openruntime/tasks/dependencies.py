@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from openruntime.contracts.errors import InvalidParameter, NotFound, OpenRuntimeError
+from openruntime.contracts.errors import DependencyFailed, Expired, InvalidParameter, NotFound, OpenRuntimeError
 from openruntime.contracts.interfaces import Catalogue, Tensors
 from openruntime.contracts.payload import Array, Reference, Spec
 from openruntime.contracts.records import LOCAL, Call, Principal, Task
@@ -35,7 +35,7 @@ class Dependencies:
         for name, reference in found.items():
             try:
                 there = await self.tensors.resolve(reference, principal=principal)
-            except NotFound as error:
+            except (NotFound, Expired, DependencyFailed) as error:
                 raise InvalidParameter(f"`{name}`: {error.message}", field=name) from None
             if isinstance(there, Array):
                 ready[name] = there
@@ -72,8 +72,12 @@ class Dependencies:
 def _expected(name: str, task: Task, reference: Reference) -> Spec:
     """What an unfinished task's output is declared to be."""
     outputs = task.call.outputs
-    if reference.output is None:
+    if reference.output is None and len(outputs) == 1:
         return next(iter(outputs.values()))
+    if reference.output is None:
+        raise InvalidParameter(
+            f'`{name}`: {task.call.operation} has several outputs; name one: {{"task": id, "output": {" or ".join(outputs)}}}', field=name
+        )
     if reference.output not in outputs:
         raise InvalidParameter(f"`{name}`: {task.call.operation} has no output {reference.output!r}; it has {', '.join(outputs)}", field=name)
     return outputs[reference.output]

@@ -98,13 +98,14 @@ class EventBus:
                 await future
 
     async def _before_start(self, at: int, limit: int) -> list[AnyEvent]:
-        """What happened before this process started, from the records; a `Gap` where those do not tell."""
+        """What happened before this process started, from the records, after a `Gap`: they tell of beginnings and ends only."""
         events = await self._replay(at * MICROSECOND, limit) if self._replay is not None else None
         if events is None:
             return [Gap(time=time.time(), seq=self._first)]
         for event in events:
             event.seq = int(event.time * 1e6)
-        return [event for event in events if at < event.seq <= self._first]  # what came after the start is in the ring
+        told = [event for event in events if at < event.seq <= self._first]  # what came after the start is in the ring
+        return [Gap(time=time.time(), seq=at), *told]
 
 
 def announce(events: EventSink, task: Task) -> None:

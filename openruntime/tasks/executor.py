@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
+MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
@@ -144,7 +145,8 @@ class TaskExecutor:
         """Whether `task` runs here and now; false leaves it for a slot that is predicted to finish it sooner."""
         if task.predicted <= TINY:
             return True  # cheaper to run than to compare
-        rivals = [s for s in self.slots if s is here or (s.state is not SlotState.FAILED and task.lane in s.lanes)]
+        accepts = self._devices.accepts
+        rivals = [s for s in self.slots if s is here or (s.state is not SlotState.FAILED and task.lane in s.lanes and accepts(s.device.id))]
         if len(rivals) == 1:
             return True
         now = time.monotonic()
@@ -273,6 +275,9 @@ class TaskExecutor:
             self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
                 task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
+                if answer.seconds >= MEASURABLE:
+                    estimate = task.call.estimate
+                    self._devices.achieved(slot.device.id, estimate.flops, estimate.bytes, answer.seconds)
                 task.started = answer.started + self._clock
             await self._settle(task, Event.SUCCEEDED)
             return
@@ -291,6 +296,8 @@ class TaskExecutor:
         task.life, instruction = advance(task.life, event, task.max_retries)
         if instruction is Instruction.REQUEUE:
             task.started = task.device = task.backend = None
+            if failure is not None:
+                log.info("task is tried again: %s", failure.message, extra={"task_id": task.id, "operation": task.call.operation})
             await self._queue.requeue(task)
             self.wake()
         elif instruction is Instruction.FINISH or instruction is Instruction.FINISH_AND_STOP:
@@ -303,6 +310,15 @@ class TaskExecutor:
         elif status is TaskStatus.CANCELLED:
             task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
         task.finished = time.time()
+        if status is not TaskStatus.COMPLETED:
+            if task.started is not None:
+                task.seconds = task.finished - task.started
+            log.info(
+                "task %s: %s",
+                status.value,
+                task.failure.message if task.failure else "",
+                extra={"task_id": task.id, "operation": task.call.operation},
+            )
         timer = self._timers.pop(task.id, None)
         if timer is not None:
             timer.cancel()
@@ -337,7 +353,8 @@ class TaskExecutor:
             self._stop_job(slot, task)
         if instruction is not Instruction.STOP:
             where = "while it ran" if slot is not None and task.started else "before it started"
-            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its time was over {where}"))
+            given = (task.deadline or 0.0) - task.created
+            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s was over {where}"))
 
     def _stop_job(self, slot: Slot, task: Task) -> None:
         job = slot.job_of(task)

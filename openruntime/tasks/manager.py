@@ -1,6 +1,7 @@
 """The front door inside the process: submit, status, cancel, result. Thin: the queue waits, the executor runs."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from openruntime.tasks.explain import explain, trace
 from openruntime.tasks.idempotency import InFlight, fingerprint
 from openruntime.tasks.lifecycle import Event
 from openruntime.tasks.queue import TaskQueue
+
+log = logging.getLogger(__name__)
 
 NO_ARRAYS: Mapping[str, Array] = {}
 SWEEP = 0.25  # seconds at most between looks at who has waited long enough
@@ -207,12 +210,12 @@ class TaskManager:
 
     def ended(self, task: Task) -> None:
         """The executor's word that a task ended: tell who waits, keep the result, let dependents go on."""
-        for future in self._waiters.pop(task.id, ()):
-            if not future.done():
-                future.set_result(None)
         key = self._cache_keys.pop(task.id, None)
         if key is not None and task.status is TaskStatus.COMPLETED:
             self._spawn(self._cache.put(key, task))
+        for future in self._waiters.pop(task.id, ()):
+            if not future.done():
+                future.set_result(None)
         for dependent in self._dependencies.released_by(task.id):
             self._spawn(self._met(dependent))
 
@@ -232,7 +235,12 @@ class TaskManager:
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("not kept, or not queued: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
 
     async def recover(self, tasks: Sequence[Task]) -> None:
         """Take up tasks that the store found waiting at its start."""

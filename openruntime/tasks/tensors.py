@@ -69,8 +69,10 @@ def output_of(task: Task, reference: Reference) -> Array:
         raise DependencyFailed(f"task {task.id}, whose result was to be used, {task.status.value}: {why}")
     if task.outputs is None:
         raise Expired(f"the result of task {task.id} has expired")
-    if reference.output is None:
+    if reference.output is None and len(task.outputs) == 1:
         return next(iter(task.outputs.values()))
+    if reference.output is None:
+        raise InvalidParameter(f"task {task.id} has several outputs; name one as `output`: {', '.join(task.outputs)}", field="output")
     if reference.output not in task.outputs:
         raise InvalidParameter(f"task {task.id} has no output {reference.output!r}; it has {', '.join(task.outputs)}", field="output")
     return task.outputs[reference.output]

@@ -111,7 +111,10 @@ class Workers:
         tasks = slot.clear()
         if self._stopping:
             return  # what it held stays accepted in the store, and runs after the next start
-        log.warning("the %s worker of %s is gone: %s", slot.backend, slot.device.id, reason)
+        held = tasks[0].id if tasks else None
+        log.warning(
+            "the %s worker of %s is gone: %s", slot.backend, slot.device.id, reason, extra={"task_id": held, "waiting": max(0, len(tasks) - 1)}
+        )
         self._events.publish(WorkerDied(time=time.time(), device=slot.device.id, backend=slot.backend, reason=reason[:500]))
         if slot.warm or tasks or self._wanted(slot) is not None:
             self._start(slot)

@@ -201,3 +201,46 @@ async def test_progress_is_told(runtime: Runtime) -> None:
     assert kinds[-1] == "TaskFinished"
     assert kinds.count("TaskProgressed") >= 5
     assert [event.seq for event in seen] == sorted(event.seq for event in seen)
+
+
+async def test_a_drained_device_takes_what_waited_as_soon_as_it_is_resumed(runtime: Runtime) -> None:
+    runtime.devices.set_state("cpu:0", "draining")
+    assert runtime.not_ready() == "every device is draining"
+    task = await runtime.tasks.submit(ask("sum", x=[1.0]))
+    assert not await runtime.tasks.wait(task, 0.2)
+    runtime.devices.set_state("cpu:0", "ready")
+    assert await runtime.tasks.wait(task, 3)
+    assert runtime.not_ready() is None
+
+
+async def test_the_first_output_is_not_taken_silently(runtime: Runtime) -> None:
+    first = await runtime.tasks.submit(ask("qr", x=[[1.0, 2.0], [3.0, 4.0]]))
+    assert await runtime.tasks.wait(first, 10)
+    with pytest.raises(InvalidParameter, match="several outputs"):
+        await runtime.tasks.submit(ask("sum", x=Reference(task=first.id)))
+    second = await runtime.tasks.submit(ask("sum", x=Reference(task=first.id, output="r")))
+    assert await runtime.tasks.wait(second, 10)
+    assert second.status is TaskStatus.COMPLETED
+
+
+async def test_using_a_failed_task_is_refused_naming_the_parameter(runtime: Runtime) -> None:
+    first = await runtime.tasks.submit(ask("rogue_crash", how="raise"))
+    assert await runtime.tasks.wait(first, 10)
+    assert first.seconds is not None, "it ran for a while"
+    with pytest.raises(InvalidParameter, match="went wrong") as caught:
+        await runtime.tasks.submit(ask("sum", x=Reference(task=first.id)))
+    assert caught.value.field == "x"
+
+
+async def test_the_same_call_right_after_is_a_hit(runtime: Runtime) -> None:
+    request = ask("monte_carlo_pi", samples=5_000_000, seed=3)
+    first = await runtime.tasks.submit(request)
+    assert await runtime.tasks.wait(first, 30)
+    assert (await runtime.tasks.submit(request)).cached
+
+
+async def test_ceilings_are_what_tasks_have_reached(runtime: Runtime) -> None:
+    assert runtime.devices.get("cpu:0")["ceilings"]["flops"] is None
+    task = await runtime.tasks.submit(ask("matmul"), {name: Array("float32", (512, 512), bytes(1 << 20)) for name in "ab"})
+    assert await runtime.tasks.wait(task, 30)
+    assert runtime.devices.get("cpu:0")["ceilings"]["flops"] > 1e8

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -17,18 +18,45 @@ from openruntime.contracts.errors import InvalidParameter
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {"add-an-operation": "openruntime-plugin-haversine", "add-a-backend": "openruntime-plugin-strict"}
-ON_THE_PAGE_ALONE = ("with openruntime.connect(",)
+ON_THE_PAGE_ALONE = ("with openruntime.connect(", '"""Cubes', "[build-system]")
+BROKEN = {"sphere": "from math import sphere", "cone": "def cone(:", "prism": ""}  # an import, the syntax, the attribute
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both packages and their entry points in it."""
-    target = tmp_path_factory.mktemp("plugins")
+    return install(tmp_path_factory.mktemp("plugins"), *(str(ROOT / "examples" / name) for name in EXAMPLES.values()))
+
+
+def install(target: Path, *packages: str) -> Path:
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--target", str(target)]
-    packages = [str(ROOT / "examples" / name) for name in EXAMPLES.values()]
     done = subprocess.run([sys.executable, "-m", "pip", "install", *options, *packages], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     return target
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest package of the page, its files as they stand there, installed."""
+    text = (ROOT / "docs/howto/add-an-operation.md").read_text().partition("## The function")[0]
+    source = tmp_path_factory.mktemp("source")
+    files = re.findall(r"`([\w.]+)`:\n\n```(?:python|toml)\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in files] == ["openruntime_cube.py", "pyproject.toml"]
+    for name, content in files:
+        (source / name).write_text(content)
+    return install(tmp_path_factory.mktemp("cube"), str(source))
+
+
+@pytest.fixture
+def beside_broken(cube: Path, tmp_path: Path) -> str:
+    """PYTHONPATH with the smallest package, and packages that cannot be loaded."""
+    for name, source in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(source)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[openruntime.operations]\n{name} = {name}:{name}\n")
+    return os.pathsep.join([str(tmp_path), path_with(cube)])
 
 
 def path_with(folder: Path) -> str:
@@ -57,6 +85,50 @@ def test_a_server_offers_the_operation(installed: Path, start_server: Callable[.
             rt.haversine(start, end, radius=-1.0)
     np.testing.assert_allclose(metres, [5_837e3, np.pi * 6_371_008.8], rtol=1e-3)
     assert caught.value.field == "start"
+
+
+def test_the_smallest_package_runs_as_the_page_says(cube: Path) -> None:
+    text = (ROOT / "docs/howto/add-an-operation.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("openruntime run cube "))
+    assert command == "openruntime run cube '[1, 2, 3]'"
+    program = "from openruntime.cli.main import main; main()"
+    env = {**os.environ, "PYTHONPATH": path_with(cube), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "cube", "[1, 2, 3]"], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[1, 8, 27]" in done.stdout
+
+
+def test_broken_packages_leave_the_rest_of_a_server_as_it_is(beside_broken: str, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
+    with start_server(store="memory", environment={"PYTHONPATH": beside_broken}) as server, openruntime.connect(server.url) as rt:
+        found = rt.operations()
+        assert {"cube", "matmul"} <= found.keys()
+        assert not BROKEN.keys() & found.keys()
+        assert rt.cube(np.array([2.0])).tolist() == [8.0]
+        assert rt.sum(np.ones(3)) == 3
+        with httpx.Client(base_url=server.url) as http:
+            for name in BROKEN:
+                for answer in (
+                    http.post("/tasks", json={"operation": name, "parameters": {"x": [1.0]}}), http.get(f"/operations/{name}"),
+                ):  # fmt: skip
+                    problem = answer.json()
+                    assert (answer.status_code, problem["code"]) == (503, "unavailable")
+                    assert f"operation {name} of package {name} cannot be loaded: " in problem["detail"]
+        log = server.log_tail()
+    assert [log.count(f"operation {name} of package {name} cannot be loaded") for name in BROKEN] == [1, 1, 1], log
+
+
+def test_broken_packages_leave_the_embedded_runtime_as_it_is(beside_broken: str) -> None:
+    program = (
+        "import numpy as np, openruntime\n"
+        "with openruntime.connect() as rt:\n"
+        "    print(rt.cube(np.array([2.0])).tolist(), sorted({'cone', 'cube', 'prism', 'sphere'} & rt.operations().keys()))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": beside_broken, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[8.0] ['cube']"
 
 
 def test_a_worker_runs_the_backend(installed: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from openruntime.backends.array_backend import ArrayBackend, Memory, host_array
 from openruntime.backends.cpu import NumpyBackend
 from openruntime.contracts.errors import OperationFailed, OutOfMemory, TaskCancelled, UnsupportedOnDevice
-from openruntime.contracts.payload import Array
+from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.registry import BACKENDS
 from openruntime.operations.definition import Array as Xp
 from openruntime.operations.definition import Namespace, operation
@@ -20,18 +20,21 @@ class Refusing(NumpyBackend):
 class Catalogue:
     """A catalogue of one operation."""
 
-    def __init__(self, function):
-        self.operation = operation(function)
+    def __init__(self, function, **declared):
+        self.operation = operation(**declared)(function)
 
     def get(self, name):
         return self.operation
+
+    def bind(self, name, parameters):
+        return self.operation.bind(parameters)
 
     def names(self):
         return [self.operation.name]
 
 
-def backend_of(function) -> NumpyBackend:
-    return NumpyBackend(catalogue=Catalogue(function))
+def backend_of(function, **declared) -> NumpyBackend:
+    return NumpyBackend(catalogue=Catalogue(function, **declared))
 
 
 async def test_raises_the_reason_of_what_it_lacks():
@@ -61,6 +64,57 @@ async def test_errors_are_translated_once(raised, error, words):
         await backend_of(broken).execute("broken", {"x": payload(np.ones(2))})
 
 
+@pytest.mark.parametrize(
+    ("raised", "logged"),
+    [(ValueError("odd"), True), (ZeroDivisionError(), True), (np.linalg.LinAlgError("Singular matrix"), False), (OperationFailed("by design"), False)],
+)
+async def test_the_traceback_of_what_was_not_foreseen_is_logged_and_not_answered(raised, logged, caplog):
+    def broken(x: Xp, *, xp: Namespace) -> Xp:
+        """Breaks."""
+        raise raised
+
+    with pytest.raises(OperationFailed) as caught:
+        await backend_of(broken).execute("broken", {"x": payload(np.ones(2))})
+    assert ("Traceback" in caplog.text and "in broken\n    raise raised" in caplog.text) is logged
+    assert caught.value.message.rstrip(": ") != "broken failed"
+    assert "Traceback" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "returned", "words"),
+    [
+        ({}, None, "boom returned nothing; it declares `output`"),
+        ({}, {"mean": np.ones(2)}, "boom returned a dict of `mean`; it declares `output`"),
+        ({}, {}, "boom returned a dict of nothing; it declares `output`"),
+        ({}, 2.5, "boom returned a float for `output`, which is no array of numbers; xp.asarray makes one"),
+        ({}, "text", "boom returned a str for `output`"),
+        ({}, np.array(["text"]), "boom returned an array of <U4 for `output`"),
+        ({}, np.array([None]), "boom returned an array of object for `output`"),
+        ({}, np.ones(2, "float32"), r"boom returned float32 \[2\] for `output`, which was declared as float64 \[2\]; its `check` must say what it returns"),
+        ({}, np.ones(3), r"boom returned float64 \[3\] for `output`, which was declared as float64 \[2\]"),
+        ({"check": lambda x: Spec("float64", (4,), exact=False)}, np.ones(3, "int8"), "boom returned int8"),
+        ({"outputs": ("mean", "spread"), "check": lambda x: {"mean": x, "spread": x}}, np.ones(2), "returned one value; it declares `mean` and `spread`"),
+        ({"outputs": ("mean", "spread"), "check": lambda x: {"mean": x, "spread": x}}, {"mean": np.ones(2), "spread": None}, "nothing for `spread`"),
+    ],
+)  # fmt: skip
+async def test_an_operation_returns_what_it_declares(declared, returned, words):
+    def boom(x: Xp, *, xp: Namespace) -> Xp:
+        """Returns something else."""
+        return returned
+
+    with pytest.raises(OperationFailed, match=words):
+        await backend_of(boom, **declared).execute("boom", {"x": payload(np.ones(2))})
+
+
+async def test_an_output_may_be_smaller_where_the_data_decides():
+    def some(x: Xp, *, xp: Namespace) -> Xp:
+        """Some of them."""
+        return x[:1]
+
+    backend = backend_of(some, check=lambda x: Spec(x.dtype, x.shape, exact=False))
+    assert (await backend.execute("some", {"x": payload(np.ones(2))})).outputs["output"].shape == (1,)
+
+
 async def test_memory_that_does_not_exist_fails_one_task():
     def huge(x: Xp, *, xp: Namespace) -> Xp:
         """Asks for 8 PiB."""
@@ -84,7 +138,8 @@ async def test_an_output_is_never_a_view_of_an_input(view):
         return view(x)
 
     body = bytearray(np.arange(6.0).tobytes())
-    found = await backend_of(look).execute("look", {"x": Array("float64", (2, 3), memoryview(body))})
+    shape = view(np.empty((2, 3))).shape
+    found = await backend_of(look, check=lambda x: Spec("float64", shape)).execute("look", {"x": Array("float64", (2, 3), memoryview(body))})
     before = numpy_array(found.outputs["output"]).tolist()
     body[:] = bytes(48)
     assert numpy_array(found.outputs["output"]).tolist() == before == view(np.arange(6.0).reshape(2, 3)).tolist()

@@ -6,7 +6,7 @@ import time
 import msgspec
 import pytest
 
-from openruntime.contracts.errors import InvalidParameter, Unavailable, UnknownOperation
+from openruntime.contracts.errors import InvalidParameter, UnknownOperation
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Array
 from openruntime.operations.catalogue import FAMILIES, OperationCatalogue
@@ -113,36 +113,3 @@ def test_checks_need_no_array_library():
         assert not {"numpy", "scipy", "pydantic_core.nothing"} & sys.modules.keys(), "NumPy came in"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
-
-
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    (tmp_path / "plug.py").write_text(
-        textwrap.dedent("""
-        from openruntime.operations.definition import Array, Namespace, operation
-
-        @operation(family="plug")
-        def triple(x: Array, *, xp: Namespace) -> Array:
-            \"\"\"Three times `x`.\"\"\"
-            return 3 * x
-
-        def plain(x):
-            return x
-        """)
-    )
-    info = tmp_path / "plug-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[openruntime.operations]\ntriple = plug:triple\nplain = plug:plain\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("plug", None)
-
-
-@pytest.mark.usefixtures("plugin")
-def test_a_plugin_brings_operations_through_entry_points(catalogue):
-    assert {"triple", "plain", "matmul"} <= set(catalogue.names())
-    assert catalogue.describe("triple")["family"] == "plug"
-    assert catalogue.bind("triple", {"x": X}).outputs["output"].shape == (1000,)
-    with pytest.raises(Unavailable, match="lacks @operation"):
-        catalogue.get("plain")
