@@ -67,8 +67,8 @@ def paragraphs(doc: str) -> str:
 
 def api() -> str:
     document = asyncio.run(_openapi())
-    head = "The same as OpenAPI: `/openapi.json`, and to try out: `/docs` of a running server. `/ws`, a WebSocket, is on a page of its own: [Events](events.md)."
-    parts = [f"# The HTTP API\n\n{head}\n"]
+    head = "The same as OpenAPI: `/openapi.json`, and to try out: `/docs` of a running server."
+    parts = [f"# The HTTP API\n\n{head} The WebSocket `/ws` has a page of its own: [Events](events.md).\n"]
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             parts.append(f"## `{method.upper()} {path}`\n\n{about.get('summary', '')}\n\n{about.get('description', '')}".rstrip() + "\n")
@@ -190,7 +190,8 @@ def python() -> str:
 
 
 def described(function: Callable[..., Any]) -> str:
-    text = re.sub(r"openruntime\.[a-z.]+\.|typing\.|collections\.abc\.|'", "", str(inspect.signature(function))).replace("(self, ", "(").replace("(self)", "()")
+    text = re.sub(r"openruntime\.[a-z.]+\.|typing\.|collections\.abc\.|self, |self(?=\))", "", str(inspect.signature(function)))
+    text = re.sub(r"-> '(\w+)'$", r"-> \1", text)
     return f"`{function.__name__}{text}`\n\n{paragraphs(function.__doc__ or '')}"
 
 

@@ -15,8 +15,8 @@ from openruntime.contracts.interfaces import ComputeBackend, Steps
 from openruntime.contracts.payload import ITEMSIZE, Array
 from openruntime.contracts.records import Result
 from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
-from openruntime.operations.dtypes import name_of
 from openruntime.operations.definition import Operation
+from openruntime.operations.dtypes import name_of
 
 log = logging.getLogger(__name__)
 

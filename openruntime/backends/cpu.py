@@ -15,8 +15,8 @@ from openruntime.backends import fused
 from openruntime.backends.array_backend import ArrayBackend, Native
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed
 from openruntime.operations import fourier, random, sorting
-from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, promote, real
 from openruntime.operations.definition import Operation
+from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, promote, real
 
 _CHUNK = 1 << 15  # random numbers made at a time: their temporaries stay in the cache
 _FAILURES = {

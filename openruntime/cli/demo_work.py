@@ -40,7 +40,7 @@ def photograph(bench: "Bench", output: Path) -> Iterator[str]:
     restored = bench.finish("photograph: restored through its spectrum", bench.start("ifft2", kept))
     picture = np.clip(np.moveaxis(restored.real, 0, -1), 0, 1)
     smooth = bench.start("gaussian_blur", picture, sigma=0.6)  # the noise that is left is finer than what sharpening is for
-    crisp = np.clip(bench.finish("photograph: sharpened", bench.start("sharpen", smooth, amount=0.8, sigma=1.5)), 0, 1)
+    crisp = np.clip(bench.finish("photograph: sharpened", bench.start("sharpen", smooth, amount=0.5, sigma=1.5)), 0, 1)
     before, after = _psnr(spoilt, clean), _psnr(picture, clean)
     panels = {
         f"spoilt: stripes and noise, {before:.1f} dB": np.clip(spoilt, 0, 1), f"restored by fft2, {after:.1f} dB": picture,

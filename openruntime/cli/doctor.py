@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json: Json = False, server: Server = None) -> None:
     """Say what was found, what is missing and how to get it. Exit code 1 when something must be put right."""
-    found = [finding for look in (_python, _machine, _blas, _gpus, _extras) for finding in look()]
+    found = [finding for look in (_python, _machine, _blas, _gpus, _extras, _plugins) for finding in look()]
     found += [*_data_dir(), *_server(server)]
     if json:
         show_json([finding._asdict() for finding in found])
@@ -111,6 +111,18 @@ def _extras() -> Iterator[Finding]:
             yield Finding(f"extra {extra}", "absent", f"lacks {', '.join(missing)}", f"pip install 'openruntime[{extra}]'")
         else:
             yield Finding(f"extra {extra}", "ok", ", ".join(f"{name} {version(name)}" for name in names))
+
+
+def _plugins() -> Iterator[Finding]:
+    """Operations of other packages; those that cannot be used must be put right."""
+    from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
+
+    told: list[str] = []
+    sound = [name for name in OperationCatalogue(tell=told.append).names() if name not in BUILTIN]
+    if sound:
+        yield Finding("plugins", "ok", f"operations {', '.join(sound)}")
+    for line in told:
+        yield Finding("plugins", "fail", line, "mend or uninstall the package")
 
 
 def _bare(requirement: str) -> str:

@@ -53,7 +53,8 @@ class Connection:
             try:
                 reply = await self.transport.send(method, target, headers or {}, content, wait=wait)
                 if not self._met:
-                    self._met, retry = True, self.retry()
+                    self._met = True
+                    retry = self.retry()
                 if reply.status < 400:
                     return reply
                 error = problem(reply)

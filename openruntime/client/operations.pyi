@@ -427,7 +427,7 @@ class Operations:
         """`image` convolved with a Gaussian of `sigma` pixels along both axes; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). The kernel ends at 4 sigma and edges are mirrored, as `scipy.ndimage.gaussian_filter` does by default.
-        A pixel whose window holds NaN or infinity is NaN.
+        Opacity is blurred like a colour, so that the rim of what is cut out becomes soft. A pixel whose window holds NaN or infinity is NaN.
         """
 
     def sharpen(
@@ -437,6 +437,7 @@ class Operations:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+        The opacity of uint8 and uint16 images of four channels stays as it is.
         Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
         """
 
@@ -459,8 +460,9 @@ class Operations:
     ) -> Any:
         """Edge strength: the gradient's magnitude by Sobel's kernels, `sqrt((x**2 + y**2) / 2)`; shape and dtype of `image`.
 
-        image: (h, w) or (h, w, c), each channel by itself. The kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within
-        the range that the pixels span (scikit-image's scale). Edges are mirrored.
+        image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
+        kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
+        Edges are mirrored.
         Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
         """
 
@@ -928,7 +930,7 @@ class AsyncOperations:
         """`image` convolved with a Gaussian of `sigma` pixels along both axes; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). The kernel ends at 4 sigma and edges are mirrored, as `scipy.ndimage.gaussian_filter` does by default.
-        A pixel whose window holds NaN or infinity is NaN.
+        Opacity is blurred like a colour, so that the rim of what is cut out becomes soft. A pixel whose window holds NaN or infinity is NaN.
         """
 
     async def sharpen(
@@ -938,6 +940,7 @@ class AsyncOperations:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+        The opacity of uint8 and uint16 images of four channels stays as it is.
         Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
         """
 
@@ -960,8 +963,9 @@ class AsyncOperations:
     ) -> Any:
         """Edge strength: the gradient's magnitude by Sobel's kernels, `sqrt((x**2 + y**2) / 2)`; shape and dtype of `image`.
 
-        image: (h, w) or (h, w, c), each channel by itself. The kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within
-        the range that the pixels span (scikit-image's scale). Edges are mirrored.
+        image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
+        kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
+        Edges are mirrored.
         Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
         """
 

@@ -114,6 +114,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
 
     @property
     def task_id(self) -> str:
+        """Finds the task again: `rt.task(task_id)`."""
         return self._task.task_id
 
     @property
@@ -134,9 +135,11 @@ class TaskFuture(concurrent.futures.Future[Any]):
         return self._portal.run(self._task.result(timeout))
 
     def exception(self, timeout: float | None = None) -> OpenRuntimeError | None:
+        """Why the task failed, None when it completed. Waits for its end, `TimeoutError` after `timeout` seconds."""
         return self._portal.run(self._task.exception(timeout))
 
     def done(self) -> bool:
+        """Whether the task is known to have ended. Asks nobody: the server tells."""
         return self._task.done()
 
     def cancel(self) -> bool:
@@ -144,9 +147,11 @@ class TaskFuture(concurrent.futures.Future[Any]):
         return self._portal.run(self._task.cancel())
 
     def cancelled(self) -> bool:
+        """Whether it ended by being cancelled."""
         return isinstance(self._task.error, TaskCancelled)
 
     def status(self) -> TaskResponse:
+        """What the server knows now, without the result: status, device, times, progress, error."""
         return self._portal.run(self._task.status())
 
     def explain(self) -> dict[str, Any]:

@@ -21,7 +21,10 @@ LOCAL = Principal()
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a call is predicted to cost: floating-point operations, bytes moved, peak bytes held."""
+    """What a call is predicted to cost: floating-point operations, bytes moved, peak bytes held.
+
+    Bytes moved are those that must go to and from memory: what a cache holds between two steps is not counted again.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0

@@ -1,7 +1,8 @@
 """The safetensors format: a JSON header and raw bytes, read and written without copying the arrays.
 
 Source: https://huggingface.co/docs/safetensors (eight bytes of header length, little-endian; the header; the arrays without holes).
-Extension: complex arrays carry the dtype codes `C64` and `C128`.
+complex64 is the format's `C64`; complex128 has no code there and is `C128`, an extension of ours. Where every reader must open the
+body, complex arrays are split: floats with a last axis of 2 (real, imaginary), their names under the metadata key `complex`.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from openruntime.contracts.errors import InvalidRequest, nearest
+from openruntime.contracts.errors import InvalidRequest, NotAcceptable, nearest
 from openruntime.contracts.payload import ITEMSIZE, Array, Buffer
 
 REMEMBERED_HEADER = 4096  # bytes
@@ -23,6 +24,8 @@ CODES = {
     "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
     "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "C64", "complex128": "C128",
 }  # fmt: skip
+SPLIT = {"complex64": "F32", "complex128": "F64"}  # what a complex array is sent as, with a last axis of 2
+_JOINED = {"float32": "complex64", "float64": "complex128"}
 _DTYPES = {code: (dtype, ITEMSIZE[dtype]) for dtype, code in CODES.items()}
 _Place = tuple[str, str, tuple[int, ...], int, int]  # name, dtype, shape, start and end in the data
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -45,8 +48,17 @@ _extra = msgspec.json.Decoder(_Extra).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
-    """The header in the order given, then a view on each array. The bytes of wider elements come first: every array stays aligned."""
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None, *, split: bool = False) -> list[Buffer]:
+    """The header in the order given, then a view on each array. The bytes of wider elements come first: every array stays aligned.
+
+    `split`: complex arrays as pairs of floats. Raises `NotAcceptable` where a name has a comma and so cannot be listed.
+    """
+    parted = [name for name, array in arrays.items() if array.dtype in SPLIT] if split else []
+    if parted:
+        odd = next((name for name in parted if "," in name), None)
+        if odd is not None:
+            raise NotAcceptable(f"the complex array `{odd}` has a comma in its name and cannot be sent split; ask for it as it is", field="Accept")
+        metadata = {**(metadata or {}), "complex": ",".join(parted)}
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     header.update(dict.fromkeys(arrays))
     views: list[Buffer] = [b""]
@@ -55,7 +67,8 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     for name, array in items:
         start, view = end, array.view
         end += view.nbytes
-        header[name] = {"dtype": CODES[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
+        code, shape = (SPLIT[array.dtype], (*array.shape, 2)) if name in parted else (CODES[array.dtype], array.shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, end)}
         views.append(view)
     text = _encode(header)
     size = -(-len(text) // 8) * 8
@@ -99,7 +112,25 @@ def _read(text: bytes) -> tuple[tuple[_Place, ...], dict[str, str], int]:
             raise _bad_place(name, entry, end)
         end = stop
         places[name] = (name, known[0], entry.shape, start, stop)
+    if "complex" in metadata:
+        metadata = dict(metadata)
+        _join(places, metadata.pop("complex"))
     return tuple(places[name] for name in entries), metadata, end
+
+
+def _join(places: dict[str, _Place], names: str) -> None:
+    """Arrays that were split become complex again. Their bytes are the same."""
+    for name in names.split(",") if names else ():
+        if name not in places:
+            raise InvalidRequest(f"the metadata's `complex` names the tensor `{name}`, which was not sent{nearest(name, places)}", field="complex")
+        _, dtype, shape, start, stop = places[name]
+        if dtype not in _JOINED or shape[-1:] != (2,):
+            raise InvalidRequest(
+                f"tensor `{name}` is listed as `complex`, so it must be F32 or F64 with a last axis of 2 (real, imaginary), "
+                f"not {CODES[dtype]} of shape {list(shape)}",
+                field=name,
+            )
+        places[name] = (name, _JOINED[dtype], shape[:-1], start, stop)
 
 
 _remembered = lru_cache(1024)(_read)  # clients repeat themselves: the same call has the same header, byte for byte

@@ -21,7 +21,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self.runtime = Runtime(settings)
         self.failure: Exception | None = None  # why the start failed
-        self.gateway = create_gateway(self.runtime.services())
+        self.gateway = create_gateway(self.runtime.services(hosts=_hosts(settings)))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -42,6 +42,14 @@ class Application:
         await receive()
         await self.runtime.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """While only this machine can reach the server, pages of other names may not talk to it (DNS rebinding)."""
+    if settings.insecure:
+        return None
+    bound = f"[{settings.host}]" if ":" in settings.host else settings.host.lower()
+    return frozenset({"localhost", "*.localhost", "127.0.0.1", "[::1]", bound})
 
 
 def create_app(settings: Settings | None = None) -> Application:

@@ -13,7 +13,8 @@ def connect(url: str | None = None, *, data_dir: str | Path | None = None, token
     """A client of the server at `url`; without one, of a runtime embedded in this process.
 
     `data_dir` keeps an embedded runtime's tasks and cache (else they are in memory). `patience` is how many seconds a call is tried
-    again while the server is away or full: ten unless given, but one before anything has ever answered at `url`. Raises `InvalidRequest` for an address that is none.
+    again while the server is away or full: ten unless given, but one before anything has ever answered at `url`. Raises
+    `InvalidRequest` for an address that is none.
     """
     from openruntime.client.sync import Runtime
 

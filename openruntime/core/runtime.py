@@ -93,11 +93,12 @@ class Runtime:
         metrics.gauge("openruntime_shared_memory_bytes", "Shared memory in use.", lambda: float(self.pool.leased_bytes))
         metrics.gauge("openruntime_workers", "Workers that are up.", lambda: float(sum(slot.worker is not None for slot in slots)))
 
-    def services(self) -> Services:
+    def services(self, *, hosts: frozenset[str] | None = None) -> Services:
+        """What the gateway needs. `hosts`: the names this server may be addressed by; None for any."""
         settings = self.settings
         limits = Limits(
             body_bytes=settings.body_limit, body_timeout=settings.body_timeout, longest_wait=settings.longest_wait,
-            inline_elements=settings.inline_elements, websocket_queue=settings.websocket_queue, cors=settings.cors,
+            inline_elements=settings.inline_elements, websocket_queue=settings.websocket_queue, cors=settings.cors, hosts=hosts,
         )  # fmt: skip
         return Services(
             tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, events=self.events, metrics=self.metrics,
@@ -116,6 +117,7 @@ class Runtime:
     async def start(self) -> None:
         """Own the store, take up what waited there, start the warm worker."""
         self.executor.start()  # the worker comes up while the store is read
+        self.catalogue.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
         await self._load_cost()
         await self.tasks.recover(recovered)

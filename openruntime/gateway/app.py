@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -9,15 +10,16 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from uuid_utils import uuid7
 
-from openruntime.contracts.errors import Internal, OpenRuntimeError
+from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError
 from openruntime.contracts.models import Problem, TaskRequest
-from openruntime.gateway import devices, documentation, operations, system, tasks, tensors
+from openruntime.gateway import admission, devices, documentation, operations, system, tasks, tensors
+from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
-from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem, retry_after
-from openruntime.gateway.results import Results, to_json
+from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
+from openruntime.gateway.openapi import problems
+from openruntime.gateway.results import Results
 from openruntime.gateway.submission import Submission
 from openruntime.gateway.websocket import WebSocketManager
 from openruntime.gateway.wire import Answer, Application, Receive, Scope, Send, respond
@@ -53,7 +55,7 @@ def _api(services: Services) -> FastAPI:
         title="OpenRuntime",
         version=services.version,
         description="Send an operation and its arrays; it runs on the device that finishes it soonest. "
-        "Arrays travel as safetensors or npy, small ones as JSON.",
+        "Arrays travel as safetensors or npy, small ones as JSON. What answers GET answers HEAD; OPTIONS lists what a path can.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -69,44 +71,79 @@ class Front:
     def __init__(self, services: Services, submission: Submission, rest: FastAPI) -> None:
         self.rest = rest
         self._submission = submission
-        # what stands in every answer is added by `_answer`, so the hot path pays for CORS only when a browser asks
-        self._cors: Any = None
+        self._hosts = Hosts(services.limits.hosts)
+        self._preflight: CORSMiddleware | None = None
+        self._exposed: list[tuple[bytes, bytes]] = []
         if services.limits.cors:
-            exposed = ["Location", "X-Request-ID", "Preference-Applied", "Retry-After"]
-            self._cors = CORSMiddleware(self._answer, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
+            exposed = ["Location", "X-Request-ID", "Preference-Applied", "Retry-After", "traceparent"]
+            self._preflight = CORSMiddleware(rest, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
+            self._exposed = [(name.lower().encode(), value.encode()) for name, value in self._preflight.simple_headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.rest(scope, receive, send)
-        elif self._cors is not None and b"origin" in headers(scope):
-            await self._cors(scope, receive, send)
-        else:
+        if scope["type"] == "http":
             await self._answer(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            try:
+                self._hosts.check(headers(scope).get(b"host"))
+            except Forbidden:
+                await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
+                return
+        await self.rest(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = headers(scope)
-        request_id = _request_id(given.get(b"x-request-id"))
-        scope["openruntime.request_id"] = request_id
+        request_id = scope["openruntime.request_id"] = admission.request_id(given.get(b"x-request-id"))
         answer = Answer(send, request_id)
         logged = log.isEnabledFor(logging.DEBUG)
         began = perf_counter() if logged else 0.0
         try:
-            await (self._hot(scope) or self.rest)(scope, receive, answer)
+            if b"origin" in given and not _preflight(scope):
+                answer.extra += self._exposed
+            if b"traceparent" in given:
+                _trace(scope, given[b"traceparent"], answer)
+            self._hosts.check(given.get(b"host"))
+            if b"content-encoding" in given and scope["method"] in ("POST", "PUT"):
+                admission.check_coding(given[b"content-encoding"])
+            await (self._hot(scope) or self._unusual(scope) or self.rest)(scope, receive, answer)
         except Disconnected:
             pass
         except OpenRuntimeError as error:
             if answer.status:
-                log.error("an answer broke off", exc_info=error, extra={"request_id": request_id})
+                log.error("an answer broke off", exc_info=error, extra=_ids(scope))
             else:
                 await _send_problem(answer, receive, error, request_id)
         except Exception:
-            log.exception("a request failed", extra={"request_id": request_id, "task_id": scope.get("openruntime.task_id")})
+            log.exception("a request failed", extra=_ids(scope))
             if not answer.status:
                 await _send_problem(answer, receive, _internal(request_id), request_id)
         if logged:
             taken = (perf_counter() - began) * 1e3
-            extra = {"request_id": request_id, "task_id": scope.get("openruntime.task_id"), "status": answer.status}
-            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], answer.status, taken, extra=extra)
+            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], answer.status, taken, extra=_ids(scope) | {"status": answer.status})
+
+    def _unusual(self, scope: Scope) -> Application | None:
+        """The application for a method that no route lists."""
+        if scope["method"] == "HEAD":
+            return self._head
+        if scope["method"] != "OPTIONS":
+            return None
+        return self._preflight if self._preflight is not None and _preflight(scope) else self._options
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What GET would answer, without its body."""
+
+        async def bodiless(message: MutableMapping[str, Any]) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        asked = {**scope, "method": "GET"}
+        await (self._hot(asked) or self.rest)(asked, receive, bodiless)
+
+    async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
+        methods = _allowed(self.rest, scope)
+        if not methods:
+            raise from_status(404, scope["path"], "OPTIONS")
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", methods.encode())]})
+        await send({"type": "http.response.body", "body": b""})
 
     def _hot(self, scope: Scope) -> Application | None:
         """The plain application for a hot path, as the router would choose it."""
@@ -127,12 +164,23 @@ class Front:
         return self._submission.result if rest else self._submission.status
 
 
-def _request_id(sent: bytes | None) -> str:
-    if sent is not None and 0 < len(sent) <= 128 and sent.isascii():
-        text = sent.decode("ascii")
-        if text.isprintable():
-            return text
-    return str(uuid7())
+def _preflight(scope: Scope) -> bool:
+    """Whether a browser asks what a page of another origin may send."""
+    return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= headers(scope).keys()
+
+
+def _trace(scope: Scope, traceparent: bytes, answer: Answer) -> None:
+    """A request that is part of a distributed trace says so in the log and in its answer."""
+    found = admission.trace_id(traceparent)
+    if found is not None:
+        scope["openruntime.trace"] = found
+        answer.extra.append((b"traceparent", traceparent))
+
+
+def _ids(scope: Scope) -> dict[str, Any]:
+    """What belongs to a line of the log about a request."""
+    found = {"request_id": scope["openruntime.request_id"], "task_id": scope.get("openruntime.task_id")}
+    return found | ({"trace_id": scope["openruntime.trace"]} if "openruntime.trace" in scope else {})
 
 
 def _internal(request_id: str) -> Internal:
@@ -140,7 +188,7 @@ def _internal(request_id: str) -> Internal:
 
 
 async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, request_id: str) -> None:
-    body = to_json(problem(error, request_id))
+    body = problem_json(error, request_id)
     if error.status not in _UNREAD:
         await respond(send, error.status, PROBLEM, [body], retry_after(error))
         return
@@ -153,7 +201,7 @@ async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, r
 
 def _reply(request: Request, error: OpenRuntimeError, extra: dict[str, str] | None = None) -> Response:
     found = {name.decode(): value.decode() for name, value in retry_after(error)} | (extra or {})
-    body = to_json(problem(error, request.scope.get("openruntime.request_id")))
+    body = problem_json(error, request.scope.get("openruntime.request_id"))
     return Response(body, error.status, found, media_type=PROBLEM.decode())
 
 
@@ -174,15 +222,18 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refusal = from_status(error.status_code, request.url.path, request.method)
-    headers = {"Allow": _allowed(request)} if error.status_code == 405 else dict(error.headers or {})
+    headers = {"Allow": _allowed(request.app, request.scope)} if error.status_code == 405 else dict(error.headers or {})
     return _reply(request, refusal, headers)
 
 
-def _allowed(request: Request) -> str:
-    """The methods of all routes of this path; the router knows only those of the first."""
-    paths = request.app.openapi()["paths"].items()
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    return ", ".join(method.upper() for template, methods in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) for method in methods)
+def _allowed(app: FastAPI, scope: Scope) -> str:
+    """The methods of all routes of this path, empty where there is none; the router knows only those of the first."""
+    paths: dict[str, Any] = {"/openapi.json": ["get"], "/docs": ["get"], "/docs/{name}": ["get"], **app.openapi()["paths"]}
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    found = {method.upper() for template, methods in paths.items() if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) for method in methods}
+    if "GET" in found:
+        found.add("HEAD")
+    return ", ".join(sorted(found | {"OPTIONS"})) if found else ""
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
@@ -201,6 +252,7 @@ def _complete(app: FastAPI) -> None:
             document = made()
             for methods in document["paths"].values():
                 for operation in methods.values():
+                    operation["responses"].setdefault("403", problems(403)[403])
                     if "HTTPValidationError" in str(operation["responses"].get("422")):
                         del operation["responses"]["422"]  # FastAPI's own, which we answer as 400
             schemas = document.setdefault("components", {}).setdefault("schemas", {})

@@ -25,8 +25,9 @@ class BodyReader:
 
         Our own HTTP protocol has a small body at hand already, or a future of a large one, as the scope's `openruntime.body`.
         """
+        hint = ": nothing that large is meant here" if limit is not None else "; send large arrays one by one to /tensors"
         limit = self._limit if limit is None else limit
-        length = _length(headers(scope).get(b"content-length"), limit)
+        length = _length(headers(scope).get(b"content-length"), limit, hint)
         direct = scope.get("openruntime.body")
         if direct is not None:
             if type(direct) is bytes:
@@ -46,7 +47,7 @@ class BodyReader:
             chunk, more = await self._patience.next(receive)
             gathered += chunk
             if len(gathered) > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, hint)
         return gathered
 
     async def _into(self, target: memoryview, chunk: bytes, receive: Receive) -> memoryview:
@@ -108,19 +109,19 @@ class _Patience:
             self._arm(loop)
 
 
-def _length(header: bytes | None, limit: int) -> int | None:
+def _length(header: bytes | None, limit: int, hint: str) -> int | None:
     if header is None:
         return None
     if not header.isdigit():
         raise InvalidRequest("the Content-Length header is not a number", field="Content-Length")
     length = int(header) if len(header) < 20 else limit + 1
     if length > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, hint)
     return length
 
 
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is larger than the limit of {limit} bytes; send large arrays one by one to /tensors")
+def _too_large(limit: int, hint: str) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than the limit of {limit} bytes{hint}")
 
 
 async def drain(receive: Receive, limit: int = 64 << 20, seconds: float = 2.0) -> None:

@@ -26,6 +26,7 @@ class Limits:
     inline_elements: int = 1000  # larger results are tensors in JSON
     websocket_queue: int = 10_000  # events a reader may lag behind before it gets a gap
     cors: bool = False
+    hosts: frozenset[str] | None = None  # names a Host header may have, in lower case and without port; `*.` begins a suffix; None: any
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """`/devices`: what can run work, how loaded it is, drain and resume."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openruntime.contracts.errors import UnsupportedMediaType
 from openruntime.contracts.models import DeviceInfo
+from openruntime.gateway import examples
 from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers
 from openruntime.gateway.errors import invalid
-from openruntime.gateway.openapi import body, parameter, plain, problems
+from openruntime.gateway.openapi import body, example, parameter, plain, problems
 from openruntime.gateway.requests import parse_json
 from openruntime.gateway.results import to_json
 from openruntime.gateway.tasks import json_response
@@ -41,13 +42,13 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
     routes = APIRouter(tags=["devices"])
     devices = services.devices
 
-    @routes.get("/devices", response_model=DeviceList, responses=problems(503))
+    @routes.get("/devices", response_model=DeviceList, responses={200: example(examples.DEVICES), **problems(503)})
     async def list_devices() -> Response:
         """List the devices."""
         return json_response({"devices": list(devices.list())})
 
-    @routes.get("/devices/{device_id}", response_model=DeviceDetail, responses=problems(404, 503))
-    async def get_device(device_id: str) -> Response:
+    @routes.get("/devices/{device_id}", response_model=DeviceDetail, responses={200: example(examples.DEVICE), **problems(404, 503)})
+    async def get_device(device_id: Annotated[str, Path(description="The device's id, as `cpu:0`.")]) -> Response:
         """A device with load, memory and measured ceilings."""
         return json_response(devices.get(device_id))
 
@@ -58,15 +59,15 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
         try:
             wanted = DeviceState.model_validate(found)
         except ValidationError as error:
-            raise invalid(error, DeviceState.model_fields) from None
+            raise invalid(error, DeviceState.model_fields, "a JSON object with `state`") from None
         await respond(send, 200, JSON.encode(), [to_json(devices.set_state(scope["path_params"]["device_id"], wanted.state))])
 
     plain(
         routes, "PUT", "/devices/{device_id}/state", set_state, "set_device_state",
         summary="Drain a device, or let it take work again",
-        response_model=DeviceDetail, responses=problems(400, 404, 408, 413, 415, 422, 503),
+        response_model=DeviceDetail, responses={200: example(examples.DRAINING), **problems(400, 404, 408, 413, 415, 422, 503)},
         openapi_extra=body(DeviceState.model_json_schema(), examples={"drain": {"value": {"state": "draining"}}})
-        | {"parameters": [parameter("device_id", "path", "The device's id.", {"type": "string"})]},
+        | {"parameters": [parameter("device_id", "path", "The device's id, as `cpu:0`.", {"type": "string"})]},
     )  # fmt: skip
 
     return routes

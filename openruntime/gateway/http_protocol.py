@@ -13,8 +13,10 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from openruntime.contracts.errors import OpenRuntimeError, RequestTimeout
+from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError, RequestTimeout
 from openruntime.contracts.payload import Buffer
+from openruntime.gateway.admission import request_id
+from openruntime.gateway.errors import PROBLEM, problem_json
 
 LARGE_BODY = 256 * 1024  # bytes: below, uvicorn's own buffering is as fast
 
@@ -164,7 +166,8 @@ class Heads:
         elif len(head) <= self._longest:
             if len(self._known) >= self._most:
                 self._known.clear()
-            self._known[head] = ({name: scope[name] for name in _OF_THE_HEAD}, length, keep_alive)
+            known = {name: scope[name] for name in _OF_THE_HEAD} | {"openruntime.headers": dict(scope["headers"])}  # as `headers` gives them
+            self._known[head] = (known, length, keep_alive)
 
 
 HEADS = Heads()
@@ -178,7 +181,9 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
     body_timeout: float
     _large: LargeBody | None = None
     _within = False  # a message has begun and is not complete
+    _in_head = False  # it has begun and its head is not complete
     _idle_since = 0.0
+    _progress_at = 0.0  # when bytes came last that were not a whole request
     _sweeping: bool  # of the class `protocol_class` makes: one sweep for all its connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -186,7 +191,10 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         if not type(self)._sweeping:
             type(self)._sweeping = True
-            self.loop.call_later(self.timeout_keep_alive / 2, self._sweep, self.loop, self.connections)
+            self.loop.call_later(self._sweep_every(), self._sweep, self.loop, self.connections)
+
+    def _sweep_every(self) -> float:
+        return max(0.05, min(self.timeout_keep_alive, self.body_timeout) / 2)
 
     @classmethod
     def _sweep(cls, loop: asyncio.AbstractEventLoop, connections: Any) -> None:
@@ -195,12 +203,37 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         ours = [connection for connection in connections if type(connection) is cls]
         for connection in ours:
             cycle = connection.cycle
-            free = (cycle is None or cycle.response_complete) and not connection._within
-            if free and now - connection._idle_since > connection.timeout_keep_alive and not connection.transport.is_closing():
-                connection.transport.close()
+            if (cycle is None or cycle.response_complete) and not connection.transport.is_closing():
+                connection._check_idle(now)
         cls._sweeping = bool(ours)
         if ours:
-            loop.call_later(connection.timeout_keep_alive / 2, cls._sweep, loop, connections)
+            loop.call_later(connection._sweep_every(), cls._sweep, loop, connections)
+
+    def _check_idle(self, now: float) -> None:
+        """Of a connection that owes no answer: close it when it is unused, or when what it began to send stops."""
+        if not self._within:
+            if now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
+        elif now - max(self._progress_at, self._idle_since) > self.body_timeout and (self._large is None or self._large.future.done()):
+            if self._in_head:
+                self._refuse(RequestTimeout(f"no byte of the request's head came for {self.body_timeout:g} seconds"))
+            else:
+                self.transport.close()  # it was answered before its body was whole
+
+    def _refuse(self, error: OpenRuntimeError) -> None:
+        """Answer what never became a request, and close."""
+        OUTBOX.flush()
+        if self.cycle is None or self.cycle.response_complete:  # else the answer would stand inside another
+            name = request_id(None)
+            body = problem_json(error, name)
+            head = (b"content-type: %b\r\ncontent-length: %d\r\n" % (PROBLEM, len(body))) + (
+                b"x-request-id: %b\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n" % name.encode()
+            )
+            self.transport.write(STATUS_LINE[error.status] + head + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(InvalidRequest("this is no HTTP request that can be read: a line, a length or the version in its head is wrong"))
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -213,10 +246,11 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
-        self._within = True
+        self._within = self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         parser = self.parser
         if parser.should_upgrade() and self._should_upgrade():
             super().on_headers_complete()
@@ -290,6 +324,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             if known is not None and len(data) == end + known[1]:
                 self._known_request(known[0], data[end:], known[2])
                 return
+        self._progress_at = self.loop.time()
         super().data_received(data)
         if self._large is not None and self._large.missing and not self.transport.is_closing():
             self._switch(BodyReader(self, self._large))

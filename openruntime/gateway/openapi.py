@@ -6,57 +6,43 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from openruntime.contracts.models import Problem, TaskResponse, TaskStatus
+from openruntime.contracts.models import Problem
+from openruntime.gateway import examples as examples_of
 from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, Application
 
 _PROBLEMS: dict[int, tuple[str, str, str]] = {
-    400: ("invalid_request", "The request cannot be read; `field` names the offending part.", "`priority`: must be at most 10, not 11"),
-    403: ("forbidden", "This may not be done by whoever asks.", "this is not allowed"),
+    400: ("invalid_request", "The request cannot be read; `field` names the offending part.", "`priority` must be at most 10, not 11"),
+    403: ("forbidden", "The `Host` header is no name of this server, or whoever asks may not do this.", "this server is not 'example.com'"),
     404: ("not_found", "There is no such thing.", "there is no task '0199'"),
     405: ("method_not_allowed", "The `Allow` header lists what is possible.", "PATCH is not possible at '/tasks'"),
     406: ("not_acceptable", "The answer cannot have this format.", "npy holds one array, but svd has 3 outputs (u, s, vh)"),
-    408: ("request_timeout", "The body came too slowly.", "no byte of the body came for 30 seconds"),
+    408: ("request_timeout", "The body stopped coming.", "no byte of the body came for 30 seconds"),
     409: ("not_ready", "The task has not ended, or the request contradicts an earlier one.", "task 0199 is running"),
     410: ("expired", "It was there; its time is over.", "the result of task 0199 is no longer kept"),
     413: ("payload_too_large", "The body, or what the task would need, does not fit.", "the body is larger than the limit"),
     415: ("unsupported_media_type", "This content type is not read here.", "the Content-Type 'text/plain' is not read here"),
     422: ("invalid_parameter", "The operation, a parameter or the device is not right.", "`a` has 3 columns and `b` 2 rows"),
     429: ("queue_full", "Try again after `Retry-After` seconds; nothing was lost.", "the queue is full"),
-    500: ("operation_failed", "The task failed; the server itself failed only where the code is `internal`.", "the matrix is singular"),
     503: ("unavailable", "Not ready, or draining; try again after `Retry-After` seconds.", "no worker can take work yet"),
     507: ("storage_full", "The disk is full; nothing was accepted.", "the data directory has no space left"),
 }
+_BODIES = {NPY: examples_of.NPY_BODY, SAFETENSORS: examples_of.SAFETENSORS_BODY}
 PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 BINARY = {"type": "string", "format": "binary"}
-TASK_EXAMPLE: dict[str, Any] = TaskResponse(
-    task_id="0199c0de-7a3b-7c11-9d55-5b1f3c1a2b3c",
-    status=TaskStatus.COMPLETED,
-    result={"output": [[19, 22], [43, 50]]},
-    execution_time=0.0004,
-    device_used="cpu:0",
-    operation="matmul",
-    backend="numpy",
-    attempt=1,
-    created_at="2025-11-23T10:00:00Z",
-    started_at="2025-11-23T10:00:00.001Z",
-    finished_at="2025-11-23T10:00:00.002Z",
-).model_dump(mode="json")
-QUEUED_EXAMPLE = TaskResponse(
-    task_id=TASK_EXAMPLE["task_id"], status=TaskStatus.QUEUED, operation="matmul", created_at=TASK_EXAMPLE["created_at"]
-).model_dump(mode="json")
-REQUEST_EXAMPLES = {
-    "matmul": {"summary": "Nested lists", "value": {"operation": "matmul", "parameters": {"a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8]]}}},
-    "expression": {"summary": "A formula, urgent", "value": {"operation": "expression", "parameters": {"formula": "2*x", "x": [1.0]}, "priority": 9}},
-}
+CONFLICT = (409, "conflict", "The `Idempotency-Key` was used with another request.", "the Idempotency-Key 'k1' belongs to another request")
+FAILED = (422, "operation_failed", "The operation, a parameter or the device is not right; or the task failed.", "the matrix is singular")
+SPLIT_NOTE = """complex128 is not in the safetensors format: it is sent as `C128`, which OpenRuntime's clients read and others refuse.
+With `Accept: application/x-safetensors; complex=split` complex arrays are F32 or F64 with a last axis of 2 (real, imaginary), listed under
+the metadata key `complex`, separated by commas; every reader opens that. The same key is understood in bodies that are sent."""
 _ID_HEADER = {"X-Request-ID": {"description": "The request's id; the one sent, if one was.", "schema": {"type": "string"}}}
 LOCATION = {"Location": {"description": "Where the task is.", "schema": {"type": "string"}}}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these refusals, each with an example."""
+def problems(*wanted: int | tuple[int, str, str, str]) -> dict[int | str, dict[str, Any]]:
+    """The documentation of these refusals, each with an example; (status, code, description, detail) where it is a special one."""
     found: dict[int | str, dict[str, Any]] = {}
-    for status in sorted(set(statuses)):
-        code, description, detail = _PROBLEMS[status]
+    for item in wanted:
+        status, code, description, detail = (item, *_PROBLEMS[item]) if isinstance(item, int) else item
         example = Problem(title=code.replace("_", " ").capitalize(), status=status, code=code, detail=detail).model_dump(exclude_none=True)
         found[status] = {
             "description": description,
@@ -66,11 +52,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def arrays(description: str, *media: str, **rest: Any) -> dict[str, Any]:
+def arrays(description: str, *media: str, shown: Any, **rest: Any) -> dict[str, Any]:
     """A response that may also be bytes."""
     return {
         "description": description,
-        "content": {name: {} if name == JSON else {"schema": BINARY} for name in media},
+        "content": {name: {"example": shown} if name == JSON else {"schema": BINARY} for name in media},
         "headers": _ID_HEADER,
         **rest,
     }
@@ -78,7 +64,7 @@ def arrays(description: str, *media: str, **rest: Any) -> dict[str, Any]:
 
 def body(schema: dict[str, Any] | None, *media: str, examples: dict[str, Any] | None = None) -> dict[str, Any]:
     """`openapi_extra` for a request body that is JSON of this schema (unless None), or bytes."""
-    content: dict[str, Any] = {name: {"schema": BINARY} for name in media}
+    content: dict[str, Any] = {name: {"schema": BINARY, "examples": _BODIES[name]} for name in media}
     if schema is not None:
         content = {JSON: {"schema": schema, **({"examples": examples} if examples else {})}, **content}
     return {"requestBody": {"required": True, "content": content}}

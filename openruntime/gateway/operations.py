@@ -1,13 +1,14 @@
 """`/operations`: everything that can be called by name, with its JSON Schema and where it can run."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict
 
 from openruntime.contracts.errors import NotFound, UnknownOperation
+from openruntime.gateway import examples
 from openruntime.gateway.dependencies import Services
-from openruntime.gateway.openapi import problems
+from openruntime.gateway.openapi import example, problems
 from openruntime.gateway.tasks import json_response
 
 
@@ -40,14 +41,14 @@ def router(services: Services) -> APIRouter:
         backends = sorted({backend for device in having for backend in device.get("backends", ())})
         return {"devices": [device["id"] for device in having], "backends": backends} | services.catalogue.describe(name)
 
-    @routes.get("/operations", response_model=OperationList, responses=problems(503))
+    @routes.get("/operations", response_model=OperationList, responses={200: example(examples.OPERATIONS), **problems(503)})
     async def list_operations() -> Response:
         """List the operations."""
         devices = list(services.devices.list())
         return json_response({"operations": [described(name, devices) for name in services.catalogue.names()]})
 
-    @routes.get("/operations/{name}", response_model=OperationInfo, responses=problems(404, 503))
-    async def get_operation(name: str) -> Response:
+    @routes.get("/operations/{name}", response_model=OperationInfo, responses={200: example(examples.OPERATION), **problems(404, 503)})
+    async def get_operation(name: Annotated[str, Path(description="The operation's name, as `matmul`.")]) -> Response:
         """An operation with its parameters and outputs."""
         try:
             return json_response(described(name, list(services.devices.list())))

@@ -11,7 +11,7 @@ from openruntime.contracts import npy, safetensors
 from openruntime.contracts.errors import InvalidParameter, InvalidRequest, OpenRuntimeError, UnsupportedMediaType
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.gateway.errors import invalid
+from openruntime.gateway.errors import TASK_SHAPE, invalid
 from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, Scope, query
 
 Submission = tuple[TaskRequest, Mapping[str, Array]]
@@ -32,6 +32,9 @@ def parse_json(text: Buffer | str, what: str = "the body") -> Any:
     except UnicodeDecodeError:
         raise InvalidRequest(f"{what} is not UTF-8") from None
     except msgspec.DecodeError as error:
+        end = text[-16:]
+        if "surrogate" in str(error) or "\\ud" in (end if isinstance(end, str) else bytes(end).decode("latin-1")).lower():
+            raise InvalidRequest(f"{what} holds half of a surrogate pair (\\uD800 to \\uDFFF alone), which is no character") from None
         hint = "" if text else ": it is empty"
         raise InvalidRequest(
             f'{what} is not JSON{hint} ({error}); NaN and infinities are written as the strings "NaN", "Infinity", "-Infinity"'
@@ -45,7 +48,7 @@ def task_request(found: Any) -> TaskRequest:
     except ValidationError as error:
         whole = _whole(found)
         if whole is None:
-            raise invalid(error, _FIELDS) from None
+            raise invalid(error, _FIELDS, TASK_SHAPE) from None
         return task_request(whole)
     parameters = request.parameters
     for name, value in parameters.items():

@@ -13,7 +13,7 @@ from openruntime.contracts.interfaces import Tasks, Tensors
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Principal, Task
-from openruntime.gateway.wire import NPY, SAFETENSORS
+from openruntime.gateway.wire import NPY, SAFETENSORS, SPLIT
 
 to_json = msgspec.json.Encoder().encode
 _REMEMBERED = 10_000  # results kept as tensors, so that polling does not keep them again
@@ -88,9 +88,10 @@ class Results:
 
     async def encoded(self, task: Task, media: str, principal: Principal) -> tuple[bytes, list[Buffer]]:
         """Content type and body of an ended task. Raises what it failed with where arrays were asked for, or `NotAcceptable`."""
-        if media == SAFETENSORS:
+        if media in (SAFETENSORS, SPLIT):
             outputs = await self.outputs(task, principal)
-            return b"application/x-safetensors", safetensors.encode(outputs, {"task": to_json(describe(task)).decode()})
+            told = {"task": to_json(describe(task)).decode()}
+            return b"application/x-safetensors", safetensors.encode(outputs, told, split=media == SPLIT)
         if media == NPY:
             outputs = await self.outputs(task, principal)
             if len(outputs) != 1:

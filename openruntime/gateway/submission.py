@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from openruntime.contracts import safetensors
 from openruntime.contracts.errors import Internal, InvalidRequest, OpenRuntimeError
 from openruntime.contracts.models import TaskRequest, TaskStatus
@@ -12,12 +14,13 @@ from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Principal, Task
 from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers, principal
-from openruntime.gateway.errors import Disconnected, problem
+from openruntime.gateway.errors import Disconnected, problem_json
 from openruntime.gateway.requests import BATCH, parse, parse_batch
 from openruntime.gateway.results import Results, describe, to_json
 from openruntime.gateway.wire import (
     JSON,
     SAFETENSORS,
+    SPLIT,
     Headers,
     Receive,
     Scope,
@@ -136,10 +139,11 @@ class Submission:
     async def _answer_batch(self, scope: Scope, send: Send, tasks: Sequence[Task | Exception], media: str, extra: Headers, status: int) -> None:
         """Every task in its place, with its result where there is one, unless the answer (202) only acknowledges."""
         who, whole = principal(scope), status == 200
-        if media == SAFETENSORS and whole:
-            await respond(send, status, b"application/x-safetensors", await self._batch_arrays(tasks, who, scope), extra)
+        if media in (SAFETENSORS, SPLIT) and whole:
+            parts = await self._batch_arrays(tasks, who, scope, split=media == SPLIT)
+            await respond(send, status, b"application/x-safetensors", parts, extra)
             return
-        entries: list[dict[str, Any]] = []
+        entries: list[dict[str, Any] | msgspec.Raw] = []
         for task in tasks:
             if isinstance(task, Task):
                 entries.append(await self._results.fields(task, who) if whole else describe(task))
@@ -147,19 +151,23 @@ class Submission:
                 entries.append(_refused(task, scope))
         await respond(send, status, _JSON, [to_json({"tasks": entries})], extra)
 
-    async def _batch_arrays(self, tasks: Sequence[Task | Exception], who: Principal, scope: Scope) -> list[Buffer]:
+    async def _batch_arrays(self, tasks: Sequence[Task | Exception], who: Principal, scope: Scope, *, split: bool) -> list[Buffer]:
         """Outputs named `{index}.{output}`; what became of each task stands in the metadata's `tasks`."""
         arrays: dict[str, Array] = {}
-        entries = []
+        entries: list[dict[str, Any] | msgspec.Raw] = []
         for index, task in enumerate(tasks):
             if isinstance(task, Task):
                 entries.append(describe(task))
                 if task.life.status is TaskStatus.COMPLETED:
-                    for name, array in (await self._results.outputs(task, who)).items():
-                        arrays[f"{index}.{name}"] = array
+                    try:
+                        outputs = await self._results.outputs(task, who)
+                    except OpenRuntimeError as error:  # expired: the others' results are there
+                        entries[-1] = _refused(error, scope)
+                    else:
+                        arrays |= {f"{index}.{name}": array for name, array in outputs.items()}
             else:
                 entries.append(_refused(task, scope))
-        return safetensors.encode(arrays, {"tasks": to_json(entries).decode()})
+        return safetensors.encode(arrays, {"tasks": to_json(entries).decode()}, split=split)
 
     async def _wait_all(self, tasks: Sequence[Task], seconds: float) -> bool:
         """Whether all ended in time; those that did not are promised to the client."""
@@ -203,8 +211,8 @@ def _idempotency(header: bytes | None) -> str | None:
     return header.decode("latin-1")
 
 
-def _refused(error: Exception, scope: Scope) -> dict[str, Any]:
+def _refused(error: Exception, scope: Scope) -> msgspec.Raw:
     if not isinstance(error, OpenRuntimeError):
         log.error("a task of a batch could not be taken", exc_info=error, extra={"request_id": scope.get("openruntime.request_id")})
         error = Internal("the server could not take this task; its log has the cause under this request id")
-    return problem(error, scope.get("openruntime.request_id"))
+    return msgspec.Raw(problem_json(error, scope.get("openruntime.request_id")))

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from openruntime.contracts.errors import Unavailable
+from openruntime.gateway import examples
 from openruntime.gateway.dependencies import Services, headers
-from openruntime.gateway.openapi import problems
+from openruntime.gateway.openapi import example, problems
 from openruntime.gateway.tasks import json_response
 from openruntime.gateway.wire import JSON, accepted
 
@@ -49,12 +50,12 @@ def router(services: Services, websockets: Callable[[], int]) -> APIRouter:
     routes = APIRouter(tags=["system"])
     started = monotonic()
 
-    @routes.get("/", response_model=Service, responses=problems(503))
+    @routes.get("/", response_model=Service, responses={200: example(examples.SERVICE), **problems(503)})
     async def service() -> Response:
         """What answers here."""
         return json_response({"name": "openruntime", "version": services.version, "ready": services.ready() is None, "links": _LINKS})
 
-    @routes.get("/health", response_model=HealthDetail, responses=problems(503))
+    @routes.get("/health", response_model=HealthDetail, responses={200: example(examples.HEALTH), **problems(503)})
     async def health() -> Response:
         """How the parts are; always 200 while the server answers."""
         reason = services.ready()
@@ -69,12 +70,12 @@ def router(services: Services, websockets: Callable[[], int]) -> APIRouter:
             }
         )
 
-    @routes.get("/health/live", response_model=Health, responses=problems(503))
+    @routes.get("/health/live", response_model=Health, responses={200: example(examples.ALIVE), **problems(503)})
     async def live() -> Response:
         """The process answers."""
         return json_response({"status": "ok", "reason": None})
 
-    @routes.get("/health/ready", response_model=Health, responses=problems(503))
+    @routes.get("/health/ready", response_model=Health, responses={200: example(examples.ALIVE), **problems(503)})
     async def ready() -> Response:
         """At least one worker can take work, and the server is not draining."""
         reason = services.ready()
@@ -97,5 +98,8 @@ def router(services: Services, websockets: Callable[[], int]) -> APIRouter:
 
 _METRICS: dict[str, Any] = {
     "description": "The metrics.",
-    "content": {TEXT: {"schema": {"type": "string"}}, JSON: {"schema": {"type": "object"}}},
+    "content": {
+        TEXT: {"schema": {"type": "string"}, "example": examples.METRICS_TEXT},
+        JSON: {"schema": {"type": "object"}, "example": examples.METRICS},
+    },
 }

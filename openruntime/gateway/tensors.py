@@ -3,18 +3,19 @@
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from openruntime.contracts import nested, npy, safetensors
 from openruntime.contracts.errors import InvalidRequest, UnsupportedMediaType
 from openruntime.contracts.payload import Buffer
+from openruntime.gateway import examples
 from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, headers, principal
-from openruntime.gateway.openapi import BYTES, arrays, body, parameter, plain, problems
+from openruntime.gateway.openapi import BYTES, SPLIT_NOTE, arrays, body, example, parameter, plain, problems
 from openruntime.gateway.results import Results, to_json
-from openruntime.gateway.tasks import json_response
-from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, Receive, Scope, Send, accepted, media_type, query, respond
+from openruntime.gateway.tasks import check_cursor, json_response
+from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, SPLIT, Receive, Scope, Send, accepted, media_type, query, respond
 
 LONGEST = 31_536_000.0  # seconds a tensor may be kept: a year
 _OFFERED = (NPY, SAFETENSORS, JSON)
@@ -80,8 +81,8 @@ class TensorApplications:
                 info["value"] = nested.from_array(array)
             await respond(send, 200, b"application/json", [to_json(info)])
             return
-        parts: list[Buffer] = npy.encode(array) if media == NPY else safetensors.encode({"tensor": array})
-        await respond(send, 200, media.encode(), parts)
+        parts: list[Buffer] = npy.encode(array) if media == NPY else safetensors.encode({"tensor": array}, split=media == SPLIT)
+        await respond(send, 200, NPY.encode() if media == NPY else SAFETENSORS.encode(), parts)
 
 
 def _ttl(scope: Scope) -> float | None:
@@ -111,27 +112,32 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
     plain_route(
         "POST", "/tensors", applications.put, "put_tensors",
         summary="Keep arrays",
-        description="npy: one array, answered with its `TensorInfo`. safetensors: several, answered as `{\"tensors\": {name: TensorInfo}}`.",
-        status_code=201, response_model=TensorInfo | TensorSet, responses=problems(400, 408, 413, 415, 503, 507),
+        description="npy: one array, answered with its `TensorInfo`. "
+        "safetensors: several, answered as `{\"tensors\": {name: TensorInfo}}`.\n\n" + SPLIT_NOTE,
+        status_code=201, response_model=TensorInfo | TensorSet, responses={201: example(examples.TENSOR), **problems(400, 408, 413, 415, 503, 507)},
         openapi_extra=body(None, *BYTES) | {"parameters": [ttl]},
     )  # fmt: skip
     plain_route(
         "GET", "/tensors/{tensor_id}", applications.get, "get_tensor",
         summary="A kept array: npy unless `Accept` says otherwise; as JSON its description, and its value while it is small",
-        response_model=None, responses={200: arrays("The array.", *_OFFERED), **problems(404, 406, 410, 503)},
+        description=SPLIT_NOTE,
+        response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 503)},
         openapi_extra={"parameters": [tensor_id]},
     )  # fmt: skip
 
-    @routes.get("/tensors", response_model=TensorList, responses=problems(400, 503))
+    @routes.get("/tensors", response_model=TensorList, responses={200: example(examples.TENSORS), **problems(400, 503)})
     async def list_tensors(
-        request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: Annotated[str, Query(max_length=500)] = ""
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Most arrays in the answer.")] = 100,
+        cursor: Annotated[str, Query(max_length=500, description="`next` of the page before.")] = "",
     ) -> Response:
         """List the kept arrays."""
+        check_cursor(cursor)
         found, after = await tensors.list(principal=principal(request.scope), after=cursor, limit=limit)
         return json_response({"tensors": found, "next": after})
 
-    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 410, 503))
-    async def delete_tensor(request: Request, tensor_id: str) -> Response:
+    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 503))
+    async def delete_tensor(request: Request, tensor_id: Annotated[str, Path(description="The tensor's id.")]) -> Response:
         """Give a kept array up."""
         await tensors.delete(tensor_id, principal=principal(request.scope))
         results.forget(tensor_id)

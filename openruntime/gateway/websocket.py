@@ -17,6 +17,7 @@ from openruntime.contracts.events import AnyEvent, DeviceChanged, Gap, MetricsSa
 from openruntime.contracts.interfaces import EventLog
 from openruntime.contracts.records import Principal
 from openruntime.gateway.dependencies import Limits, principal
+from openruntime.gateway.errors import escaped
 from openruntime.gateway.requests import parse_json
 from openruntime.gateway.results import to_json
 
@@ -142,7 +143,7 @@ class _Reader:
                 await self._obey(text)
             except OpenRuntimeError as error:
                 refusal = {"type": "error", "code": error.code, "detail": error.message, "field": error.field}
-                await self._manager.send(self._socket, [to_json(refusal)])
+                await self._manager.send(self._socket, [escaped(refusal)])
 
     async def _text(self) -> str | None:
         message = await self._socket.receive()
@@ -154,9 +155,9 @@ class _Reader:
     async def _obey(self, text: str) -> None:
         try:
             message = msgspec.convert(parse_json(text, "the message"), _Message)
-        except msgspec.ValidationError as error:
-            shapes = '{"subscribe": [topic, ...], "after": seq} or {"unsubscribe": [topic, ...]}'
-            raise InvalidRequest(f"the message must be {shapes}: {error}") from None
+        except msgspec.ValidationError:
+            shapes = '{"subscribe": [topic, ...], "after": seq} or {"unsubscribe": [topic, ...]}, topics being strings'
+            raise InvalidRequest(f"the message must be {shapes}") from None
         for topic in [*message.subscribe, *message.unsubscribe]:
             if topic not in ("tasks", "devices", "metrics") and not (topic.startswith("tasks.") and 6 < len(topic) <= 200):
                 raise InvalidRequest(f"there is no topic {topic[:60]!r}; topics are tasks, tasks.{{id}}, devices and metrics", field="subscribe")

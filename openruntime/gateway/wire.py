@@ -15,6 +15,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 JSON, SAFETENSORS, NPY = "application/json", "application/x-safetensors", "application/x-npy"
+SPLIT = f"{SAFETENSORS}; complex=split"  # as an answer: complex arrays as pairs of floats
 JOINED = 65_536  # bytes: smaller answers are one write
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -27,12 +28,18 @@ def media_type(header: bytes | None) -> str:
 
 @lru_cache(256)
 def accepted(header: bytes | None, offered: tuple[str, ...] = (JSON, SAFETENSORS, NPY)) -> str:
-    """The offered type that the Accept header likes best; ties go to the first. Raises `NotAcceptable`."""
+    """The offered type that the Accept header likes best, or `SPLIT`; ties go to the first. Raises `NotAcceptable`."""
     if header is None or header.strip() in (b"", b"*/*"):
         return offered[0]
     wanted: dict[str, float] = {}
+    split = False
     for item in header.decode("latin-1").lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
+        coded = next((p[8:].strip('"') for p in parameters if p.startswith("complex=")), None)
+        if coded is not None and name == SAFETENSORS:
+            if coded != "split":
+                raise NotAcceptable(f"`complex` of {SAFETENSORS} can only be `split`, not {coded[:60]!r}", field="Accept")
+            split = True
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
             wanted[name] = float(quality)
@@ -45,7 +52,7 @@ def accepted(header: bytes | None, offered: tuple[str, ...] = (JSON, SAFETENSORS
     best = max(offered, key=liking)
     if liking(best) <= 0:
         raise NotAcceptable(f"the Accept header allows none of {', '.join(offered)}", field="Accept")
-    return best
+    return SPLIT if split and best == SAFETENSORS else best
 
 
 @lru_cache(256)
@@ -96,23 +103,23 @@ class Answer:
     Over our own HTTP protocol (`whole`) a small answer leaves as one piece, without ASGI's two messages.
     """
 
-    __slots__ = ("_send", "_stamp", "_whole", "status")
+    __slots__ = ("_send", "_whole", "extra", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._whole: Callable[[int, Headers, Sequence[Buffer], int], bool] | None = getattr(getattr(send, "__self__", None), "whole", None)
-        self._stamp = (b"x-request-id", request_id.encode())
+        self.extra = [(b"x-request-id", request_id.encode()), _NOSNIFF]
         self.status = 0
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], self._stamp, _NOSNIFF]
+            message["headers"] = [*message["headers"], *self.extra]
         await self._send(message)
 
     def whole(self, status: int, headers: Headers, body: Sequence[Buffer], total: int) -> bool:
         """Send it now, if it can be sent so."""
-        if self._whole is None or not self._whole(status, [*headers, self._stamp, _NOSNIFF], body, total):
+        if self._whole is None or not self._whole(status, [*headers, *self.extra], body, total):
             return False
         self.status = status
         return True

@@ -168,8 +168,8 @@ class Operation:
         found = self._check(**bound)
         outputs = {"output": found} if isinstance(found, Spec) else found
         if not isinstance(outputs, dict) or outputs.keys() != set(self.outputs):
-            given = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else f"a {type(found).__name__}"
-            raise TypeError(f"`check` of {self.name} must return a Spec of each output ({', '.join(self.outputs)}), and returned {given}")
+            stated = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else f"a {type(found).__name__}"
+            raise TypeError(f"`check` of {self.name} must return a Spec of each output ({', '.join(self.outputs)}), and returned {stated}")
         specs = [value for value in bound.values() if isinstance(value, Spec)]
         size = sum(spec.nbytes for spec in specs) + sum(spec.nbytes for spec in outputs.values())
         if size > _LARGEST:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from openruntime.contracts.payload import ITEMSIZE
-from openruntime.operations.formula import Constant, Operand, Program, program, signature
 from openruntime.operations.definition import Estimate, Namespace, Number, Spec, operation
+from openruntime.operations.formula import Constant, Operand, Program, program, signature
 from openruntime.operations.shapes import broadcast
 
 _COSTS = {"add": 1.0, "subtract": 1.0, "multiply": 1.0, "cast": 1.0, "square": 1.0, "where": 1.0, "divide": 4.0, "sqrt": 4.0}

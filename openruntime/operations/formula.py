@@ -5,6 +5,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,7 @@ FUNCTIONS: dict[str, Function] = {
     "where": Function(3, "biufc"),
 }  # fmt: skip
 
+_LISTED = 8  # names in a message
 CONSTANTS: dict[str, float] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
 
 _OPERATORS: dict[type[ast.AST], tuple[str, Callable[..., Any]]] = {
@@ -231,8 +233,11 @@ class _Builder:
             return self._numbers[leaf] if leaf in self._numbers else self.inputs.index(leaf)
         if leaf in CONSTANTS:
             return Constant(CONSTANTS[leaf])
-        hint = f"; {leaf}(...) is a function" if leaf in FUNCTIONS else nearest(leaf, [*self.inputs, *self._numbers, *CONSTANTS])
-        raise refuse(f"there is no array or number {leaf!r:.60}{hint}")
+        given = [*self.inputs, *self._numbers]
+        close = get_close_matches(leaf, [*given, *CONSTANTS], n=1, cutoff=0.5)
+        hint = f"; {leaf}(...) is a function" if leaf in FUNCTIONS else f", did you mean {close[0]}?" if close else ""
+        listed = ", ".join(f"{name:.60}" for name in given[:_LISTED]) + ", ..." * (len(given) > _LISTED)
+        raise refuse(f"`{leaf:.60}` is not given{hint}; given: {listed or 'nothing'} (and the constants {', '.join(CONSTANTS)})")
 
     def _apply(self, name: str, args: list[Operand]) -> Operand:
         if name == "clip":
@@ -303,7 +308,8 @@ _HINTS = {
     ("subtract", "b"): "; for booleans use ^",
     ("negative", "b"): "; for booleans use ~",
     **{(name, kind): "; use & | ^ ~, or compare first" for name in ("logical_and", "logical_or", "logical_not") for kind in "iu"},
-    **{(name, kind): "; compare first, such as (x > 0)" for name in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert") for kind in "fc"},
+    **{(name, kind): "; compare first, such as (x > 0)" for name in ("bitwise_and", "bitwise_or", "bitwise_invert") for kind in "fc"},
+    **{("bitwise_xor", kind): "; a power is written **, such as x**2, and ^ joins booleans and integers" for kind in "fc"},
 }
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from openruntime.contracts.payload import ITEMSIZE
-from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.shapes import axes_of, axis_of, rank_of, replaced
 
 Length = Annotated[int, Meta(ge=1)]

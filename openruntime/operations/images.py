@@ -1,4 +1,5 @@
-"""Image filters. An image is (h, w) or (h, w, c): uint8, uint16, or floating with any range. Channels are treated alike.
+"""Image filters. An image is (h, w) or (h, w, c): uint8, uint16, or floating with any range. Channels are treated alike, but for
+what finds or strengthens edges: it leaves the fourth channel of four, which in uint8 and uint16 is opacity, as it is.
 
 Integer pixels are filtered in float32, then rounded and clipped to their range. A pixel whose window holds NaN or infinity is not finite.
 """
@@ -10,9 +11,9 @@ from typing import Annotated, Literal
 from array_api_compat import device
 from msgspec import Meta
 
+from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.dtypes import cast, name_of
 from openruntime.operations.numerics import constant, working
-from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 
 DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
@@ -42,6 +43,13 @@ def _filtered(image: Array, kernel: Callable[[Array], Array], xp: Namespace) -> 
     if integral:
         result = xp.clip(xp.round(result), 0, xp.iinfo(image.dtype).max)
     return cast(xp, result, name_of(image))
+
+
+def _coloured(image: Array, kernel: Callable[[Array], Array], xp: Namespace) -> Array:
+    """As `_filtered`, with the opacity of an integer image of four channels left as it is."""
+    if image.ndim == 2 or image.shape[2] != 4 or not xp.isdtype(image.dtype, "integral"):
+        return _filtered(image, kernel, xp)
+    return xp.concat([_filtered(image[:, :, :3], kernel, xp), image[:, :, 3:]], axis=2)
 
 
 def _mirrored(positions: Array, size: int, xp: Namespace) -> Array:
@@ -103,27 +111,29 @@ def gaussian_blur(image: Array, *, sigma: Sigma = 1.0, xp: Namespace) -> Array:
     """`image` convolved with a Gaussian of `sigma` pixels along both axes; shape and dtype of `image`.
 
     image: (h, w) or (h, w, c). The kernel ends at 4 sigma and edges are mirrored, as `scipy.ndimage.gaussian_filter` does by default.
-    A pixel whose window holds NaN or infinity is NaN.
+    Opacity is blurred like a colour, so that the rim of what is cut out becomes soft. A pixel whose window holds NaN or infinity is NaN.
     """
     return _filtered(image, lambda x: _blur(x, sigma, xp), xp)
 
 
-@operation(family="images", check=_image, estimate=_blur_cost)
+@operation(family="images", check=_image, estimate=_blur_cost, version=2)
 def sharpen(image: Array, *, amount: Annotated[float, Meta(ge=0, le=1e6)] = 1.0, sigma: Sigma = 1.0, xp: Namespace) -> Array:
     """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
     image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+    The opacity of uint8 and uint16 images of four channels stays as it is.
     Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
     """
-    return _filtered(image, lambda x: x + amount * (x - _blur(x, sigma, xp)), xp)
+    return _coloured(image, lambda x: x + amount * (x - _blur(x, sigma, xp)), xp)
 
 
-@operation(family="images", check=_image, estimate=lambda image: _cost(image, 8, 6))
+@operation(family="images", check=_image, estimate=lambda image: _cost(image, 8, 6), version=2)
 def sobel(image: Array, *, xp: Namespace) -> Array:
     """Edge strength: the gradient's magnitude by Sobel's kernels, `sqrt((x**2 + y**2) / 2)`; shape and dtype of `image`.
 
-    image: (h, w) or (h, w, c), each channel by itself. The kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within
-    the range that the pixels span (scikit-image's scale). Edges are mirrored.
+    image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
+    kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
+    Edges are mirrored.
     Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
     """
 
@@ -137,7 +147,7 @@ def sobel(image: Array, *, xp: Namespace) -> Array:
         before, after = beside(smooth, axis)
         return after - before
 
-    return _filtered(image, lambda x: xp.hypot(slope(x, 0), slope(x, 1)) / sqrt(2), xp)
+    return _coloured(image, lambda x: xp.hypot(slope(x, 0), slope(x, 1)) / sqrt(2), xp)
 
 
 def _footprint(i: int, source: int, target: int, method: Method, antialias: bool) -> list[tuple[int, float]]:

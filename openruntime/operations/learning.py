@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations import dtypes
-from openruntime.operations.numerics import BLOCK, blocks, common, joined, need_finite, need_rank, real, working
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, Steps, operation
+from openruntime.operations.numerics import BLOCK, blocks, common, joined, need_finite, need_rank, real, working
 from openruntime.operations.random import Seed, uniforms
 
 Count = Annotated[int, Meta(ge=1)]

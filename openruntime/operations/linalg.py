@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.payload import ITEMSIZE
-from openruntime.operations.dtypes import cast, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.dtypes import cast, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.shapes import axes_of, broadcast, rank_of, reduced, some
 from openruntime.operations.subscripts import Subscripts
 

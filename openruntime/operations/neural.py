@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations import dtypes
-from openruntime.operations.numerics import BLOCK, blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.numerics import BLOCK, blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.shapes import axis_of, broadcast
 
 Pair = int | tuple[int, int]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from openruntime.contracts.errors import OperationFailed
-from openruntime.operations.dtypes import KIND, cast, inexact, name_of, need
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Number, Spec, operation
+from openruntime.operations.dtypes import KIND, cast, inexact, name_of, need
 from openruntime.operations.shapes import axes_of, axis_of, reduced, replaced, some
 
 Axis = int | tuple[int, ...] | None

@@ -12,8 +12,8 @@ from msgspec import Meta
 from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations import dtypes
-from openruntime.operations.numerics import blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Number, Spec, Steps, operation
+from openruntime.operations.numerics import blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.random import Seed, words
 from openruntime.operations.shapes import broadcast
 
@@ -35,8 +35,9 @@ def _heat2d(grid: Spec, iterations: int, alpha: float, dt: float, spacing: float
 
 
 def _heat2d_cost(grid: Spec, iterations: int, **_: Any) -> Estimate:
+    """Bytes: each step the grid with its rim and the new grid, both written and read once; the sums between are of a cache's size or fused."""
     size = grid.size * ITEMSIZE[working(grid.dtype)]
-    return Estimate(7.0 * grid.size * iterations, 18.0 * size * iterations, 2 * grid.nbytes + 6 * size)
+    return Estimate(7.0 * grid.size * iterations, 4.0 * size * iterations, 2 * grid.nbytes + 6 * size)
 
 
 def _surrounded(inner: Array, edges: Array, boundary: Boundary, xp: Namespace) -> Array:
@@ -100,6 +101,7 @@ _TILE = 1 << 18  # pairs at a time: temporaries stay in a processor's cache
 
 
 def _nbody_cost(positions: Spec, velocities: Spec, masses: Spec, iterations: int, **_: float) -> Estimate:
+    """Bytes: what a tile's temporaries take, written and read once."""
     (n, d), width = positions.shape, ITEMSIZE[working(real("nbody", positions=positions, velocities=velocities, masses=masses))]
     pairs = float(n) * n * (iterations + 1)
     held = max(n, min(n * n, _TILE)) * (d + 7) * width + 8 * positions.size * width + iterations * 100

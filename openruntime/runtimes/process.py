@@ -23,6 +23,7 @@ from openruntime.runtimes.shared_memory import SlabPool
 log = logging.getLogger(__name__)
 
 STDERR_KEPT = 4096  # bytes: the last lines say why it died
+LOGGED = 8192  # bytes of it that go into the log at a time
 START_TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
 READ_SIZE = 1 << 18
 
@@ -236,7 +237,7 @@ class WorkerProcess:
         self._stderr_bytes += min(len(data), STDERR_KEPT)
         while self._stderr_bytes - len(self._stderr[0]) >= STDERR_KEPT:
             self._stderr_bytes -= len(self._stderr.popleft())
-        log.debug("worker %s: %s", self.pid, data[-500:].decode(errors="replace").rstrip())
+        log.warning("worker %s says:\n%s", self.pid, data[-LOGGED:].decode(errors="replace").rstrip())
 
     def _gone(self) -> None:
         self._loop.remove_reader(self._tasks.fileno())

@@ -71,13 +71,13 @@ class FileBlobs(BlobStore):
         try:
             if self._touch(digest) and self._whole(path, data.nbytes, durable):
                 if durable:  # the first writer may not have asked for it
-                    _sync(path)
+                    sync(path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._create(path, data, durable)
             if durable:
-                _sync(path.parent)
-                _sync(self._directory)
+                sync(path.parent)
+                sync(self._directory)
         except OSError as error:
             raise translate(error, self._directory) from error
         return digest
@@ -119,7 +119,8 @@ class FileBlobs(BlobStore):
         return dropped
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the file or folder outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _flush(descriptor)

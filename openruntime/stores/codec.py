@@ -27,7 +27,8 @@ _decode_reference = msgspec.msgpack.Decoder(Reference).decode
 _decode_task = msgspec.msgpack.Decoder(Task).decode
 
 
-def _wrap(value: Any, blobs: list[str]) -> Any:
+def wrap(value: Any, blobs: list[str]) -> Any:
+    """The value as msgpack can have it; `blobs` gets the digests that arrays inside name."""
     kind = type(value)
     if kind is Array:
         if value.blob is not None:
@@ -35,11 +36,11 @@ def _wrap(value: Any, blobs: list[str]) -> Any:
             return msgspec.msgpack.Ext(_ARRAY, _encode((value.dtype, value.shape, None, value.blob)))
         return msgspec.msgpack.Ext(_ARRAY, _encode((value.dtype, value.shape, value.view, None)))
     if kind is dict:
-        return {key: _wrap(item, blobs) for key, item in value.items()}
+        return {key: wrap(item, blobs) for key, item in value.items()}
     if kind is list:
-        return [_wrap(item, blobs) for item in value]
+        return [wrap(item, blobs) for item in value]
     if kind is tuple:
-        return msgspec.msgpack.Ext(_TUPLE, _encode([_wrap(item, blobs) for item in value]))
+        return msgspec.msgpack.Ext(_TUPLE, _encode([wrap(item, blobs) for item in value]))
     if kind is Reference:
         return msgspec.msgpack.Ext(_REFERENCE, _encode(value))
     if kind is int and not -(2**63) <= value < 2**63:
@@ -47,7 +48,8 @@ def _wrap(value: Any, blobs: list[str]) -> Any:
     return value
 
 
-def _unwrap(code: int, data: memoryview) -> Any:
+def unwrap(code: int, data: memoryview) -> Any:
+    """Undo `wrap`: the decoder's hook."""
     if code == _ARRAY:
         found = _decode_array(data)
         return Array(found.dtype, found.shape, found.data, found.blob)
@@ -60,13 +62,13 @@ def _unwrap(code: int, data: memoryview) -> Any:
     raise msgspec.DecodeError(f"a value is tagged {code}, which this version does not know")
 
 
-_decode = msgspec.msgpack.Decoder(ext_hook=_unwrap).decode
+_decode = msgspec.msgpack.Decoder(ext_hook=unwrap).decode
 
 
 def pack(values: Mapping[str, Any]) -> tuple[bytes, list[str]]:
     """The values as msgpack, and the digests of the blobs they count. An array with a `blob` goes without its bytes."""
     blobs: list[str] = []
-    return _encode({key: _wrap(value, blobs) for key, value in values.items()}), blobs
+    return _encode({key: wrap(value, blobs) for key, value in values.items()}), blobs
 
 
 def unpack(data: bytes) -> dict[str, Any]:
@@ -97,27 +99,24 @@ def exchange(value: Any, change: Callable[[Array], Array]) -> Any:
     return value
 
 
-def row(task: Task, *, ended: bool) -> Row:
-    """The row that `put_task` writes. An ended task keeps no inputs; one that has not ended has no outputs yet."""
-    inputs = outputs = None
+def row(task: Task) -> Row:
+    """The row that `put_task` writes of an ended task, which keeps no inputs."""
+    outputs = None
     blobs: list[str] = []
-    if not ended:
-        inputs, blobs = pack(task.call.parameters)
-    elif task.outputs is not None:
+    if task.outputs is not None:
         outputs, blobs = pack(task.outputs)
     return (
         task.id,
         task.tenant,
-        task.life.status.value if ended else "queued",
+        task.life.status.value,
         task.call.operation,
         task.device,
         json.dumps(task.tags) if task.tags else None,
         task.idempotency,
-        task.finished if ended else None,
-        result_bytes(task) if ended else 0,
+        task.finished,
+        result_bytes(task),
         json.dumps(blobs) if blobs else None,
         _encode(bare(task)),
-        inputs,
         outputs,
     )
 

@@ -11,11 +11,10 @@ from threading import local
 from typing import TypeVar
 
 from openruntime.contracts.errors import Unavailable
-from openruntime.contracts.records import Task
 from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.database import connect, open_database, own, translate
-from openruntime.stores.pages import Page, Pages
-from openruntime.stores.writer import Writer
+from openruntime.stores.pages import Pages
+from openruntime.stores.writer import Saved, Writer
 
 Answer = TypeVar("Answer")
 
@@ -36,7 +35,7 @@ class Disk:
             raise Unavailable(f"the store in {self.directory} is not open")
         return self._writer
 
-    async def open(self, saved: Callable[[Task | Page], None]) -> None:
+    async def open(self, saved: Saved) -> None:
         """Take ownership and migrate. `saved` is told of each ended task and each page that was written. Raises `Unavailable`."""
         async with AsyncExitStack() as stack:
             lock = await asyncio.to_thread(own, self.directory)

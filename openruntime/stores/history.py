@@ -1,8 +1,8 @@
-"""What has ended, on disk: the rows of promised tasks and the pages of the others, read and dropped as one."""
+"""What has ended, on disk: pages of small completed tasks and rows of the others, read and dropped as one."""
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 from openruntime.contracts.errors import Expired
@@ -44,11 +44,15 @@ class History:
                         found.setdefault(task.id, task)
         return sorted(found.values(), key=lambda task: task.id, reverse=True)[:limit]
 
-    async def drop(self, *, history: int, size: int, before: float) -> AsyncIterator[tuple[list[Gone], list[tuple[int, int]]]]:
+    async def drop(
+        self, *, history: int, size: int, before: float, ahead: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[tuple[list[Gone], list[tuple[int, int]]]]:
         """Drop what is more than `history` tasks or `size` bytes or ended `before`; a page only when all of it is. Yields the rows, and
-        the pages with the number of their tasks, as they go."""
+        the pages with the number of their tasks, as they go. Where there is something to drop, `ahead` is awaited before."""
         bounds = {"history": history, "bytes": size, "before": before}
         surplus = await self._disk.read(lambda connection: connection.execute(queries()["surplus_history"], bounds).fetchall())
+        if surplus:
+            await ahead()
         rows, pages = ([row for row, paged in surplus if paged == kind] for kind in (0, 1))
         for start in range(0, len(rows), _BATCH):
             yield await self._disk.writer.job(partial(_drop, "drop_tasks", rows[start : start + _BATCH])), []
@@ -65,10 +69,10 @@ class History:
         await self._disk.pages.drop_files([number for (number,) in emptied])
         self._expired = before
 
-    async def sweep(self) -> None:
-        """Drop the blobs that no row counts."""
+    async def sweep(self, counted_too: Collection[str]) -> None:
+        """Drop the blobs that no row counts, but these."""
         counted = await self._disk.read(lambda connection: connection.execute(queries()["counted_blobs"]).fetchall())
-        await self._disk.files.sweep({digest for (digest,) in counted})
+        await self._disk.files.sweep({digest for (digest,) in counted}.union(counted_too))
 
     def _find(self, task_id: str, connection: sqlite3.Connection) -> Task | None:
         row = connection.execute(queries()["ended_task"], {"id": task_id}).fetchone()

@@ -1,15 +1,42 @@
 -- name: put_task
-INSERT INTO tasks (id, tenant, status, operation, device, tags, idempotency, finished, size, blobs, meta, inputs, outputs)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO tasks (id, tenant, status, operation, device, tags, idempotency, finished, size, blobs, meta, outputs)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     status = excluded.status, device = excluded.device, finished = excluded.finished, size = excluded.size,
-    blobs = excluded.blobs, meta = excluded.meta, inputs = excluded.inputs, outputs = excluded.outputs
+    blobs = excluded.blobs, meta = excluded.meta, outputs = excluded.outputs
 
 -- name: ended_task
 SELECT meta, outputs FROM tasks WHERE id = :id AND finished IS NOT NULL
 
 -- name: unfinished_tasks
-SELECT meta, inputs, blobs IS NOT NULL FROM tasks WHERE finished IS NULL
+SELECT meta, inputs FROM tasks WHERE finished IS NULL
+
+-- name: drop_unfinished_tasks
+DELETE FROM tasks WHERE finished IS NULL
+
+-- name: put_pending
+INSERT INTO pending (first, tasks) VALUES (?, ?)
+
+-- name: put_pending_left
+INSERT OR REPLACE INTO pending_left (number, ids) VALUES (?, ?)
+
+-- name: drop_pending
+DELETE FROM pending WHERE number IN (SELECT value FROM json_each(:rows))
+
+-- name: drop_pending_left
+DELETE FROM pending_left WHERE number IN (SELECT value FROM json_each(:rows))
+
+-- name: first_pending
+SELECT min(first) FROM pending
+
+-- name: pending_pages
+SELECT number, tasks, ids FROM pending LEFT JOIN pending_left USING (number) ORDER BY number DESC
+
+-- name: ended_ids
+SELECT id FROM tasks WHERE id >= :first
+
+-- name: ended_pages
+SELECT tasks FROM pages WHERE last >= :first
 
 -- name: idempotency_keys
 SELECT tenant, idempotency, id FROM tasks WHERE idempotency IS NOT NULL
@@ -43,7 +70,7 @@ SELECT row, paged FROM (
         UNION ALL SELECT number, 1, finished, count, size FROM pages
     )
     WINDOW newest AS (ORDER BY finished DESC, paged, row DESC)
-) WHERE number - count >= :history OR total - paged * size > :bytes OR finished < :before
+) WHERE number - count >= :history OR total - (count > 1) * size > :bytes OR finished < :before
 
 -- name: drop_tasks
 DELETE FROM tasks WHERE rowid IN (SELECT value FROM json_each(:rows)) RETURNING id, tenant, idempotency

@@ -4,23 +4,26 @@ import asyncio
 import gc
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from sys import intern
 from time import monotonic, time
 from typing import Any, Unpack
 
 import msgspec
 
-from openruntime.contracts.errors import OpenRuntimeError
+from openruntime.contracts.errors import Internal, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Life, Task
-from openruntime.stores.codec import result_bytes, task_of, unpack
+from openruntime.contracts.records import Task
+from openruntime.stores import pending
+from openruntime.stores.codec import result_bytes
 from openruntime.stores.database import queries
 from openruntime.stores.disk import Disk
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
+from openruntime.stores.gathering import Gathering
 from openruntime.stores.history import History
 from openruntime.stores.pages import Page
+from openruntime.stores.pending import Pending, PendingPage, Promise
 from openruntime.stores.shelf import SqliteShelf
 from openruntime.stores.spill import Spill, emptied
 
@@ -29,9 +32,6 @@ log = logging.getLogger(__name__)
 Records = list[Task]  # inside the class `list` is the method
 
 _IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
-_LINGER = 0.5  # seconds that history nobody was promised may gather to a page
-_PAGE, _PAGE_BYTES = 512, 2 << 20  # tasks and bytes of results in one
-_BACKLOG, _BACKLOG_BYTES = 10_000, 32 << 20  # pages that may always wait for the disk
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 
 
@@ -51,11 +51,10 @@ class SqliteStore(EmbeddedStore):
         self.shelf = SqliteShelf(self._disk, self._spill)
         self._resting: set[str] = set()  # live tasks whose large inputs are on disk only
         self._saved: dict[str | int, Task | Page] = {}  # ended, on disk, and still in memory, by id and number; the oldest first
-        self._page = Page()  # gathers ended tasks that nobody was promised
-        self._page_bounds = min(_PAGE, max(1, self._history // 16)), min(_PAGE_BYTES, self._history_bytes // 16)
-        self._page_timer: asyncio.TimerHandle | None = None
-        self._waiting = self._waiting_bytes = 0  # in pages that are not on disk yet
-        self._giving_up = False
+        self._pending = Pending(lambda number: self._disk.writer.discard(number))
+        self._gathering = Gathering(
+            self._disk, history=self._history, history_bytes=self._history_bytes, backlog=recent, backlog_bytes=recent_bytes, evict=self._evict
+        )
         self._bulky: dict[str, Task] = {}  # ended, with large outputs that are not on disk yet
         self._bulky_bytes = 0
         self._bulky_added = asyncio.Event()
@@ -67,6 +66,7 @@ class SqliteStore(EmbeddedStore):
     async def open(self) -> list[Task]:
         await self._disk.open(self._on_saved)
         try:
+            await self._disk.writer.job(pending.adopt)
             tasks = await self._disk.read(self._recover)
         except BaseException:
             await self._disk.close()
@@ -83,7 +83,7 @@ class SqliteStore(EmbeddedStore):
             self._spooler = self._pruner = None
             for task in list(self._bulky.values()):
                 await self._write_bulky(task)
-            self._turn_page()
+            self._gathering.turn()
         await self._disk.close()
 
     async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
@@ -97,18 +97,22 @@ class SqliteStore(EmbeddedStore):
             return
         large = [task for task in tasks if self._spill.needed((task.call.parameters, task.outputs))]
         try:
+            ended: Records = []
             for task in tasks:
                 task.kept = True
                 if task.life.status.ended:
                     self._shelve(task)
+                    ended.append(task)
             for task in large:
                 await self._rest(task)
+            promises = self._promise([task for task in tasks if task.id in self._live] if ended else tasks, self._refuse)
+            written = self._disk.writer.urgently(promises, ended, self._refuse)
         except BaseException:
             for task in tasks:
                 self._refuse(task)
             raise
         self._place(tasks)
-        await self._disk.writer.urgently([(task, task.id not in self._live) for task in tasks], self._refuse)
+        await written
         for task in large:
             if task.id in self._heaps:
                 self._empty(task)
@@ -119,34 +123,35 @@ class SqliteStore(EmbeddedStore):
             if task.life.status.ended:
                 task.kept = await self.get(task.id) is not None
             return
-        if kept and not writer.unsaved(task.id) and task.id not in self._bulky:
-            return
-        if not kept and task.id in self._ended and task.id not in self._bulky:
-            if task.id in self._page.tasks:
-                self._turn_page()
-            while writer.unsaved(task.id):
-                await writer.flush()
-            task.kept = True
-            return
         task.kept = True
         try:
-            if task.id in self._live:
+            while task.id in self._live:
+                promise = self._pending.of(task.id)
+                if promise is not None and promise.page is not None:
+                    return
+                if promise is not None:
+                    await writer.flush()
+                    continue
                 await self._rest(task)
-            if task.id in self._bulky:  # it may have ended meanwhile
+                if task.id in self._live and self._pending.of(task.id) is None:  # nothing happened meanwhile
+                    await writer.urgently(self._promise([task], self._unpromise))
+                    if task.id in self._heaps:
+                        self._empty(task)
+            if task.id in self._bulky:
                 await self._rest(task)
                 self._lighten(task)
-            ended = task.id not in self._live
-            await writer.urgently([(task, ended)], None if ended or kept else self._unpromise)
+                await writer.urgently((), [task])
+            self._gathering.keep(task)
+            while task.id not in self._live and writer.unsaved(task.id):
+                await writer.flush()
         except OpenRuntimeError:
             task.kept = kept
             raise
-        if task.id in self._heaps:
-            self._empty(task)
 
     async def requeue(self, task: Task) -> None:
         await super().requeue(task)
-        if task.kept and task.id in self._heaps:
-            self._disk.writer.lazily(task, ended=False)
+        if task.kept and task.id in self._heaps and self._pending.of(task.id) is not None:
+            self._disk.writer.move(self._promise([task], None))
 
     async def load(self, task: Task) -> dict[str, Any]:
         if task.id not in self._resting:
@@ -192,10 +197,13 @@ class SqliteStore(EmbeddedStore):
 
     async def prune(self, now: float) -> int:
         dropped = self._grown = self._grown_bytes = 0
-        self._turn_page()
+        self._gathering.turn()
         try:
             await self._disk.writer.flush()
-            async for rows, pages in self._past.drop(history=self._history, size=self._history_bytes, before=now - self._history_age):
+            if stragglers := self._pending.stragglers(self._live):
+                self._disk.writer.move(self._promise(stragglers, None))
+            bounds = {"history": self._history, "size": self._history_bytes}
+            async for rows, pages in self._past.drop(**bounds, before=now - self._history_age, ahead=self._note):
                 dropped += len(rows) + sum(count for _, count in pages)
                 for task_id, tenant, key in rows:
                     self._drop(task_id, tenant, key)
@@ -206,7 +214,7 @@ class SqliteStore(EmbeddedStore):
             for task in list(self._ended.values()):
                 if task.outputs is not None and task.finished is not None and task.finished < now - self._result_ttl:
                     self._expire(task)
-            await self._past.sweep()
+            await self._past.sweep(self._pending.digests())
         return dropped
 
     def _recover(self, connection: sqlite3.Connection) -> Records:
@@ -215,26 +223,14 @@ class SqliteStore(EmbeddedStore):
         gc.disable()
         try:
             tasks: Records = []
-            shared: dict[Any, Any] = {}  # alike calls share what they declare, as those do that the catalogue binds
-            for meta, inputs, rests in connection.execute(queries()["unfinished_tasks"]):
-                task = task_of(meta)
-                call, life = task.call, task.life
-                outputs = shared.setdefault((call.operation, *call.outputs.items()), call.outputs)
-                estimate = shared.setdefault(call.estimate, call.estimate)
-                task.call = msgspec.structs.replace(
-                    call, operation=intern(call.operation), parameters=unpack(inputs), outputs=outputs, estimate=estimate
-                )
-                life = Life(TaskStatus.QUEUED, life.attempt, life.failures, life.deaths)
-                task.life = shared.setdefault(life, life)
-                task.started = task.device = task.backend = task.progress = task.message = None
-                task.lane, task.tenant = intern(task.lane), intern(task.tenant)
-                task.kept = True
-                if rests:
-                    self._resting.add(task.id)
-                tasks.append(task)
+            for page_of in pending.unfinished(connection):
+                self._resting.update(self._pending.recovered(*page_of))
+                tasks += page_of[2]
             tasks.sort(key=lambda task: (task.created, task.id))
             for task in tasks:
                 self._live[task.id] = task
+                if task.idempotency is not None:
+                    self._keys[task.tenant, task.idempotency] = task.id
                 if task.needs:
                     self._held.add(task.id)
                 else:
@@ -245,6 +241,20 @@ class SqliteStore(EmbeddedStore):
         finally:
             if collecting:
                 gc.enable()
+
+    def _promise(self, tasks: Sequence[Task], withdraw: Callable[[Task], None] | None) -> Sequence[Promise]:
+        try:
+            return self._pending.promise(tasks, withdraw)
+        except Exception as error:
+            raise Internal(f"a task cannot be written: {error}") from error
+
+    async def _note(self) -> None:
+        """History is going to be dropped: what it tells of pages of promises is written down."""
+        writer = self._disk.writer
+        await writer.flush()
+        if notes := self._pending.notes():
+            await writer.job(partial(pending.note, notes))
+            self._pending.noted(notes)
 
     async def _rest(self, task: Task) -> None:
         """Write a task's large arrays; of its inputs while it is live, of its outputs once it has ended."""
@@ -263,64 +273,31 @@ class SqliteStore(EmbeddedStore):
             self._resting.add(task.id)
 
     def _retire(self, task: Task) -> bool:
-        """Have an ended task written; whether with others, on a page."""
+        """Have an ended task written; whether it may be given up, so that nobody has to wait for the disk."""
         size, outputs = self._shelve(task), task.outputs
         if outputs is not None and self._spill.bulky(outputs, size):
             self._bulky[task.id] = task
             self._bulky_bytes += size
             self._bulky_added.set()
-        elif task.kept or task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
-            self._disk.writer.lazily(task, ended=True)
+        elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
+            self._disk.writer.lazily(task)
         else:
-            page = self._page
-            page.tasks[task.id] = task
-            page.size += size
-            most, most_bytes = self._page_bounds
-            if len(page.tasks) >= most or page.size >= most_bytes:
-                self._turn_page()
-            elif self._page_timer is None:
-                self._page_timer = asyncio.get_running_loop().call_later(_LINGER, self._page_due)
-            return True
+            self._gathering.add(task, size)
+            return not task.kept
         return False
-
-    def _page_due(self) -> None:
-        self._page_timer = None
-        self._turn_page()
-
-    def _turn_page(self) -> None:
-        """Have the page written that was gathered. Where the disk does not follow, history nobody was promised gives way."""
-        page = self._page
-        if not page.tasks:
-            return
-        self._page = Page()
-        self._waiting += len(page.tasks)
-        self._waiting_bytes += page.size
-        writer, lost = self._disk.writer, 0
-        writer.page(page)
-        while self._waiting > max(_BACKLOG, self._recent) or self._waiting_bytes > max(_BACKLOG_BYTES, self._recent_bytes):
-            given_up = writer.abandon_page()
-            if given_up is None:
-                break
-            lost += len(given_up.tasks)
-            self._waited(given_up)
-            self._evict(given_up)
-        if lost and not self._giving_up:
-            self._giving_up = True
-            log.warning("the disk is full or too slow: the records of tasks that ended first are given up where nobody was promised them")
-
-    def _waited(self, page: Page) -> None:
-        self._waiting -= len(page.tasks)
-        self._waiting_bytes -= page.size
 
     def _lighten(self, task: Task) -> None:
         if self._bulky.pop(task.id, None) is not None:
             self._bulky_bytes -= result_bytes(task)
 
-    def _on_saved(self, saved: Task | Page) -> None:
+    def _on_saved(self, saved: Task | Page | PendingPage) -> None:
+        if isinstance(saved, PendingPage):
+            self._pending.written(saved)
+            return
+        self._pending.release(saved.tasks if isinstance(saved, Page) else (saved.id,))
         if isinstance(saved, Page):
             self._saved[saved.number] = saved
-            self._waited(saved)
-            self._giving_up = self._giving_up and self._waiting > 0
+            self._gathering.saved(saved)
             self._grown += len(saved.tasks)
             self._grown_bytes += saved.size
         elif self._ended.get(saved.id) is saved:
@@ -367,7 +344,7 @@ class SqliteStore(EmbeddedStore):
             return False
         if task.id in self._bulky:
             self._lighten(task)
-            self._disk.writer.lazily(task, ended=True)
+            self._disk.writer.lazily(task)
         return True
 
     def _shed(self) -> None:
@@ -384,9 +361,11 @@ class SqliteStore(EmbeddedStore):
         self._resting.discard(task.id)
         self._saved.pop(task.id, None)
         self._disk.writer.abandon(task.id)
-        task.kept = False
+        self._gathering.remove(task, result_bytes(task))
+        self._unpromise(task)
 
     def _unpromise(self, task: Task) -> None:
+        self._pending.release((task.id,))
         task.kept = False
 
     def _drop(self, task_id: str, tenant: str, key: str | None) -> None:

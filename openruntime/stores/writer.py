@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Condition, Event, Thread
 from time import monotonic
@@ -12,9 +12,11 @@ from typing import Any
 
 from openruntime.contracts.errors import Internal, OpenRuntimeError
 from openruntime.contracts.records import Task
+from openruntime.stores import pending
 from openruntime.stores.codec import Row, row
 from openruntime.stores.database import queries, translate
 from openruntime.stores.pages import Page, Pages
+from openruntime.stores.pending import PendingPage, Promise, Withdraw
 
 log = logging.getLogger(__name__)
 
@@ -26,33 +28,37 @@ _CHUNK = 64  # rows in one statement: the interpreter's lock is handed over once
 Job = Callable[[sqlite3.Connection], Any]
 
 
+Saved = Callable[[Task | Page | PendingPage], None]
+
+
 class Write:
-    """The newest state of one task on its way to the disk."""
+    """An ended task on its way to a row."""
 
-    __slots__ = ("ended", "taken", "task", "waiters", "withdraw")
+    __slots__ = ("row", "task", "waiter", "withdraw")
 
-    def __init__(self, task: Task, ended: bool, waiters: list[asyncio.Future[None]], withdraw: Callable[[Task], None] | None) -> None:
+    def __init__(self, task: Task, row: Row | None = None, waiter: asyncio.Future[None] | None = None, withdraw: Withdraw | None = None) -> None:
         self.task = task
-        self.ended = ended
-        self.waiters = waiters  # one list for all tasks of a submit, which are written together or not at all
+        self.row = row
+        self.waiter = waiter  # one for all tasks of a submit, which are written together or not at all
         self.withdraw = withdraw  # called when it cannot be written; without it the write is tried again
-        self.taken = False
 
 
 class _Group:
-    def __init__(self, writes: Sequence[Write], jobs: Sequence[tuple[Job, asyncio.Future[Any]]], pages: Sequence[Page]) -> None:
-        self.writes = writes
-        self.jobs = jobs
-        self.pages = pages
+    def __init__(self) -> None:
+        self.promises: list[Promise] = []
+        self.writes: list[Write] = []
+        self.jobs: list[tuple[Job, asyncio.Future[Any]]] = []
+        self.pages: list[Page] = []
+        self.discarded: list[int] = []
+        self.written: list[PendingPage] = []
         self.answers: list[Any] = []
-        self.refused: dict[int, Exception] = {}  # by the identity of their waiters: could not be encoded
         self.error: OpenRuntimeError | None = None
 
 
 class Writer:
     """Called on the event loop only; every method but `job`, `flush` and `stop` returns at once."""
 
-    def __init__(self, connection: sqlite3.Connection, directory: Path, pages: Pages, saved: Callable[[Task | Page], None]) -> None:
+    def __init__(self, connection: sqlite3.Connection, directory: Path, pages: Pages, saved: Saved) -> None:
         """`saved` is told of each ended task, and of each page, that is on disk now."""
         self._connection = connection
         self._directory = directory
@@ -60,11 +66,13 @@ class Writer:
         self._saved = saved
         self._loop = asyncio.get_running_loop()
         self._turn = Condition()
-        self._urgent: dict[str, Write] = {}
+        self._promises: list[Promise] = []
+        self._moves: list[Promise] = []  # written again when there is time
+        self._urgent: list[Write] = []
         self._lazy: dict[str, Write] = {}
         self._jobs: list[tuple[Job, asyncio.Future[Any]]] = []
         self._turned: list[Page] = []
-        self._turned_last = False  # the last group was a page: now it is the turn of those who wait
+        self._discarded: list[int] = []  # pages of promises that go with the next group
         self._flushing = False
         self._due = 0.0
         self._stopping = False
@@ -89,51 +97,53 @@ class Writer:
             self._turn.notify()
 
     def abandon_page(self) -> Page | None:
-        """Forget the oldest page that is still to be written."""
+        """Forget the oldest page that is still to be written and nobody was promised."""
         with self._turn:
-            page = self._turned.pop(0) if self._turned else None
+            page = next((page for page in self._turned if not page.promised), None)
+            if page is not None:
+                self._turned.remove(page)
         if page is not None:
             self._unsaved_pages.remove(page)
         return page
 
-    def lazily(self, task: Task, *, ended: bool) -> None:
-        """Write the task's state soon; tried again until it succeeds."""
+    def lazily(self, task: Task) -> None:
+        """Write the ended task soon; tried again until it succeeds."""
         with self._turn:
-            write = self._unsaved.get(task.id)
-            if write is not None and not write.taken:
-                write.ended = ended
-                return
-            self._unsaved[task.id] = self._lazy[task.id] = Write(task, ended, [], None)
-            if len(self._lazy) == 1:
-                self._due = max(self._due, monotonic() + _LINGER)
-                self._turn.notify()
+            self._unsaved[task.id] = self._lazy[task.id] = Write(task)
+            self._soon()
 
-    def urgently(self, states: Sequence[tuple[Task, bool]], withdraw: Callable[[Task], None] | None = None) -> asyncio.Future[None]:
-        """Write these (task, whether it has ended) now, in one group; resolved once on disk. Fails with `StorageFull` or `Unavailable`."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        waiters = [waiter]
+    def move(self, promises: Sequence[Promise]) -> None:
+        """Write soon what has been promised before; tried again until it succeeds."""
         with self._turn:
-            for task, ended in states:
-                write = self._unsaved.get(task.id)
-                if write is None or write.taken:
-                    write = self._unsaved[task.id] = Write(task, ended, waiters, withdraw)
-                else:
-                    self._lazy.pop(task.id, None)
-                    write.ended = ended
-                    if write.waiters:
-                        write.waiters.append(waiter)
-                    else:
-                        write.waiters = waiters
-                self._urgent[task.id] = write
+            self._moves += promises
+            self._soon()
+
+    def discard(self, number: int) -> None:
+        """Drop a page of promises when something else is written, too."""
+        with self._turn:
+            self._discarded.append(number)
+
+    def urgently(self, promises: Sequence[Promise], ended: Sequence[Task] = (), withdraw: Withdraw | None = None) -> asyncio.Future[None]:
+        """Write these now, in one group; resolved once on disk. Fails with `StorageFull` or `Unavailable`; raises what keeps a task from
+        being encoded."""
+        rows = _rows(ended)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        with self._turn:
+            for promise in promises:
+                promise.waiter = waiter
+                self._promises.append(promise)
+            for task, values in zip(ended, rows, strict=True):
+                write = self._unsaved[task.id] = Write(task, values, waiter, withdraw)
+                self._lazy.pop(task.id, None)
+                self._urgent.append(write)
             self._turn.notify()
         return waiter
 
     def abandon(self, task_id: str) -> None:
-        """Forget what is still to be written of a task."""
+        """Forget what is still to be written of an ended task."""
         with self._turn:
             self._unsaved.pop(task_id, None)
             self._lazy.pop(task_id, None)
-            self._urgent.pop(task_id, None)
 
     async def job(self, job: Job) -> Any:
         """What `job` returns, run in the writer's next group; its changes are on disk then."""
@@ -146,8 +156,9 @@ class Writer:
     async def flush(self) -> None:
         """Until everything handed over so far is on disk. Raises what kept it from that."""
         with self._turn:
-            self._urgent |= self._lazy
-            self._lazy = {}
+            self._urgent += self._lazy.values()
+            self._promises += self._moves
+            self._lazy, self._moves = {}, []
             self._flushing = True
         await self.job(lambda _: None)
 
@@ -169,53 +180,65 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._settle, group)
             except RuntimeError:  # the loop was closed under us: nobody is left to tell
                 return
-            if group.error is not None or group.refused:  # withdrawn before more of the same task is written
+            if group.error is not None:  # withdrawn before more of the same task is written
                 self._settled.wait()
 
     def _take(self) -> _Group | None:
+        group = _Group()
         with self._turn:
-            writes: list[Write] = []
-            jobs: list[tuple[Job, asyncio.Future[Any]]] = []
-            pages: list[Page] = []
             while True:
                 wait = 0.0 if self._stopping else self._due - monotonic()
-                if (self._urgent or self._jobs) and (self._flushing or self._turned_last or self.failing or not self._turned):
-                    writes, self._urgent = list(self._urgent.values()), {}
-                    jobs, self._jobs = self._jobs, []
-                    if self._flushing:
-                        pages, self._turned, self._flushing = self._turned, [], False
+                lazy = bool(self._lazy or self._moves)
+                if self._promises or self._urgent or self._jobs:
+                    group.promises, self._promises = self._promises, []
+                    group.writes, self._urgent = self._urgent, []
+                    group.jobs, self._jobs = self._jobs, []
                     if not self.failing:  # else they wait, so that those who need little space have a chance
-                        writes += self._some_lazy()
+                        self._add_lazy(group)
+                    if self._flushing:
+                        group.pages, self._turned, self._flushing = self._turned, [], False
+                    elif self._turned and not self.failing:
+                        group.pages = [self._turned.pop(0)]
                     break
-                if self._stopping and (self.failing or not (self._lazy or self._turned)):
+                if self._stopping and (self.failing or not (lazy or self._turned or self._discarded)):
                     return None
-                if self._lazy and wait <= 0:
-                    writes = self._some_lazy()
-                    break
                 if self._turned and (wait <= 0 or not self.failing):
-                    pages = [self._turned.pop(0)]
+                    group.pages = [self._turned.pop(0)]
                     break
-                self._turn.wait(wait if self._lazy or self._turned else None)
-            for write in writes:
-                write.taken = True
-            self._turned_last = bool(pages)
-            return _Group(writes, jobs, pages)
+                if (lazy or self._stopping) and wait <= 0:
+                    self._add_lazy(group)
+                    break
+                self._turn.wait(wait if lazy or self._turned else None)
+            group.discarded, self._discarded = self._discarded, []
+        return group
 
-    def _some_lazy(self) -> list[Write]:
-        return [self._lazy.pop(task_id) for task_id in list(islice(self._lazy, _LAZY))]
+    def _soon(self) -> None:
+        if len(self._lazy) + len(self._moves) == 1:
+            self._due = max(self._due, monotonic() + _LINGER)
+            self._turn.notify()
+
+    def _add_lazy(self, group: _Group) -> None:
+        group.writes += [self._lazy.pop(task_id) for task_id in list(islice(self._lazy, _LAZY))]
+        group.promises += self._moves[:_LAZY]
+        del self._moves[:_LAZY]
 
     def _commit(self, group: _Group) -> None:
-        rows = _encode(group)
+        promises = [promise for promise in group.promises if promise.left]
+        rows = [row for write in group.writes if (row := write.row or _row(write.task)) is not None]
         execute = self._connection.execute
         try:
             execute("BEGIN IMMEDIATE")
+            if promises:
+                group.written = pending.write(self._connection, promises)
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                execute(_put_tasks(len(chunk)), [value for row in chunk for value in row])
+                execute(_put_tasks(len(chunk)), list(chain.from_iterable(chunk)))
             for job, _ in group.jobs:
                 group.answers.append(job(self._connection))
             for page in group.pages:
                 self._pages.write(self._connection, page)
+            if group.discarded:
+                pending.drop(self._connection, group.discarded)
             execute("COMMIT")
         except Exception as error:
             if self._connection.in_transaction:
@@ -226,49 +249,56 @@ class Writer:
 
     def _settle(self, group: _Group) -> None:
         """On the loop: tell those who wait; withdraw or queue again what could not be written."""
-        self.failing = group.error is not None
+        error = group.error
+        self.failing = error is not None
         again: list[Write] = []
         for write in group.writes:
             task = write.task
-            error = group.refused.get(id(write.waiters), group.error)
             current = self._unsaved.get(task.id) is write
-            if current and (error is None or write.withdraw is not None or id(write.waiters) in group.refused):
+            if current and (error is None or write.withdraw is not None):
                 del self._unsaved[task.id]
             if error is None:
-                if current and write.ended:
+                if current:
                     self._saved(task)
             elif write.withdraw is not None:
                 write.withdraw(task)
-            elif id(write.waiters) in group.refused:
-                log.error("dropped the record of task %s", task.id, exc_info=error)
             elif current:
                 again.append(write)
-            for waiter in write.waiters:
-                _answer(waiter, error)
-            write.waiters = []
-        for number, (_, waiter) in enumerate(group.jobs):
-            _answer(waiter, group.error, None if group.error else group.answers[number])
-        if group.error is None:
+            _answer(write.waiter, error)
+        if error is None:
+            for pending_page in group.written:
+                self._saved(pending_page)
             for page in group.pages:
                 self._unsaved_pages.remove(page)
                 self._saved(page)
-        if again or (group.error is not None and group.pages):
-            self._retry(again, [] if group.error is None else group.pages)
+        for promise in group.promises:
+            if error is not None and promise.withdraw is not None:
+                for task in promise.tasks:
+                    promise.withdraw(task)
+            _answer(promise.waiter, error)
+        for number, (_, waiter) in enumerate(group.jobs):
+            _answer(waiter, error, None if error else group.answers[number])
+        if error is not None:
+            self._retry(group, again)
         self._settled.set()
 
-    def _retry(self, writes: list[Write], pages: Sequence[Page]) -> None:
-        log.warning("%d task records could not be written; trying again", len(writes) + sum(len(page.tasks) for page in pages))
+    def _retry(self, group: _Group, writes: list[Write]) -> None:
+        moves = [promise for promise in group.promises if promise.withdraw is None]
         with self._turn:
-            self._turned[:0] = pages
+            self._turned[:0] = group.pages
+            self._moves[:0] = moves
+            self._discarded += group.discarded
             for write in writes:
-                write.taken = False
+                write.waiter = None
             self._lazy = {write.task.id: write for write in writes} | self._lazy
             self._due = monotonic() + _RETRY
             self._turn.notify()
+        if late := len(writes) + sum(len(page.tasks) for page in group.pages) + sum(len(promise.ids) for promise in moves):
+            log.warning("%d task records could not be written; trying again", late)
 
 
-def _answer(waiter: asyncio.Future[Any], error: Exception | None, answer: Any = None) -> None:
-    if waiter.done():
+def _answer(waiter: asyncio.Future[Any] | None, error: Exception | None, answer: Any = None) -> None:
+    if waiter is None or waiter.done():
         return
     if error is None:
         waiter.set_result(answer)
@@ -276,22 +306,22 @@ def _answer(waiter: asyncio.Future[Any], error: Exception | None, answer: Any = 
         waiter.set_exception(error)
 
 
-def _encode(group: _Group) -> list[Row]:
-    rows: list[Row] = []
-    for write in group.writes:
-        try:
-            rows.append(row(write.task, ended=write.ended))
-        except Exception as error:
-            refusal = Internal(f"the record of task {write.task.id} cannot be written: {error}")
-            refusal.__cause__ = error
-            group.refused[id(write.waiters)] = refusal
-    if group.refused:  # all or none of a submit
-        refused = {write.task.id for write in group.writes if id(write.waiters) in group.refused}
-        rows = [kept for kept in rows if kept[0] not in refused]
-    return rows
+def _rows(tasks: Sequence[Task]) -> list[Row]:
+    try:
+        return [row(task) for task in tasks]
+    except Exception as error:
+        raise Internal(f"a task's record cannot be written: {error}") from error
+
+
+def _row(task: Task) -> Row | None:
+    try:
+        return row(task)
+    except Exception as error:
+        log.error("dropped the record of task %s", task.id, exc_info=error)
+        return None
 
 
 def _put_tasks(rows: int) -> str:
     """`put_task` for several rows at once; every value stays a bound parameter."""
-    head, values, tail = queries()["put_task"].partition("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    head, values, tail = queries()["put_task"].partition("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
     return head + ", ".join([values] * rows) + tail

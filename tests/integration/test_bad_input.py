@@ -237,7 +237,7 @@ def raw(server: Any, *parts: bytes, pause: float = 0.0, close: bool = False) -> 
 
 
 def head(length: int) -> bytes:
-    return f"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+    return f"POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 def test_a_body_over_the_limit(client: httpx.Client, server: Any) -> None:

@@ -1,7 +1,9 @@
 """The command line against a real server, and embedded."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -62,11 +64,43 @@ def test_run_takes_values_formulas_and_csv(server: Any, tmp_path: Path) -> None:
     assert shown["status"] == "completed"
 
 
-def test_run_without_a_file_prints_a_summary(server: Any) -> None:
+def test_run_without_a_file_prints_what_is_small_and_sums_up_what_is_large(server: Any) -> None:
     got = run("run", "sort", "[3.0, 1.0, 2.0]", server=server)
     assert "float64 (3,)" in got.stdout
-    assert "max 3.0" in got.stdout
+    assert "value [1.0, 2.0, 3.0]" in got.stdout
     assert "sort on cpu:0/numpy" in got.stdout
+    assert "this process" not in got.stdout
+    for how in ("on cpu:0/numpy in ", "from the cache (computed in "):
+        assert how in run("run", "monte_carlo_pi", "--samples", "5000000", "--seed", "77", server=server).stdout
+    large = run("run", "sort", json.dumps(list(range(21))), server=server)
+    assert "max 20.0" in large.stdout
+    assert "value" not in large.stdout
+
+
+def test_run_without_a_server_says_where_it_was() -> None:
+    assert ", in this process" in run("run", "sort", "[3.0, 1.0]").stdout
+
+
+@pytest.mark.parametrize("words", [("--axis", "None", "--keepdims"), ("--keepdims", "True", "--axis", "none"), ("--keepdims=true", "--axis=null")])
+def test_values_are_spelt_as_python_or_json_does(server: Any, words: tuple[str, ...]) -> None:
+    shown = json.loads(run("run", "sum", "[1, 2, 3]", *words, "--json", server=server).stdout)
+    assert shown["outputs"]["output"] == {"dtype": "int64", "shape": [1], "value": [6]}
+
+
+def test_help_of_an_operation_is_about_it(server: Any) -> None:
+    got = run("run", "kmeans", "--help", server=server)
+    assert got.returncode == 0
+    assert got.stdout.startswith("kmeans(x, k, seed=0")
+    assert "openruntime run kmeans x.npy --k 3" in got.stdout
+    assert "integer from 1" in got.stdout
+    assert "Usage" in run("run", "--help").stdout
+
+
+def test_what_the_file_cannot_hold_is_still_on_the_server(server: Any, tmp_path: Path) -> None:
+    got = run("run", "fft", "[1.0, 2.0]", "-o", tmp_path / "x.csv", server=server)
+    assert got.returncode == 2
+    task_id = got.stderr.rpartition("/tasks/")[2].partition("/")[0]
+    assert json.loads(run("tasks", "show", task_id, "--json", server=server).stdout)["status"] == "completed"
 
 
 def test_several_outputs_go_into_an_archive(server: Any, tmp_path: Path) -> None:
@@ -83,6 +117,8 @@ def test_several_outputs_go_into_an_archive(server: Any, tmp_path: Path) -> None
         (("run", "matmul", "[[1]]"), 2, "needs the parameter `b`"),
         (("run", "matmul", "missing.npy", "b.npy"), 2, "no file missing.npy"),
         (("run", "sum", "[1]", "--axiss", "0"), 2, "axis"),
+        (("run", "sum", "[1]", "--priorty", "3"), 2, "did you mean priority"),
+        (("run", "top_k", "[1, 2]", "--k", "1", "-o", "x.npy"), 2, "there are 2 outputs"),
         (("run", "sum", "[1]", "--axis"), 2, "`--axis` needs a value"),
         (("run", "sum", "[1]", "[2]", "[3]", "[4]", "[5]", "[6]"), 2, "nothing left for"),
         (("run", "sum", "[1]", "-o", "/nowhere/x.npy"), 2, "no directory"),
@@ -107,13 +143,17 @@ def test_a_task_from_submit_to_cancel(server: Any, tmp_path: Path) -> None:
     task_id = submitted.stdout.strip()
     listed = json.loads(run("tasks", "list", "--tag", "cli", "--json", server=server).stdout)
     assert [(task["task_id"], task["priority"]) for task in listed] == [(task_id, 7)]
-    stopped = json.loads(run("cancel", task_id, "--json", server=server).stdout)
+    stopped = json.loads(run("cancel", task_id[-8:], "--json", server=server).stdout)
+    assert stopped["task_id"] == task_id
     assert stopped["cancelled"]
     watched = run("watch", task_id, server=server)
     assert watched.returncode == 1
     assert "cancelled" in watched.stdout
     assert json.loads(run("tasks", "show", task_id, "--json", server=server).stdout)["status"] == "cancelled"
     assert json.loads(run("tasks", "explain", task_id, "--json", server=server).stdout)["operation"] == "heat2d"
+    explained = run("tasks", "explain", task_id[-8:], server=server).stdout
+    assert f"heat2d {task_id}: cancelled" in explained
+    assert "{" not in explained
     assert task_id in run("tasks", server=server).stdout
     assert "had ended before" in run("cancel", task_id, server=server).stdout or "is cancelled" in run("cancel", task_id, server=server).stdout
 
@@ -151,12 +191,39 @@ def test_watch_prints_events_and_leaves_cleanly(server: Any) -> None:
 
 
 def test_watch_draws_the_screen_until_ctrl_c(server: Any) -> None:
-    watching = start("watch", "--server", server.url)
-    time.sleep(4)
+    arguments = [*COMMAND, "watch", "--server", server.url]
+    outer, inner = pty.openpty()
+    environment = {**ENVIRONMENT, "COLUMNS": "80", "LINES": "30", "TERM": "xterm"}
+    watching = subprocess.Popen(arguments, stdout=inner, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(inner)
+    shown = b""
+    until = time.monotonic() + 20
+    while b"tasks/s" not in shown and time.monotonic() < until:
+        shown += os.read(outer, 65536)
+    run("run", "sum", "[1, 2]", "--no-cache", server=server)
     watching.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # Linux's way to say that nobody writes there any more
+        while more := os.read(outer, 65536):
+            shown += more
     _, errors = watching.communicate(timeout=15)
-    assert watching.returncode == 0
-    assert "Traceback" not in errors
+    os.close(outer)
+    assert watching.returncode == 130
+    assert errors == ""
+    assert b"cpu:0" in shown
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_task(server: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "grid.npy", np.zeros((512, 512)))
+    task_id = run("submit", "heat2d", tmp_path / "grid.npy", "--iterations", "1e6", server=server).stdout.strip()
+    for arguments in (("watch", task_id), ("watch",)):
+        watching = start(*arguments, "--server", server.url)
+        time.sleep(3)
+        watching.send_signal(signal.SIGINT)
+        said, errors = watching.communicate(timeout=15)
+        assert watching.returncode == 130
+        assert errors == ""
+        assert "after" not in said
+    assert run("cancel", task_id, server=server).stdout.strip().endswith(("cancelling", "cancelled"))
 
 
 @pytest.mark.timeout(180)

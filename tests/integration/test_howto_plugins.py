@@ -1,5 +1,6 @@
 """The plugins of the how-tos, built and installed by pip as a third party's would be, then used for real."""
 
+import json
 import os
 import re
 import subprocess
@@ -129,6 +130,18 @@ def test_broken_packages_leave_the_embedded_runtime_as_it_is(beside_broken: str)
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[8.0] ['cube']"
+
+
+def test_the_doctor_names_the_broken_packages(beside_broken: str) -> None:
+    program = "from openruntime.cli.main import main; main()"
+    env = {**os.environ, "PYTHONPATH": beside_broken, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program, "doctor", "--json"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    found = [(finding["status"], finding["found"]) for finding in json.loads(done.stdout) if finding["topic"] == "plugins"]
+    assert done.returncode == 1
+    assert found[0] == ("ok", "operations cube")
+    assert sorted(text.partition(" cannot be loaded")[0] for status, text in found[1:] if status == "fail") == [
+        f"operation {name} of package {name}" for name in sorted(BROKEN)
+    ]
 
 
 def test_a_worker_runs_the_backend(installed: Path) -> None:

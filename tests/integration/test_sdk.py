@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import inspect
+import pydoc
 import socket
 import subprocess
 import sys
@@ -224,6 +226,35 @@ def test_events_tell_a_tasks_life_and_go_on_after_a_cursor(rt: Runtime) -> None:
     assert [event["type"] for event in mine] == ["task.queued", "task.started", "task.completed"]
     later = rt.events("tasks", after=mine[0]["seq"])
     assert next(event for event in later if event["data"].get("task_id") == ids[0])["type"] == "task.started"
+
+
+def test_a_runtime_can_be_closed_under_a_listener(request: pytest.FixtureRequest) -> None:
+    runtime = openruntime.connect(request.getfixturevalue("server").url)
+    ended: list[BaseException] = []
+
+    def listen() -> None:
+        try:
+            for _ in runtime.events(["tasks"]):
+                pass
+        except errors.Conflict as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    time.sleep(0.5)
+    runtime.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert "closed meanwhile" in str(ended[0])
+
+
+def test_an_operation_describes_itself(rt: Runtime) -> None:
+    assert list(inspect.signature(rt.kmeans).parameters)[:3] == ["x", "k", "seed"]
+    assert inspect.signature(rt.kmeans).parameters["seed"].default == 0
+    assert "kmeans(x, k, seed=0" in pydoc.render_doc(rt.kmeans, renderer=pydoc.plaintext)
+    assert "clusters" in (rt.kmeans.__doc__ or "")
+    with pytest.raises(errors.InvalidParameter, match="did you mean priority"):
+        rt.submit("mean", np.ones(3), priorty=3)
 
 
 def test_devices_and_operations(rt: Runtime) -> None:

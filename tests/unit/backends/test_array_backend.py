@@ -66,7 +66,12 @@ async def test_errors_are_translated_once(raised, error, words):
 
 @pytest.mark.parametrize(
     ("raised", "logged"),
-    [(ValueError("odd"), True), (ZeroDivisionError(), True), (np.linalg.LinAlgError("Singular matrix"), False), (OperationFailed("by design"), False)],
+    [
+        (ValueError("odd"), True),
+        (ZeroDivisionError(), True),
+        (np.linalg.LinAlgError("Odd"), False),
+        (OperationFailed("by design"), False),
+    ],
 )
 async def test_the_traceback_of_what_was_not_foreseen_is_logged_and_not_answered(raised, logged, caplog):
     def broken(x: Xp, *, xp: Namespace) -> Xp:
@@ -90,10 +95,10 @@ async def test_the_traceback_of_what_was_not_foreseen_is_logged_and_not_answered
         ({}, "text", "boom returned a str for `output`"),
         ({}, np.array(["text"]), "boom returned an array of <U4 for `output`"),
         ({}, np.array([None]), "boom returned an array of object for `output`"),
-        ({}, np.ones(2, "float32"), r"boom returned float32 \[2\] for `output`, which was declared as float64 \[2\]; its `check` must say what it returns"),
+        ({}, np.ones(2, "float32"), r"boom returned float32 \[2\] for `output`, which was declared as float64 \[2\]; its `check`"),
         ({}, np.ones(3), r"boom returned float64 \[3\] for `output`, which was declared as float64 \[2\]"),
         ({"check": lambda x: Spec("float64", (4,), exact=False)}, np.ones(3, "int8"), "boom returned int8"),
-        ({"outputs": ("mean", "spread"), "check": lambda x: {"mean": x, "spread": x}}, np.ones(2), "returned one value; it declares `mean` and `spread`"),
+        ({"outputs": ("mean", "spread"), "check": lambda x: {"mean": x, "spread": x}}, np.ones(2), "one value; it declares `mean` and `spread`"),
         ({"outputs": ("mean", "spread"), "check": lambda x: {"mean": x, "spread": x}}, {"mean": np.ones(2), "spread": None}, "nothing for `spread`"),
     ],
 )  # fmt: skip

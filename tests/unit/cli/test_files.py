@@ -52,7 +52,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     ("name", "content", "why"),
     [
         ("x.npy", None, "there is no file"), ("x.xyz", b"", "no kind of file"), ("x.npy", b"rubbish", "cannot be read"),
-        ("x.csv", b"a,b\n1,two\n", "cannot be read"), ("x.png", b"rubbish", "cannot be read as an image"),
+        ("x.csv", b"a,b\n1,two\n", "line 2, column 2 is 'two'"), ("x.csv", b"1,2\n\n3,4,5\n", "line 3 has 3 values, and those before it 2"),
+        ("x.csv", b"a;b\n1;2\n", "between commas.*semicolons"), ("x.png", b"rubbish", "cannot be read as an image"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes | None, why: str) -> None:
@@ -75,3 +76,5 @@ def test_a_target_is_checked_before_the_work(tmp_path: Path) -> None:
         files.check_target(tmp_path / "out.doc")
     with pytest.raises(InvalidParameter, match="no directory"):
         files.check_target(tmp_path / "missing" / "out.npy")
+    with pytest.raises(InvalidParameter, match="there are 2 outputs"):
+        files.check_target(tmp_path / "out.npy", ["labels", "centroids"])

@@ -51,7 +51,7 @@ class Server:
 
 
 @asynccontextmanager
-async def connected(server: Server, patience: float = 5.0) -> AsyncIterator[Connection]:
+async def connected(server: Server, patience: float | None = 5.0) -> AsyncIterator[Connection]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
         yield server
@@ -144,6 +144,22 @@ async def test_nobody_there_is_said_with_the_address() -> None:
     with pytest.raises(Unreachable, match=r"no OpenRuntime server answers at http://127.0.0.1:9 .*openruntime serve"):
         await Connection(transport, patience=0.0).json("GET", "/")
     await transport.close()
+
+
+async def test_an_address_where_nothing_ever_answered_is_given_up_soon() -> None:
+    transport = HTTPTransport("http://127.0.0.1:9")
+    await transport.open()
+    started = time.monotonic()
+    with pytest.raises(Unreachable):
+        await Connection(transport).json("GET", "/")
+    assert time.monotonic() - started < 2
+    await transport.close()
+
+
+async def test_a_server_that_answered_once_is_waited_for() -> None:
+    server = Server(*[refusal("unavailable", 503, headers={"retry-after": "0.4"})] * 4, (200, {}, {"ok": True}))
+    async with connected(server, patience=None) as connection:
+        assert await connection.json("GET", "/") == {"ok": True}
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "://"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openruntime.contracts import safetensors as codec
-from openruntime.contracts.errors import InvalidRequest
+from openruntime.contracts.errors import InvalidRequest, NotAcceptable
 from openruntime.contracts.payload import ITEMSIZE, Array
 
 
@@ -132,3 +132,32 @@ def test_any_damage_is_refused_or_harmless(noise: bytes, at: int) -> None:
     with contextlib.suppress(InvalidRequest):
         arrays, _ = codec.decode(damaged)
     assert all(array.view.nbytes == array.nbytes for array in arrays.values())
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+def test_split_complex_arrays_open_with_the_reference_library(dtype: str, shape: tuple[int, ...]) -> None:
+    x = np.full(shape, 1 + 2j, dtype)
+    sent = b"".join(codec.encode({"x": of(x), "n": of(np.arange(2))}, {"key": "value"}, split=True))
+    theirs = safetensors.numpy.load(sent)
+    assert np.array_equal(theirs["x"][..., 0] + 1j * theirs["x"][..., 1], x)
+    arrays, metadata = codec.decode(sent)
+    assert (arrays["x"].dtype, arrays["x"].shape, bytes(arrays["x"].view)) == (dtype, shape, x.tobytes())
+    assert (arrays["n"].dtype, metadata) == ("int64", {"key": "value"})
+
+
+@pytest.mark.parametrize(
+    ("names", "entry_", "field"),
+    [("y", entry(shape=(2,), offsets=(0, 8)), "complex"), ("x", entry("I32", (2,), (0, 8)), "x"), ("x", entry(shape=(2, 1), offsets=(0, 8)), "x"),
+     ("x,x", entry(shape=(2,), offsets=(0, 8)), "x"), (",", entry(shape=(2,), offsets=(0, 8)), "complex")],
+)  # fmt: skip
+def test_what_is_said_to_be_split_must_be_pairs(names: str, entry_: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        codec.decode(body({"__metadata__": {"complex": names}, "x": entry_}, b"12345678"))
+    assert caught.value.field == field
+
+
+def test_a_name_with_a_comma_cannot_be_listed() -> None:
+    with pytest.raises(NotAcceptable, match="comma"):
+        codec.encode({"a,b": of(np.ones(1, "complex64"))}, split=True)
+    assert codec.encode({"a,b": of(np.ones(1))}, split=True)

@@ -36,7 +36,8 @@ class SmallTasks:
         if request.operation == "defect":
             raise ZeroDivisionError("secret")
         call = Call(request.operation, 1, request.parameters, {"output": Spec("float64", ())}, Estimate())
-        task = Task(f"t{len(self.tasks):06}", call, "local", "any", request.priority, time.time(), 0.0, tags=tuple(request.tags), kept=promised)
+        task_id = f"00000000-0000-7000-8000-{len(self.tasks):012}"
+        task = Task(task_id, call, "local", "any", request.priority, time.time(), 0.0, tags=tuple(request.tags), kept=promised)
         self.tasks[task.id] = task
         if request.operation == "slow":
             return task

@@ -102,7 +102,14 @@ async def test_methods(gateway: Any, problem: Any, method: str, path: str) -> No
     answer = await gateway.client.request(method, path)
     if answer.status_code == 405:
         problem(answer, 405, "method_not_allowed")
-        assert answer.headers["allow"] == {"/tasks": "POST, GET", "/tasks/t": "GET, DELETE", "/tasks/t/result": "GET"}[path]
+        assert (
+            answer.headers["allow"]
+            == {
+                "/tasks": "GET, HEAD, OPTIONS, POST",
+                "/tasks/t": "DELETE, GET, HEAD, OPTIONS",
+                "/tasks/t/result": "GET, HEAD, OPTIONS",
+            }[path]
+        )
     else:
         problem(answer, 404, "not_found")
 

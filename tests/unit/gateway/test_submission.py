@@ -174,7 +174,7 @@ async def test_the_same_functions_answer_below_a_root_path(start: Any, problem: 
     gateway = await start(root_path="/api")
     answer = await gateway.client.post("/tasks", json={"operation": "double", "parameters": {"x": 1}}, headers={"Prefer": "wait=1"})
     assert answer.json()["result"] == {"output": 1}
-    assert (await gateway.client.get("/tasks/t000000/result")).json()["result"] == {"output": 1}
+    assert (await gateway.client.get("/tasks/00000000-0000-7000-8000-000000000000/result")).json()["result"] == {"output": 1}
     problem(await gateway.client.post("/tasks", json={"operation": "unknown"}), 422, "unknown_operation", field="operation")
     problem(await gateway.client.get("/tasks/none"), 404, "not_found")
     batch = await gateway.client.post("/tasks/batch", json={"tasks": [{"operation": "double", "parameters": {"x": 1}}]})
@@ -191,7 +191,7 @@ async def test_batch_with_one_bad_request(gateway: Any) -> None:
     answer = await gateway.client.post("/tasks/batch", json={"tasks": tasks})
     assert answer.status_code == 202
     found = answer.json()["tasks"]
-    assert found[0]["task_id"] == "t000000"
+    assert found[0]["task_id"] == "00000000-0000-7000-8000-000000000000"
     assert (found[1]["code"], found[1]["field"]) == ("invalid_request", "priority")
     assert (found[2]["code"], found[2]["status"]) == ("unknown_operation", 422)
     waited = await gateway.client.post("/tasks/batch", json={"tasks": tasks}, headers={"Prefer": "wait=5"})
@@ -216,7 +216,7 @@ async def test_batch_that_is_not_ready_is_promised(gateway: Any) -> None:
     tasks = [{"operation": "slow"}, {"operation": "double", "parameters": {"x": 1}}]
     answer = await gateway.client.post("/tasks/batch", json={"tasks": tasks}, headers={"Prefer": "wait=0.05"})
     assert answer.status_code == 202
-    assert gateway.tasks.kept == ["t000000", "t000001"]
+    assert gateway.tasks.kept == ["00000000-0000-7000-8000-000000000000", "00000000-0000-7000-8000-000000000001"]
 
 
 @pytest.mark.parametrize("body", [{}, {"tasks": {}}, {"tasks": []}, {"tasks": [{}] * 1001}, {"tasks": [], "more": 1}, []])

@@ -45,6 +45,13 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+def test_what_stays_in_a_cache_is_not_moved() -> None:
+    """20,000 steps on this grid took 155 s on a machine whose memory moves 5 to 20 GB/s; four times that many bytes were once foreseen."""
+    call = OperationCatalogue().bind("heat2d", {"grid": payload(_array(1200, 1200, dtype="float64")), "iterations": 20_000})
+    assert 5e9 < call.estimate.bytes / 155 < 20e9
+    assert call.estimate.flops / 155 < 10e9
+
+
 @pytest.mark.parametrize(("name", "parameters"), CALLS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CALLS)])
 def test_memory_is_foreseen(name: str, parameters: dict[str, Any]) -> None:
     catalogue = OperationCatalogue()

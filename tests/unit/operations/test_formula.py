@@ -114,7 +114,9 @@ def test_any_text_is_a_formula_or_a_refusal(text):
         ("sin(x=x)", "by position"),
         ("sin(x, x)", "takes 1 argument, and was given 2"),
         ("arcsin(x)", "did you mean asin"),
-        ("xx", "did you mean x"),
+        ("xx", "`xx` is not given, did you mean x?; given: x (and the constants pi, e, inf, nan)"),
+        ("z * x", "`z` is not given; given: x (and the constants pi, e, inf, nan)"),
+        ("x ^ 2.0", "a power is written **, such as x**2"),
         ("sin", "sin(...) is a function"),
         ("x +", "not a formula"),
         ("x + 99999999999999999999", "beyond 64 bits"),
@@ -131,6 +133,14 @@ def test_refusals_say_what_would_be_right(formula, words):
         program(formula, signature({"x": ARRAYS["x"]}))
     assert caught.value.field == "formula"
     assert words in caught.value.message
+
+
+def test_of_many_names_some_are_listed():
+    types = signature({f"a{i}": ARRAYS["x"] for i in range(20)})
+    with pytest.raises(InvalidParameter, match=r"`q` is not given; given: a0, a1, a2, a3, a4, a5, a6, a7, \.\.\. "):
+        program("q", types)
+    with pytest.raises(InvalidParameter, match=r"`z` is not given; given: nothing "):
+        program("2 * z", ())
 
 
 def test_equal_parts_are_computed_once():

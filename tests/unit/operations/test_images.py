@@ -1,5 +1,6 @@
 """Image filters: what holds beyond the cases of the backend suite."""
 
+from functools import partial
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -81,3 +82,25 @@ def test_areas_of_whole_pixels_are_their_means() -> None:
 
 def test_nearest_doubles_every_pixel() -> None:
     np.testing.assert_array_equal(resize(PHOTO, height=120, width=160, method="nearest", xp=xp), PHOTO.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("edges", [sobel, sharpen])
+def test_opacity_is_no_colour(edges: Any, dtype: str) -> None:
+    picture = random.integers(0, 256, (20, 30, 4)).astype(dtype)
+    found = edges(picture, xp=xp)
+    assert (found.dtype, found.shape) == (picture.dtype, picture.shape)
+    np.testing.assert_array_equal(found[..., 3], picture[..., 3])
+    np.testing.assert_array_equal(found[..., :3], edges(picture[..., :3], xp=xp))
+
+
+def test_four_channels_of_floats_are_alike() -> None:
+    channels = random.random((20, 30, 4))
+    np.testing.assert_array_equal(sobel(channels, xp=xp)[..., 3], sobel(channels[..., 3], xp=xp))
+
+
+@pytest.mark.parametrize("change", [partial(gaussian_blur, sigma=3.0), partial(resize, height=7, width=50)])
+def test_what_is_opaque_stays_opaque(change: Any) -> None:
+    picture = random.integers(0, 256, (20, 30, 4)).astype("uint8")
+    picture[..., 3] = 255
+    assert (change(picture, xp=xp)[..., 3] == 255).all()

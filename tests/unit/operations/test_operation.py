@@ -153,3 +153,14 @@ def test_a_parameter_without_annotation_is_a_defect_of_the_operation():
 
     with pytest.raises(TypeError, match="needs a name and an annotation"):
         operation(bare)
+
+
+@pytest.mark.parametrize(("declared", "words"), [(None, "returned a NoneType"), ({"mean": Spec("int8", (1,))}, "returned mean")])
+def test_a_check_that_names_other_outputs_is_a_defect(declared, words):
+    @operation(check=lambda x: declared)
+    def odd(x: Array, *, xp: Namespace) -> Array:
+        """Odd."""
+        return x
+
+    with pytest.raises(TypeError, match=rf"`check` of odd must return a Spec of each output \(output\), and {words}"):
+        odd.bind({"x": [1, 2]})

@@ -17,7 +17,7 @@ import pytest
 
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
-from openruntime.stores import sqlite as module
+from openruntime.stores import gathering as module
 from openruntime.stores.database import NAME
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.testing.store_tasks import end, new_task, run, same
@@ -173,7 +173,7 @@ async def test_a_task_on_a_page_can_still_be_promised(tmp_path: Path) -> None:
     await store.keep(gathering)
     assert query(tmp_path, "SELECT first FROM pages") == [gathering.id]
     (waiting,) = await ended(store, 1)
-    store._turn_page()
+    store._gathering.turn()
     await store.keep(waiting)
     assert query(tmp_path, "SELECT first FROM pages") == [gathering.id, waiting.id]
     await store.keep(gathering)
