@@ -23,7 +23,7 @@ from openruntime.runtimes.shared_memory import SlabPool
 log = logging.getLogger(__name__)
 
 STDERR_KEPT = 4096  # bytes: the last lines say why it died
-LOGGED = 8192  # bytes of it that go into the log at a time
+LOGGED = 16_384  # bytes of it that go into the log for each job: an operation that prints for ever must not fill a disk
 START_TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
 READ_SIZE = 1 << 18
 
@@ -65,6 +65,7 @@ class WorkerProcess:
         self._on_death = on_death
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
+        self._logged = 0
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         self._reader = FrameReader()
         self._writer = JobWriter(pool)
@@ -200,7 +201,7 @@ class WorkerProcess:
     def _handle(self, outcome: Outcome) -> None:
         if type(outcome) is not Progress and self._stderr:
             self._stderr.clear()  # what earlier jobs said is none of the next one's business
-            self._stderr_bytes = 0
+            self._stderr_bytes = self._logged = 0
         if type(outcome) is Done:
             out = self._held.pop(outcome.id)[0]
             outputs = {}
@@ -237,7 +238,9 @@ class WorkerProcess:
         self._stderr_bytes += min(len(data), STDERR_KEPT)
         while self._stderr_bytes - len(self._stderr[0]) >= STDERR_KEPT:
             self._stderr_bytes -= len(self._stderr.popleft())
-        log.warning("worker %s says:\n%s", self.pid, data[-LOGGED:].decode(errors="replace").rstrip())
+        if self._logged < LOGGED:
+            self._logged += len(data)
+            log.warning("worker %s says:\n%s", self.pid, data[-LOGGED:].decode(errors="replace").rstrip())
 
     def _gone(self) -> None:
         self._loop.remove_reader(self._tasks.fileno())
