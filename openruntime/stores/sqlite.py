@@ -301,7 +301,10 @@ class SqliteStore(EmbeddedStore):
             self._grown += len(saved.tasks)
             self._grown_bytes += saved.size
         elif self._ended.get(saved.id) is saved:
-            self._saved[saved.id] = saved
+            if saved.outputs is not None and any(array.blob is not None for array in saved.outputs.values()):
+                self._evict(saved)  # its arrays hold shared memory that the next large result wants
+            else:
+                self._saved[saved.id] = saved
             self._grown += 1
             self._grown_bytes += result_bytes(saved)
         if self._grown > max(_GROWTH, self._history // 4) or self._grown_bytes > max(_GROWTH_BYTES, self._history_bytes // 4):
@@ -331,7 +334,7 @@ class SqliteStore(EmbeddedStore):
                 self._bulky_added.clear()
                 await self._bulky_added.wait()
             task = next((task for task in self._bulky.values() if task.kept), None)
-            if task is None and (self._bulky_bytes > 2 * self._recent_bytes or monotonic() - self._submitted > _IDLE):
+            if task is None and (self._bulky_bytes > self._recent_bytes // 4 or monotonic() - self._submitted > _IDLE):
                 task = next(iter(self._bulky.values()))
             if task is None or not await self._write_bulky(task):
                 await asyncio.sleep(0.1)
