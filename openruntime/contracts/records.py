@@ -108,7 +108,6 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     idempotency: str | None = None  # key, and digest of the request it was used with
     fingerprint: str | None = None
     needs: tuple[str, ...] = ()  # tasks whose outputs stand in the parameters as References
-    bypass_cache: bool = False
     predicted: float = 0.0
     placement: dict[str, Any] | None = None  # what `explain` shows: `reason` and `candidates`
     timings: Timings = msgspec.field(default_factory=Timings)

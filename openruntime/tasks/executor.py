@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
 MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
+PAUSE = 0.1  # seconds before trying again what could not be done
 START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
@@ -119,7 +120,7 @@ class TaskExecutor:
                 asyncio.get_running_loop().call_later(1.0, self.wake)
             except Exception:
                 log.exception("the executor met a defect; it goes on")
-                self._wake.set()
+                asyncio.get_running_loop().call_later(PAUSE, self.wake)  # later: a lasting defect must not keep the loop to itself
 
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
@@ -136,8 +137,8 @@ class TaskExecutor:
                     await self._settle(task, Event.RELEASED)
                     continue
                 sending.append(task)
-            if sending:
-                await self._send(slot, sending)
+            if sending and not await self._send(slot, sending):
+                return
             if len(sending) < len(claimed):
                 return
 
@@ -170,8 +171,10 @@ class TaskExecutor:
         busy = any(s.outstanding for s in self.slots if s.device is slot.device)
         return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total()
 
-    async def _send(self, slot: Slot, tasks: Sequence[Task]) -> None:
+    async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
+        """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
         jobs = []
+        short = False
         now = time.monotonic()
         first = not slot.outstanding
         for task in tasks:
@@ -180,7 +183,11 @@ class TaskExecutor:
                 large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
-                await self.refuse(task, Failure(error.code, error.message))
+                if error.retryable:  # no shared memory is free now: it was accepted, so it waits
+                    short = True
+                    await self._settle(task, Event.RELEASED)
+                else:
+                    await self.refuse(task, Failure(error.code, error.message))
                 continue
             if task.status.ended:
                 continue  # cancelled while its inputs were read from disk
@@ -189,17 +196,21 @@ class TaskExecutor:
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
+        if short:
+            asyncio.get_running_loop().call_later(PAUSE, self.wake)
         if not jobs:
-            return
+            return not short
         if slot.worker is None:  # it died while inputs were read from disk
             for task in slot.clear():
+                self._where.pop(task.id, None)
                 await self._settle(task, Event.RELEASED)
-            return
+            return False
         slot.worker.run(jobs)
         if first:
             self._head_started(slot, now)
         if len(slot.outstanding) > 1 and slot.overstay is None:
             self._watch_overstay(slot, OVERSTAY, None)
+        return not short
 
     def _watch_overstay(self, slot: Slot, delay: float, suspect: int | None) -> None:
         slot.overstay = asyncio.get_running_loop().call_later(delay, self._check_overstay, slot, suspect)
@@ -299,7 +310,8 @@ class TaskExecutor:
             if failure is not None:
                 log.info("task is tried again: %s", failure.message, extra={"task_id": task.id, "operation": task.call.operation})
             await self._queue.requeue(task)
-            self.wake()
+            if event is not Event.RELEASED:  # what was put back waits for something else to happen; waking now would spin
+                self.wake()
         elif instruction is Instruction.FINISH or instruction is Instruction.FINISH_AND_STOP:
             await self._finish(task, attempt, failure)
 

@@ -128,7 +128,6 @@ class TaskManager:
         task.predicted = predicted
         task.needs = needs
         task.timings.submitted = time.monotonic()
-        task.bypass_cache = cache == "no-store"
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)
             hit = await self._cache.get(key) if cache != "no-cache" else None

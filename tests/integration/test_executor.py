@@ -244,3 +244,31 @@ async def test_ceilings_are_what_tasks_have_reached(runtime: Runtime) -> None:
     task = await runtime.tasks.submit(ask("matmul"), {name: Array("float32", (512, 512), bytes(1 << 20)) for name in "ab"})
     assert await runtime.tasks.wait(task, 30)
     assert runtime.devices.get("cpu:0")["ceilings"]["flops"] > 1e8
+
+
+async def _warm_every_slot(runtime: Runtime) -> None:
+    tasks = [await runtime.tasks.submit(ask("rogue_sleep", seconds=0.6)) for _ in runtime.executor.slots]
+    for task in tasks:
+        assert await runtime.tasks.wait(task, 10)
+
+
+async def test_a_task_that_does_not_fit_now_waits_and_holds_up_nobody(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _warm_every_slot(runtime)
+    monkeypatch.setattr(runtime.devices, "memory_available", lambda device: 0)
+    running = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.4))
+    large = await runtime.tasks.submit(ask("monte_carlo_pi", samples=20_000_000, seed=1))
+    begun = time.monotonic()
+    await asyncio.sleep(0.05)
+    assert time.monotonic() - begun < 0.3, "the loop was kept from everybody else"
+    assert await runtime.tasks.wait(large, 20)
+    assert (running.status, large.status) == (TaskStatus.COMPLETED, TaskStatus.COMPLETED)
+
+
+async def test_no_shared_memory_now_is_no_reason_to_fail(runtime: Runtime) -> None:
+    limit, runtime.pool.limit = runtime.pool.limit, 0
+    task = await runtime.tasks.submit(ask("uniform", shape=[100_000], seed=1))
+    assert not await runtime.tasks.wait(task, 0.3)
+    assert task.status is TaskStatus.QUEUED
+    runtime.pool.limit = limit
+    assert await runtime.tasks.wait(task, 5)
+    assert task.status is TaskStatus.COMPLETED, task.failure
