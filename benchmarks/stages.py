@@ -49,8 +49,7 @@ async def stages() -> dict[str, float]:
     await runtime.store.open()
     x = Array("float32", (1000,), array("f", range(1000)).tobytes())
     body = b"".join(bytes(part) for part in safetensors.encode({"x": x}, {"task": REQUEST}))
-    scope: dict[str, Any] = {}
-    request, arrays = parse(safetensors_type := "application/x-safetensors", scope, body, runtime.catalogue.first_array)
+    request, arrays = parse(safetensors_type := "application/x-safetensors", b"", body, runtime.catalogue.first_array)
     call = runtime.catalogue.bind("expression", {**request.parameters, **arrays})
     make = runtime.tasks._make
     task: Task = drive(make(request, arrays, LOCAL, "no-store"))
@@ -70,7 +69,7 @@ async def stages() -> dict[str, float]:
         drive(store.finish(claimed, claimed.life.attempt))
 
     found = {
-        "parse the body (remembered header and request)": best(lambda: parse(safetensors_type, scope, body, runtime.catalogue.first_array)),
+        "parse the body (remembered header and request)": best(lambda: parse(safetensors_type, b"", body, runtime.catalogue.first_array)),
         "  header and request not seen before": best(lambda: (safetensors._read(_header(body)), TaskRequest.model_validate_json(REQUEST))),
         "check against the operation (remembered)": best(lambda: runtime.catalogue.bind("expression", {**request.parameters, **arrays})),
         "predict": best(lambda: runtime.cost.predict(call, "cpu:0", "numpy")),

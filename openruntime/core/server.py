@@ -53,7 +53,7 @@ def serve(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))  # its news is not ours
     listening = _listen(settings)
     app = Application(settings)
-    http = protocol_class(app.runtime.pool.allocate, limit=settings.body_limit, body_timeout=settings.body_timeout)
+    http = protocol_class(app.runtime.pool.allocate, limit=settings.body_limit, body_timeout=settings.body_timeout, gateway=app.gateway)
     config = uvicorn.Config(
         app, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on", access_log=False, proxy_headers=False, server_header=False,
         date_header=False, log_config=None, timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,

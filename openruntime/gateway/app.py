@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import FastAPI, WebSocket
+from fastapi import Request as FastAPIRequest
+from fastapi import Response as FastAPIResponse
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,7 +19,9 @@ from openruntime.gateway import admission, devices, documentation, operations, s
 from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
+from openruntime.gateway.direct import Line
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
+from openruntime.gateway.exchange import Handler, Request, Response, application
 from openruntime.gateway.openapi import problems
 from openruntime.gateway.results import Results
 from openruntime.gateway.submission import Submission
@@ -27,19 +31,24 @@ from openruntime.gateway.wire import Answer, Application, Receive, Scope, Send, 
 log = logging.getLogger(__name__)
 
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
+# headers that ask something of the gateway itself
+_ASKING = frozenset(
+    (b"origin", b"traceparent", b"x-request-id", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"authorization")
+)
+_GET = re.compile(rb'GET (/tasks/[0-9A-Za-z-]+(?:/result)?)(?:\?([!-"$-~]*))? HTTP/1\.1').fullmatch
 
 
-def create_gateway(services: Services) -> Application:
+def create_gateway(services: Services) -> "Front":
     """The ASGI application that answers everything design §6 lists. Wired by core; nothing starts here."""
     results = Results(services.tasks, services.tensors, services.limits.inline_elements)
     bodies = BodyReader(services.limits.body_bytes, services.limits.body_timeout, services.allocate)
-    submission = Submission(services, results, bodies)
+    submission = Submission(services, results)
     sockets = WebSocketManager(services.events, services.limits)
     app = _api(services)
     app.include_router(system.router(services, lambda: sockets.count))
     app.include_router(devices.router(services, bodies))
     app.include_router(operations.router(services))
-    app.include_router(tasks.router(services, submission, results))
+    app.include_router(tasks.router(services, submission, results, bodies))
     app.include_router(tensors.router(services, results, bodies))
     documentation.add(app)
 
@@ -47,7 +56,7 @@ def create_gateway(services: Services) -> Application:
     async def events(socket: WebSocket) -> None:
         await sockets.serve(socket)
 
-    return Front(services, submission, app)
+    return Front(services, submission, bodies, app)
 
 
 def _api(services: Services) -> FastAPI:
@@ -68,9 +77,11 @@ def _api(services: Services) -> FastAPI:
 class Front:
     """Gives every request its id, sends hot paths straight on, and turns whatever is raised into a problem."""
 
-    def __init__(self, services: Services, submission: Submission, rest: FastAPI) -> None:
+    def __init__(self, services: Services, submission: Submission, bodies: BodyReader, rest: FastAPI) -> None:
         self.rest = rest
-        self._submission = submission
+        self._bodies = bodies
+        self._route = submission.route
+        self._posts = {b"POST /tasks HTTP/1.1": Line(submission.submit), b"POST /tasks/batch HTTP/1.1": Line(submission.batch)}
         self._hosts = Hosts(services.limits.hosts)
         self._preflight: CORSMiddleware | None = None
         self._exposed: list[tuple[bytes, bytes]] = []
@@ -147,21 +158,46 @@ class Front:
 
     def _hot(self, scope: Scope) -> Application | None:
         """The plain application for a hot path, as the router would choose it."""
-        path: str = scope["path"]
-        if not path.startswith("/tasks") or scope.get("root_path"):
+        found = None if scope.get("root_path") else self._route(scope["method"], scope["path"])
+        if found is None:
             return None
-        if scope["method"] == "POST":
-            return self._submission.submit if path == "/tasks" else self._submission.batch if path == "/tasks/batch" else None
-        if scope["method"] != "GET" or path[6:7] != "/":
-            return None
-        task_id, _, rest = path[7:].partition("/")
-        if not task_id or rest not in ("", "result") or (not rest and path.endswith("/")):
-            return None
-        if task_id == "batch":
-            return None if rest else self._submission.batch_results
+        handler, task_id = found
         scope["path_params"] = {"task_id": task_id}
-        scope["openruntime.task_id"] = task_id
-        return self._submission.result if rest else self._submission.status
+        return application(handler, self._bodies)
+
+    # -- the short way: see `direct.Gateway`
+
+    def plain(self, headers: Mapping[bytes, bytes]) -> bool:
+        try:
+            self._hosts.check(headers.get(b"host"))
+        except Forbidden:
+            return False
+        return not headers.keys() & _ASKING
+
+    def line(self, line: bytes) -> Line | None:
+        found = self._posts.get(line)
+        if found is not None:
+            return found
+        asked = _GET(line)
+        if asked is None:
+            return None
+        path, query = asked.groups()
+        route = self._route("GET", path.decode())
+        return None if route is None else Line(*route, query or b"")
+
+    async def respond(self, handler: Handler, request: Request) -> Response | None:
+        try:
+            return await handler(request)
+        except Disconnected:
+            return None
+        except OpenRuntimeError as error:
+            return _problem(error, request.id)
+        except Exception:
+            log.exception("a request failed", extra={"request_id": request.id, "task_id": request.task_id or None})
+            return _problem(_internal(request.id), request.id)
+        finally:
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("answered", extra={"request_id": request.id, "task_id": request.task_id or None})
 
 
 def _preflight(scope: Scope) -> bool:
@@ -187,11 +223,15 @@ def _internal(request_id: str) -> Internal:
     return Internal(f"the server could not answer; its log has the cause under the request id {request_id}")
 
 
+def _problem(error: OpenRuntimeError, request_id: str) -> Response:
+    return Response(error.status, PROBLEM, [problem_json(error, request_id)], retry_after(error))
+
+
 async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, request_id: str) -> None:
-    body = problem_json(error, request_id)
     if error.status not in _UNREAD:
-        await respond(send, error.status, PROBLEM, [body], retry_after(error))
+        await respond(send, *_problem(error, request_id))
         return
+    body = problem_json(error, request_id)
     start = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": error.status, "headers": start})
     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -199,13 +239,13 @@ async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, r
     await send({"type": "http.response.body", "body": b""})
 
 
-def _reply(request: Request, error: OpenRuntimeError, extra: dict[str, str] | None = None) -> Response:
+def _reply(request: FastAPIRequest, error: OpenRuntimeError, extra: dict[str, str] | None = None) -> FastAPIResponse:
     found = {name.decode(): value.decode() for name, value in retry_after(error)} | (extra or {})
     body = problem_json(error, request.scope.get("openruntime.request_id"))
-    return Response(body, error.status, found, media_type=PROBLEM.decode())
+    return FastAPIResponse(body, error.status, found, media_type=PROBLEM.decode())
 
 
-async def _refused(request: Request, error: Exception) -> Any:
+async def _refused(request: FastAPIRequest, error: Exception) -> Any:
     assert isinstance(error, OpenRuntimeError)
     refusal = error
 
@@ -215,11 +255,11 @@ async def _refused(request: Request, error: Exception) -> Any:
     return answer
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
+async def _unexpected(request: FastAPIRequest, error: Exception) -> FastAPIResponse:
     return _reply(request, _internal(request.scope["openruntime.request_id"]))
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
+async def _unrouted(request: FastAPIRequest, error: Exception) -> FastAPIResponse:
     assert isinstance(error, HTTPException)
     refusal = from_status(error.status_code, request.url.path, request.method)
     headers = {"Allow": _allowed(request.app, request.scope)} if error.status_code == 405 else dict(error.headers or {})
@@ -236,7 +276,7 @@ def _allowed(app: FastAPI, scope: Scope) -> str:
     return ", ".join(sorted(found | {"OPTIONS"})) if found else ""
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
+async def _unreadable(request: FastAPIRequest, error: Exception) -> FastAPIResponse:
     assert isinstance(error, RequestValidationError)
     first = dict(error.errors()[0])
     first["loc"] = first["loc"][1:] or first["loc"]  # without "query" or "path"

@@ -16,7 +16,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError, RequestTimeout
 from openruntime.contracts.payload import Buffer
 from openruntime.gateway.admission import request_id
+from openruntime.gateway.direct import Block, Blocks, Direct, Gateway
 from openruntime.gateway.errors import PROBLEM, problem_json
+from openruntime.gateway.exchange import Response
+from openruntime.gateway.wire import JOINED
 
 LARGE_BODY = 256 * 1024  # bytes: below, uvicorn's own buffering is as fast
 
@@ -137,40 +140,7 @@ class Cycle(RequestResponseCycle):
         return True
 
 
-_OF_THE_HEAD = ("type", "asgi", "http_version", "root_path", "method", "path", "raw_path", "query_string", "headers")
-
-
-class Heads:
-    """What request heads mean, by their bytes: a client on a kept connection sends the same head again and again.
-
-    A head is remembered when it comes a second time, so that heads with an id of their own do not push out the others.
-    """
-
-    def __init__(self, most: int = 1024, longest: int = 2048) -> None:
-        self._known: dict[bytes, tuple[dict[str, Any], int, bool]] = {}
-        self._seen: set[int] = set()
-        self._most = most
-        self._longest = longest
-
-    def find(self, data: bytes) -> tuple[int, tuple[dict[str, Any], int, bool] | None]:
-        """Bytes of the head, and its (scope, body length, keep-alive) if it is known."""
-        end = data.find(b"\r\n\r\n") + 4
-        return end, self._known.get(data[:end])
-
-    def remember(self, head: bytes, scope: Any, length: int, keep_alive: bool) -> None:
-        number = hash(head)
-        if number not in self._seen:
-            if len(self._seen) >= 4 * self._most:
-                self._seen.clear()
-            self._seen.add(number)
-        elif len(head) <= self._longest:
-            if len(self._known) >= self._most:
-                self._known.clear()
-            known = {name: scope[name] for name in _OF_THE_HEAD} | {"openruntime.headers": dict(scope["headers"])}  # as `headers` gives them
-            self._known[head] = (known, length, keep_alive)
-
-
-HEADS = Heads()
+BLOCKS = Blocks()
 
 
 class OpenRuntimeProtocol(HttpToolsProtocol):
@@ -179,6 +149,11 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
     allocate: Callable[[int], memoryview]
     limit: int
     body_timeout: float
+    gateway: Gateway | None
+    _direct: Direct | None = None  # the request that is being answered on the short way
+    _partial = b""  # of a request that will go the short way when its body is whole
+    _early = b""  # what came behind it
+    _closing = False  # once it is answered
     _large: LargeBody | None = None
     _within = False  # a message has begun and is not complete
     _in_head = False  # it has begun and its head is not complete
@@ -203,7 +178,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         ours = [connection for connection in connections if type(connection) is cls]
         for connection in ours:
             cycle = connection.cycle
-            if (cycle is None or cycle.response_complete) and not connection.transport.is_closing():
+            if connection._direct is None and (cycle is None or cycle.response_complete) and not connection.transport.is_closing():
                 connection._check_idle(now)
         cls._sweeping = bool(ours)
         if ours:
@@ -211,7 +186,10 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
 
     def _check_idle(self, now: float) -> None:
         """Of a connection that owes no answer: close it when it is unused, or when what it began to send stops."""
-        if not self._within:
+        if self._partial:
+            if now - self._progress_at > self.body_timeout:
+                self._refuse(RequestTimeout(f"no byte of the body came for {self.body_timeout:g} seconds"))
+        elif not self._within:
             if now - self._idle_since > self.timeout_keep_alive:
                 self.transport.close()
         elif now - max(self._progress_at, self._idle_since) > self.body_timeout and (self._large is None or self._large.future.done()):
@@ -317,32 +295,79 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        whole = not self._within
-        end = 0
-        if whole and (self.cycle is None or self.cycle.response_complete):
-            end, known = HEADS.find(data)
-            if known is not None and len(data) == end + known[1]:
-                self._known_request(known[0], data[end:], known[2])
+        if self._partial:
+            data, self._partial = self._partial + data, b""
+        elif self._direct is not None:
+            self._early += data  # pipelined behind a request on the short way
+            self.flow.pause_reading()
+            return
+        end = -1
+        if not self._within and (self.cycle is None or self.cycle.response_complete):
+            start = data.find(b"\r\n")
+            end = data.find(b"\r\n\r\n", start)
+            known = BLOCKS.get(data[start:end])
+            if known is not None and self._go_direct(data, start, end + 4, known):
                 return
         self._progress_at = self.loop.time()
         super().data_received(data)
         if self._large is not None and self._large.missing and not self.transport.is_closing():
             self._switch(BodyReader(self, self._large))
-        elif end > 4 and not self._within and self.cycle is not None and "openruntime.length" in self.scope:
-            length: int = self.scope.pop("openruntime.length")  # type: ignore[typeddict-item]
-            if len(data) == end + length:
-                HEADS.remember(data[:end], self.scope, length, self.cycle.keep_alive)
+        elif end > 0 and not self._within and self.gateway is not None and self.cycle is not None and self.cycle.keep_alive:
+            length = self.scope.pop("openruntime.length", None)  # type: ignore[typeddict-item]
+            if length is not None and len(data) == end + 4 + length and self.gateway.plain(given := dict(self.headers)):
+                BLOCKS.learn(data[start:end], given, length)
 
-    def _known_request(self, known: dict[str, Any], body: bytes, keep_alive: bool) -> None:
-        """A whole request whose head was parsed before."""
-        self.scope = scope = known.copy()  # type: ignore[assignment]
-        scope["server"], scope["client"], scope["scheme"], scope["state"] = self.server, self.client, self.scheme, self.app_state.copy()
-        if body:
-            scope["openruntime.body"] = body
-        self.cycle = cycle = self._new_cycle(keep_alive, expect=False)
-        cycle.body, cycle.more_body = body, False  # type: ignore[assignment]
-        cycle.message_event.set()
-        self._start_asgi_task(cycle, self.app)
+    # -- the short way --------------------------------------------------------------------------------------------------------
+
+    def _go_direct(self, data: bytes, start: int, end: int, known: Block) -> bool:
+        """Answer a request without ASGI; false, and nothing done, where that cannot be."""
+        gateway = self.gateway
+        if gateway is None or self.flow.write_paused or self._closing:
+            return False
+        line = gateway.line(data[:start])
+        if line is None:
+            return False
+        whole = end + known.length
+        if len(data) < whole:
+            if known.length >= LARGE_BODY:
+                return False
+            self._partial, self._progress_at = data, self.loop.time()
+            return True
+        if len(data) > whole:
+            self._early = data[whole:]
+        request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered)
+        task = request.start(self.loop, gateway.respond(line.handler, request))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return True
+
+    def _answered(self, response: Response | None) -> None:
+        request, self._direct = self._direct, None
+        if request is None:
+            return  # the client is gone
+        self.server_state.total_requests += 1
+        self._idle_since = self.loop.time()
+        if response is not None:
+            status, content_type, body, headers = response
+            total = sum([len(part) for part in body])
+            head = [b"%b: %b\r\n" % header for header in headers]
+            start = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nx-content-type-options: nosniff\r\n%b\r\n" % (
+                STATUS_LINE[status], content_type, total, request.id.encode(), b"".join(head),
+            )  # fmt: skip
+            if total <= JOINED:
+                OUTBOX.write(self.loop, self.transport, b"".join((start, *body)))
+            else:
+                OUTBOX.flush()
+                self.transport.write(start)
+                for part in body:
+                    self.transport.write(part)
+        if self._closing:
+            OUTBOX.flush()
+            self.transport.close()
+        elif self._early:
+            data, self._early = self._early, b""
+            self.flow.resume_reading()
+            self.data_received(data)
 
     def _new_cycle(self, keep_alive: bool, *, expect: bool) -> Cycle:
         event, done = asyncio.Event(), self.on_response_complete
@@ -362,16 +387,26 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         OUTBOX.flush()
-        super().shutdown()
+        if self._direct is not None:
+            self._closing = True  # when it is answered
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._large is not None:
             self._large.fail(ConnectionResetError("the client went away before its body was whole"))
             self._large = None
+        request, self._direct = self._direct, None
+        if request is not None:
+            request.lost()
         super().connection_lost(exc)
 
 
-def protocol_class(allocate: Callable[[int], memoryview], *, limit: int, body_timeout: float) -> type[OpenRuntimeProtocol]:
-    """The protocol class for `uvicorn.Config(http=...)`."""
-    members: dict[str, Any] = {"allocate": staticmethod(allocate), "limit": limit, "body_timeout": body_timeout, "_sweeping": False}
+def protocol_class(
+    allocate: Callable[[int], memoryview], *, limit: int, body_timeout: float, gateway: Gateway | None = None
+) -> type[OpenRuntimeProtocol]:
+    """The protocol class for `uvicorn.Config(http=...)`. With a `gateway`, its hot paths are answered without ASGI."""
+    members: dict[str, Any] = {
+        "allocate": staticmethod(allocate), "limit": limit, "body_timeout": body_timeout, "gateway": gateway, "_sweeping": False
+    }  # fmt: skip
     return type("ServedProtocol", (OpenRuntimeProtocol,), members)

@@ -12,7 +12,7 @@ from openruntime.contracts.errors import InvalidParameter, InvalidRequest, OpenR
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.payload import Array, Buffer, Reference
 from openruntime.gateway.errors import TASK_SHAPE, invalid
-from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, Scope, query
+from openruntime.gateway.wire import JSON, NPY, SAFETENSORS, query
 
 Submission = tuple[TaskRequest, Mapping[str, Array]]
 
@@ -81,8 +81,8 @@ def _from_metadata(text: str) -> TaskRequest:
 _remembered = lru_cache(1024)(_from_metadata)  # a request is frozen, and clients repeat themselves
 
 
-def parse(media: str, scope: Scope, body: Buffer, first_array: Callable[[str], str]) -> Submission:
-    """One request of any of the three content types."""
+def parse(media: str, asked: bytes, body: Buffer, first_array: Callable[[str], str]) -> Submission:
+    """One request of any of the three content types; `asked` is the query, which an npy body needs."""
     if media == SAFETENSORS:
         arrays, metadata = safetensors.decode(body)
         text = metadata.get("task")
@@ -94,7 +94,7 @@ def parse(media: str, scope: Scope, body: Buffer, first_array: Callable[[str], s
     if media == JSON:
         return task_request(parse_json(body)), {}
     if media == NPY:
-        request = _from_query(scope)
+        request = _from_query(asked)
         name = first_array(request.operation)
         arrays = {name: npy.decode(body)}
         _refuse_twice(request, arrays)
@@ -154,11 +154,11 @@ def _refuse_twice(request: TaskRequest, arrays: Mapping[str, Array]) -> None:
             raise InvalidRequest(f"`{name}` is given twice: as bytes and in `parameters`", field=name)
 
 
-def _from_query(scope: Scope) -> TaskRequest:
+def _from_query(asked: bytes) -> TaskRequest:
     """TaskRequest's fields by name; every other item is a parameter as a JSON literal."""
     fields: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
-    for name, text in query(scope):
+    for name, text in query(asked):
         if name == "tags":
             fields.setdefault(name, []).append(text)
             continue

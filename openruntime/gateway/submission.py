@@ -1,4 +1,4 @@
-"""The hot paths as plain ASGI applications: submit, status, result, batch. The routes of `tasks.py` document and serve the same."""
+"""The hot paths: submit, status, result, batch. The routes of `tasks.py` document and serve the same."""
 
 import asyncio
 import logging
@@ -11,10 +11,10 @@ from openruntime.contracts import safetensors
 from openruntime.contracts.errors import Internal, InvalidRequest, OpenRuntimeError
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array, Buffer
-from openruntime.contracts.records import Principal, Task
-from openruntime.gateway.body import BodyReader
-from openruntime.gateway.dependencies import Services, headers, principal
+from openruntime.contracts.records import Task
+from openruntime.gateway.dependencies import Services
 from openruntime.gateway.errors import Disconnected, problem_json
+from openruntime.gateway.exchange import Handler, Request, Response
 from openruntime.gateway.requests import BATCH, parse, parse_batch
 from openruntime.gateway.results import Results, describe, to_json
 from openruntime.gateway.wire import (
@@ -22,16 +22,12 @@ from openruntime.gateway.wire import (
     SAFETENSORS,
     SPLIT,
     Headers,
-    Receive,
-    Scope,
-    Send,
     accepted,
     applied,
     media_type,
     preferred_wait,
     query,
     query_wait,
-    respond,
 )
 
 log = logging.getLogger(__name__)
@@ -39,119 +35,119 @@ _JSON = b"application/json"
 
 
 class Submission:
-    def __init__(self, services: Services, results: Results, bodies: BodyReader) -> None:
+    def __init__(self, services: Services, results: Results) -> None:
         self._first_array = services.catalogue.first_array
-        self._bodies = bodies
         self._tasks = services.tasks
         self._limits = services.limits
         self._results = results
 
-    async def submit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def route(self, method: str, path: str) -> tuple[Handler, str] | None:
+        """The handler of a hot path, and the task id in it; None for any other path."""
+        if method == "POST":
+            return (self.submit, "") if path == "/tasks" else (self.batch, "") if path == "/tasks/batch" else None
+        if method != "GET" or not path.startswith("/tasks/"):
+            return None
+        task_id, slash, rest = path[7:].partition("/")
+        if not task_id or rest not in ("", "result") or (slash and not rest):
+            return None
+        if task_id == "batch":
+            return None if rest else (self.batch_results, "")
+        return (self.result if rest else self.status), task_id
+
+    async def submit(self, asked: Request) -> Response:
         """`POST /tasks`."""
-        given, limits = headers(scope), self._limits
-        wait = preferred_wait(given.get(b"prefer"), limits.longest_wait)
+        given = asked.headers
+        wait = preferred_wait(given.get(b"prefer"), self._limits.longest_wait)
         media = accepted(given.get(b"accept")) if wait is not None else JSON
-        body = await self._bodies.read(scope, receive)
-        request, arrays = parse(media_type(given.get(b"content-type")), scope, body, self._first_array)
-        del body
-        who = principal(scope)
+        request, arrays = parse(media_type(given.get(b"content-type")), asked.query, await asked.read(), self._first_array)
+        asked.body = b""  # the task has what it needs of it
         task = await self._tasks.submit(
             request,
             arrays,
-            principal=who,
+            principal=asked.principal,
             promised=wait is None,
             idempotency=_idempotency(given.get(b"idempotency-key")),
             cache=given.get(b"cache-control", b"").decode("latin-1"),
         )
-        scope["openruntime.task_id"] = task.id
+        asked.task_id = task.id
         location = (b"location", b"/tasks/" + task.id.encode())
         if wait is None:
-            await respond(send, 202, _JSON, [to_json(describe(task))], [location])
-            return
-        if task.life.status.ended or await self._wait(task, wait, request, receive, who):
-            content_type, parts = await self._results.encoded(task, media, who)
-            await respond(send, 200, content_type, parts, [location, applied(wait)])
-            return
+            return Response(202, _JSON, [to_json(describe(task))], [location])
+        if task.life.status.ended or await self._wait(task, wait, request, asked):
+            content_type, parts = await self._results.encoded(task, media, asked.principal)
+            return Response(200, content_type, parts, [location, applied(wait)])
         await self._tasks.keep(task)
-        await respond(send, 202, _JSON, [to_json(describe(task))], [location, applied(wait)])
+        return Response(202, _JSON, [to_json(describe(task))], [location, applied(wait)])
 
-    async def status(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def status(self, asked: Request) -> Response:
         """`GET /tasks/{task_id}`."""
-        who = principal(scope)
-        task = await self._tasks.status(scope["path_params"]["task_id"], principal=who)
-        wait = query_wait(scope, self._limits.longest_wait)
+        task = await self._tasks.status(asked.task_id, principal=asked.principal)
+        wait = query_wait(asked.query, self._limits.longest_wait)
         if wait and not task.life.status.ended:
             await self._tasks.wait(task, wait)
-        await respond(send, 200, _JSON, [await self._results.json(task, who)])
+        return Response(200, _JSON, [await self._results.json(task, asked.principal)])
 
-    async def result(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def result(self, asked: Request) -> Response:
         """`GET /tasks/{task_id}/result`."""
-        who = principal(scope)
-        media = accepted(headers(scope).get(b"accept"))
-        task_id = scope["path_params"]["task_id"]
-        wait = query_wait(scope, self._limits.longest_wait)
+        who = asked.principal
+        media = accepted(asked.headers.get(b"accept"))
+        wait = query_wait(asked.query, self._limits.longest_wait)
         if wait:
-            task = await self._tasks.status(task_id, principal=who)
+            task = await self._tasks.status(asked.task_id, principal=who)
             if not task.life.status.ended:
                 await self._tasks.wait(task, wait)
-        task = await self._tasks.result(task_id, principal=who)
-        content_type, parts = await self._results.encoded(task, media, who)
-        await respond(send, 200, content_type, parts)
+        task = await self._tasks.result(asked.task_id, principal=who)
+        return Response(200, *await self._results.encoded(task, media, who))
 
-    async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def batch(self, asked: Request) -> Response:
         """`POST /tasks/batch`."""
-        given, limits = headers(scope), self._limits
-        wait = preferred_wait(given.get(b"prefer"), limits.longest_wait)
+        given = asked.headers
+        wait = preferred_wait(given.get(b"prefer"), self._limits.longest_wait)
         media = accepted(given.get(b"accept"), (JSON, SAFETENSORS)) if wait is not None else JSON
-        body = await self._bodies.read(scope, receive)
-        outcomes = parse_batch(media_type(given.get(b"content-type")), body)
-        del body
-        who = principal(scope)
+        outcomes = parse_batch(media_type(given.get(b"content-type")), await asked.read())
+        asked.body = b""
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
-        submitted = iter(await self._tasks.submit_many(good, principal=who, promised=wait is None, cache=cache) if good else ())
+        submitted = iter(await self._tasks.submit_many(good, principal=asked.principal, promised=wait is None, cache=cache) if good else ())
         tasks: list[Task | Exception] = [next(submitted) if isinstance(outcome, tuple) else outcome for outcome in outcomes]
         extra: list[tuple[bytes, bytes]] = []
         ended = False
         if wait is not None:
             ended = await self._wait_all([task for task in tasks if isinstance(task, Task)], wait)
             extra = [applied(wait)]
-        await self._answer_batch(scope, send, tasks, media, extra, 200 if ended else 202)
+        return await self._batch(asked, tasks, media, extra, 200 if ended else 202)
 
-    async def batch_results(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def batch_results(self, asked: Request) -> Response:
         """`GET /tasks/batch?ids=...`."""
-        who, limits = principal(scope), self._limits
-        media = accepted(headers(scope).get(b"accept"), (JSON, SAFETENSORS))
-        ids = next((value for name, value in query(scope) if name == "ids"), "").split(",")
+        media = accepted(asked.headers.get(b"accept"), (JSON, SAFETENSORS))
+        ids = next((value for name, value in query(asked.query) if name == "ids"), "").split(",")
         if not ids[0] or len(ids) > BATCH:
             raise InvalidRequest(f"`ids` must be 1 to {BATCH} task ids, separated by commas", field="ids")
         tasks: list[Task | Exception] = []
         for task_id in ids:
             try:
-                tasks.append(await self._tasks.status(task_id, principal=who))
+                tasks.append(await self._tasks.status(task_id, principal=asked.principal))
             except OpenRuntimeError as error:
                 tasks.append(error)
-        wait = query_wait(scope, limits.longest_wait)
+        wait = query_wait(asked.query, self._limits.longest_wait)
         if wait:
             await self._wait_all([task for task in tasks if isinstance(task, Task)], wait)
-        await self._answer_batch(scope, send, tasks, media, (), 200)
+        return await self._batch(asked, tasks, media, (), 200)
 
-    async def _answer_batch(self, scope: Scope, send: Send, tasks: Sequence[Task | Exception], media: str, extra: Headers, status: int) -> None:
+    async def _batch(self, asked: Request, tasks: Sequence[Task | Exception], media: str, extra: Headers, status: int) -> Response:
         """Every task in its place, with its result where there is one, unless the answer (202) only acknowledges."""
-        who, whole = principal(scope), status == 200
+        whole = status == 200
         if media in (SAFETENSORS, SPLIT) and whole:
-            parts = await self._batch_arrays(tasks, who, scope, split=media == SPLIT)
-            await respond(send, status, b"application/x-safetensors", parts, extra)
-            return
+            return Response(status, b"application/x-safetensors", await self._batch_arrays(tasks, asked, split=media == SPLIT), extra)
         entries: list[dict[str, Any] | msgspec.Raw] = []
         for task in tasks:
             if isinstance(task, Task):
-                entries.append(await self._results.fields(task, who) if whole else describe(task))
+                entries.append(await self._results.fields(task, asked.principal) if whole else describe(task))
             else:
-                entries.append(_refused(task, scope))
-        await respond(send, status, _JSON, [to_json({"tasks": entries})], extra)
+                entries.append(_refused(task, asked.id))
+        return Response(status, _JSON, [to_json({"tasks": entries})], extra)
 
-    async def _batch_arrays(self, tasks: Sequence[Task | Exception], who: Principal, scope: Scope, *, split: bool) -> list[Buffer]:
+    async def _batch_arrays(self, tasks: Sequence[Task | Exception], asked: Request, *, split: bool) -> list[Buffer]:
         """Outputs named `{index}.{output}`; what became of each task stands in the metadata's `tasks`."""
         arrays: dict[str, Array] = {}
         entries: list[dict[str, Any] | msgspec.Raw] = []
@@ -160,13 +156,13 @@ class Submission:
                 entries.append(describe(task))
                 if task.life.status is TaskStatus.COMPLETED:
                     try:
-                        outputs = await self._results.outputs(task, who)
+                        outputs = await self._results.outputs(task, asked.principal)
                     except OpenRuntimeError as error:  # expired: the others' results are there
-                        entries[-1] = _refused(error, scope)
+                        entries[-1] = _refused(error, asked.id)
                     else:
                         arrays |= {f"{index}.{name}": array for name, array in outputs.items()}
             else:
-                entries.append(_refused(task, scope))
+                entries.append(_refused(task, asked.id))
         return safetensors.encode(arrays, {"tasks": to_json(entries).decode()}, split=split)
 
     async def _wait_all(self, tasks: Sequence[Task], seconds: float) -> bool:
@@ -181,26 +177,21 @@ class Submission:
             await asyncio.gather(*(self._tasks.keep(task) for task in tasks))
         return not late
 
-    async def _wait(self, task: Task, seconds: float, request: TaskRequest, receive: Receive, who: Principal) -> bool:
+    async def _wait(self, task: Task, seconds: float, request: TaskRequest, asked: Request) -> bool:
         """Whether the task ended in time. A client that goes away takes its task with it, if it asked for that."""
         if not request.cancel_on_disconnect:
             return await self._tasks.wait(task, seconds)
         waiting = asyncio.ensure_future(self._tasks.wait(task, seconds))
-        leaving = asyncio.ensure_future(_gone(receive))
+        leaving = asyncio.ensure_future(asked.gone())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
-            await self._tasks.cancel(task.id, principal=who)
+            await self._tasks.cancel(task.id, principal=asked.principal)
             raise Disconnected
         finally:
             waiting.cancel()
             leaving.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _idempotency(header: bytes | None) -> str | None:
@@ -211,8 +202,8 @@ def _idempotency(header: bytes | None) -> str | None:
     return header.decode("latin-1")
 
 
-def _refused(error: Exception, scope: Scope) -> msgspec.Raw:
+def _refused(error: Exception, request_id: str) -> msgspec.Raw:
     if not isinstance(error, OpenRuntimeError):
-        log.error("a task of a batch could not be taken", exc_info=error, extra={"request_id": scope.get("openruntime.request_id")})
+        log.error("a task of a batch could not be taken", exc_info=error, extra={"request_id": request_id})
         error = Internal("the server could not take this task; its log has the cause under this request id")
-    return msgspec.Raw(problem_json(error, scope.get("openruntime.request_id")))
+    return msgspec.Raw(problem_json(error, request_id))

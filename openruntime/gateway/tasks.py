@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 from openruntime.contracts.errors import InvalidRequest, nearest
 from openruntime.contracts.models import Problem, TaskRequest, TaskResponse, TaskStatus
 from openruntime.gateway import examples, openapi
+from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, principal
+from openruntime.gateway.exchange import application
 from openruntime.gateway.openapi import BYTES, CONFLICT, FAILED, LOCATION, SPLIT_NOTE, arrays, body, example, plain, problems
 from openruntime.gateway.requests import BATCH
 from openruntime.gateway.results import Results, describe, to_json
@@ -65,14 +67,14 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     return Response(to_json(value), status, headers, media_type=JSON)
 
 
-def router(services: Services, submission: Submission, results: Results) -> APIRouter:
+def router(services: Services, submission: Submission, results: Results, bodies: BodyReader) -> APIRouter:
     routes = APIRouter(tags=["tasks"])
     tasks = services.tasks
     submitting = problems(400, 406, 408, CONFLICT, 413, 415, FAILED, 429, 503, 507)
     queued = {202: {"model": TaskResponse, "description": "Accepted and on disk.", "headers": LOCATION, **example(examples.QUEUED)}}
     extra = body({"$ref": "#/components/schemas/TaskRequest"}, *BYTES, examples=examples.REQUESTS)
     plain(
-        routes, "POST", "/tasks", submission.submit, "submit_task",
+        routes, "POST", "/tasks", application(submission.submit, bodies), "submit_task",
         summary="Submit a task",
         description=f"{_SUBMIT}\n\n{SPLIT_NOTE}",
         status_code=202, response_model=TaskResponse,
@@ -84,7 +86,7 @@ def router(services: Services, submission: Submission, results: Results) -> APIR
         openapi_extra=extra | {"parameters": [openapi.PREFER, openapi.IDEMPOTENCY, openapi.CACHE]},
     )  # fmt: skip
     plain(
-        routes, "POST", "/tasks/batch", submission.batch, "submit_batch",
+        routes, "POST", "/tasks/batch", application(submission.batch, bodies), "submit_batch",
         summary="Submit up to 1,000 tasks at once",
         description=_BATCH,
         status_code=202, response_model=BatchAnswer,
@@ -97,7 +99,7 @@ def router(services: Services, submission: Submission, results: Results) -> APIR
         | {"parameters": [openapi.PREFER, openapi.CACHE]},
     )  # fmt: skip
     plain(
-        routes, "GET", "/tasks/batch", submission.batch_results, "get_batch",
+        routes, "GET", "/tasks/batch", application(submission.batch_results, bodies), "get_batch",
         summary="Up to 1,000 tasks with their results at once",
         description="Answers like a batch that was waited for: each task in the order of `ids`; as safetensors an array is named `{index}.{output}`.",
         response_model=BatchAnswer,
@@ -108,13 +110,13 @@ def router(services: Services, submission: Submission, results: Results) -> APIR
         openapi_extra={"parameters": [openapi.IDS, openapi.WAIT]},
     )  # fmt: skip
     plain(
-        routes, "GET", "/tasks/{task_id}", submission.status, "get_task",
+        routes, "GET", "/tasks/{task_id}", application(submission.status, bodies), "get_task",
         summary="A task, its result included once completed",
         response_model=TaskResponse, responses={200: example(examples.TASK), **problems(400, 404, 503, 507)},
         openapi_extra={"parameters": [openapi.TASK_ID, openapi.WAIT]},
     )  # fmt: skip
     plain(
-        routes, "GET", "/tasks/{task_id}/result", submission.result, "get_result",
+        routes, "GET", "/tasks/{task_id}/result", application(submission.result, bodies), "get_result",
         summary="The result, in the format that `Accept` names",
         description=SPLIT_NOTE,
         response_model=TaskResponse,

@@ -86,7 +86,7 @@ class TensorApplications:
 
 
 def _ttl(scope: Scope) -> float | None:
-    given = dict(query(scope)) if scope["query_string"] else {}
+    given = dict(query(scope["query_string"]))
     text = given.pop("ttl", None)
     if given:
         name = next(iter(given))

@@ -73,19 +73,19 @@ def applied(wait: float) -> tuple[bytes, bytes]:
     return (b"preference-applied", b"wait=%g" % wait)
 
 
-def query(scope: Scope) -> list[tuple[str, str]]:
+def query(text: bytes) -> list[tuple[str, str]]:
     """The query's items. Raises `InvalidRequest` when it is not UTF-8 or has too many."""
     try:
-        return parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=1000)
+        return parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError as error:
         raise InvalidRequest(f"the query cannot be read: {error}", field="query") from None
 
 
-def query_wait(scope: Scope, longest: float) -> float | None:
+def query_wait(text: bytes, longest: float) -> float | None:
     """Seconds of `?wait=N`, at most `longest`. Raises `InvalidRequest`."""
-    if not scope["query_string"]:
+    if not text:
         return None
-    for name, value in query(scope):
+    for name, value in query(text):
         if name == "wait":
             try:
                 seconds = float(value)

@@ -95,12 +95,12 @@ outcome_decoder = msgspec.msgpack.Decoder(Outcome)
 cancel_decoder = msgspec.msgpack.Decoder(int)
 
 
-def frame(message: Any) -> bytes:
+def frame(message: Any) -> bytearray:
     """A message as it stands on the wire: four bytes of length (little-endian), then msgpack."""
     body = bytearray(4)
     _encoder.encode_into(message, body, 4)
     _LENGTH.pack_into(body, 0, len(body) - 4)
-    return bytes(body)
+    return body
 
 
 class FrameReader:
@@ -109,8 +109,8 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[memoryview]:
-        """The whole frames now at hand; what is left waits for the next call."""
+    def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
+        """The whole frames now at hand; what is left waits for the next call. They lie in `data` where they came whole."""
         if self._rest:
             self._rest += data
             data = bytes(self._rest)
@@ -136,7 +136,7 @@ class JobWriter:
         self._mapped: set[int] = set()
         self._unmapped = 0
 
-    def message(self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int) -> tuple[bytes, list[int], list[memoryview]]:
+    def message(self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int) -> tuple[bytearray, list[int], list[memoryview]]:
         """`(id, operation, parameters, output memory)` as bytes, descriptors to send along, and views to hold until answered."""
         segments: list[Segment] = []
         descriptors: list[int] = []

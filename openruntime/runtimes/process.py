@@ -66,8 +66,9 @@ class WorkerProcess:
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
         self._logged = 0
-        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self._outgoing: deque[tuple[bytes | bytearray, list[int]]] = deque()
         self._reader = FrameReader()
+        self._incoming = memoryview(bytearray(READ_SIZE))  # one for all reads: the kernel would have to zero a new one each time
         self._writer = JobWriter(pool)
         self._held: dict[int, tuple[memoryview | None, list[Any], list[memoryview]]] = {}  # memory a job uses until it is answered
         self._hello: asyncio.Future[Hello] | None = None
@@ -120,7 +121,7 @@ class WorkerProcess:
             self._held[job] = (out, list(parameters.values()), copies)  # the values: the record drops its inputs when it ends
         self._send(data, descriptors)
 
-    def _send(self, data: bytes, descriptors: list[int]) -> None:
+    def _send(self, data: bytes | bytearray, descriptors: list[int]) -> None:
         if not self._outgoing:
             try:
                 data = data[self._write(data, descriptors) :]
@@ -132,7 +133,7 @@ class WorkerProcess:
             self._loop.add_writer(self._tasks.fileno(), self._flush)
         self._outgoing.append((data, descriptors))
 
-    def _write(self, data: bytes, descriptors: list[int]) -> int:
+    def _write(self, data: bytes | bytearray, descriptors: list[int]) -> int:
         try:
             return socket.send_fds(self._tasks, [data], descriptors) if descriptors else self._tasks.send(data)
         except BlockingIOError:
@@ -181,16 +182,16 @@ class WorkerProcess:
 
     def _read(self) -> None:
         try:
-            data = self._tasks.recv(READ_SIZE)
+            size = self._tasks.recv_into(self._incoming)
         except BlockingIOError:
             return
         except OSError:  # a dead worker with unread data gives ECONNRESET
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._gone()
             return
         try:
-            for body in self._reader.feed(data):
+            for body in self._reader.feed(self._incoming[:size]):
                 self._handle(channel.outcome_decoder.decode(body))
         except (msgspec.DecodeError, ValueError, KeyError) as error:
             log.error("worker %s spoke rubbish: %s", self.pid, error)

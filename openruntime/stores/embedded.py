@@ -1,5 +1,6 @@
 """The part of a store that lives in the memory of its one owner: the queue, the live tasks, the ones that ended last."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from time import time
@@ -50,7 +51,7 @@ class EmbeddedStore(Store):
         self._heaps = LaneHeaps()
         self._live: dict[str, Task] = {}  # not ended
         self._held: set[str] = set()  # live, but not claimable yet: their `needs` are not met, or their inputs are being written
-        self._ended: dict[str, Task] = {}  # in the order of their end
+        self._ended: OrderedDict[str, Task] = OrderedDict()  # in the order of their end
         self._ended_bytes = 0
         self._keys: dict[tuple[str, str], str] = {}
 

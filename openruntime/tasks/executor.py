@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
+MESSAGE = 16  # tasks in one message: the worker begins with the first ones while the next are written
 MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
 START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
@@ -130,7 +131,7 @@ class TaskExecutor:
             tiny = best.predicted <= TINY
             if not tiny and slot.outstanding:
                 return
-            claimed = await self._queue.claim(slot.lanes, room if tiny else 1)
+            claimed = await self._queue.claim(slot.lanes, min(room, MESSAGE) if tiny else 1)
             sending: list[Task] = []
             for index, task in enumerate(claimed):
                 if (index and task.predicted > TINY) or not self._place(task, slot):

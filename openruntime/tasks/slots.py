@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from enum import StrEnum
 
 from openruntime.contracts.models import DeviceInfo
@@ -32,7 +33,7 @@ class Slot:
         self.warm = index == 0 and backend == device.backends[0]
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
-        self.outstanding: dict[int, Task] = {}  # in the order they run; the first is running
+        self.outstanding: OrderedDict[int, Task] = OrderedDict()  # in the order they run; the first is running
         self.backlog = 0.0  # predicted seconds of all outstanding
         self.met: set[tuple[str, str]] = set()  # operations and dtypes its present worker has run
         self.head_since = 0.0  # monotonic
