@@ -77,7 +77,8 @@ def _default(name: str, given: Mapping[str, Any], schema: Mapping[str, Any]) -> 
 def _annotation(schema: Mapping[str, Any]) -> str:
     if "x-kind" in schema:
         optional = any(option.get("type") == "null" for option in schema["anyOf"])
-        return "Input | None" if optional else "Input"
+        kind = "Sequence[Input]" if schema["x-kind"] == "arrays" else "Input"
+        return f"{kind} | None" if optional else kind
     options = schema.get("anyOf", [schema])
     return " | ".join(dict.fromkeys(_scalar(option) for option in options))
 

@@ -298,6 +298,18 @@ class Operations:
         """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
         """
 
+    def concat(
+        self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+    ) -> Any:
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+
+    def stack(
+        self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+    ) -> Any:
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+
     def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
@@ -800,6 +812,18 @@ class AsyncOperations:
     ) -> Outputs:
         """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
         """
+
+    async def concat(
+        self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+    ) -> Any:
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+
+    async def stack(
+        self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+    ) -> Any:
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
 
     async def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
