@@ -30,7 +30,7 @@ def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, 
 """
 _OPTIONS = (
     "priority: int = ...", "device: str | None = ...", "timeout: float | None = ...", "max_retries: int = ...",
-    "tags: Sequence[str] = ...", "cache: Cache = ...",
+    "tags: Sequence[str] = ...", "cache: Cache = ...", "traceparent: str | None = ...",
 )  # fmt: skip
 _JSON = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}
 

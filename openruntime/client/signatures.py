@@ -21,7 +21,7 @@ def signature(schema: Mapping[str, Any]) -> Signature:
     if schema.get("additionalProperties"):
         parameters.append(Parameter("arrays", Parameter.VAR_KEYWORD))
     else:
-        parameters.append(Parameter("options", Parameter.VAR_KEYWORD))  # priority, device, timeout, max_retries, tags, cache
+        parameters.append(Parameter("options", Parameter.VAR_KEYWORD))  # priority, device, timeout, max_retries, tags, cache, traceparent
     return Signature(parameters)
 
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError
 from openruntime.contracts.models import Problem, TaskRequest
 from openruntime.gateway import admission, devices, documentation, operations, system, tasks, tensors
@@ -170,8 +171,8 @@ def _preflight(scope: Scope) -> bool:
 
 
 def _trace(scope: Scope, traceparent: bytes, answer: Answer) -> None:
-    """A request that is part of a distributed trace says so in the log and in its answer."""
-    found = admission.trace_id(traceparent)
+    """A request that is part of a distributed trace says so in the log, in its answer and in the records of the tasks it submits."""
+    found = trace.checked(traceparent.decode("latin-1"))
     if found is not None:
         scope["openruntime.trace"] = found
         answer.extra.append((b"traceparent", traceparent))
@@ -180,7 +181,7 @@ def _trace(scope: Scope, traceparent: bytes, answer: Answer) -> None:
 def _ids(scope: Scope) -> dict[str, Any]:
     """What belongs to a line of the log about a request."""
     found = {"request_id": scope["openruntime.request_id"], "task_id": scope.get("openruntime.task_id")}
-    return found | ({"trace_id": scope["openruntime.trace"]} if "openruntime.trace" in scope else {})
+    return found | trace.ids(scope.get("openruntime.trace"))
 
 
 def _internal(request_id: str) -> Internal:

@@ -62,6 +62,7 @@ class Submission:
             promised=wait is None,
             idempotency=_idempotency(given.get(b"idempotency-key")),
             cache=given.get(b"cache-control", b"").decode("latin-1"),
+            traceparent=scope.get("openruntime.trace"),
         )
         scope["openruntime.task_id"] = task.id
         location = (b"location", b"/tasks/" + task.id.encode())
@@ -109,7 +110,8 @@ class Submission:
         who = principal(scope)
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
-        submitted = iter(await self._tasks.submit_many(good, principal=who, promised=wait is None, cache=cache) if good else ())
+        trace = scope.get("openruntime.trace")
+        submitted = iter(await self._tasks.submit_many(good, principal=who, promised=wait is None, cache=cache, traceparent=trace) if good else ())
         tasks: list[Task | Exception] = [next(submitted) if isinstance(outcome, tuple) else outcome for outcome in outcomes]
         extra: list[tuple[bytes, bytes]] = []
         ended = False
