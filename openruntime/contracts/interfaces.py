@@ -248,7 +248,7 @@ class Tensors(Protocol):
         """`{"id", "dtype", "shape", "nbytes", "created_at", "expires_at"}`."""
 
     async def get(self, tensor_id: str, *, principal: Principal = ...) -> Array:
-        """Raises `NotFound` (or `Expired` when it is known to have been there)."""
+        """Raises `Expired` where its usual time to live is over by the age of its id, else `NotFound`."""
 
     async def delete(self, tensor_id: str, *, principal: Principal = ...) -> None: ...
 

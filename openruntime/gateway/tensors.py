@@ -121,7 +121,7 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
         "GET", "/tensors/{tensor_id}", applications.get, "get_tensor",
         summary="A kept array: npy unless `Accept` says otherwise; as JSON its description, and its value while it is small",
         description=SPLIT_NOTE,
-        response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 503)},
+        response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 410, 503)},
         openapi_extra={"parameters": [tensor_id]},
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
         found, after = await tensors.list(principal=principal(request.scope), after=cursor, limit=limit)
         return json_response({"tensors": found, "next": after})
 
-    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 503))
+    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 410, 503))
     async def delete_tensor(request: Request, tensor_id: Annotated[str, Path(description="The tensor's id.")]) -> Response:
         """Give a kept array up."""
         await tensors.delete(tensor_id, principal=principal(request.scope))
