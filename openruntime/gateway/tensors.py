@@ -120,7 +120,8 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
     plain_route(
         "GET", "/tensors/{tensor_id}", applications.get, "get_tensor",
         summary="A kept array: npy unless `Accept` says otherwise; as JSON its description, and its value while it is small",
-        description=SPLIT_NOTE,
+        description="410 where the id is older than tensors are usually kept (`OPENRUNTIME_TENSOR_TTL`): nothing is remembered of those that were,"
+        f" so that one kept for a shorter `ttl` is 404 until then.\n\n{SPLIT_NOTE}",
         response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 410, 503)},
         openapi_extra={"parameters": [tensor_id]},
     )  # fmt: skip

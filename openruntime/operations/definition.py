@@ -206,6 +206,8 @@ class Operation:
             parameter = self.parameters.get(name) or self.rest
             if parameter is not None and parameter is self.rest and name in _RESERVED:
                 raise InvalidParameter(f"`{name}` is a name the runtime uses itself; call this parameter of {self.name} another", field=name)
+            if parameter is not None and parameter is self.rest and "." in name:
+                raise InvalidParameter(f"`{name}` would be an item of a list, and {self.name} takes no lists and no names with a dot", field=name)
             if parameter is None:
                 known = ", ".join(self.parameters)
                 hint = nearest(name, self.parameters) or f"; it takes {known}"

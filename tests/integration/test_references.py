@@ -77,7 +77,8 @@ def test_bytes_and_references_fill_one_list(client: httpx.Client, tensor: str) -
     ("operation", "parameters", "field", "words"),
     [
         ("concat", {"arrays": [{"task": 5}]}, "arrays.0", "no reference to an array"),
-        ("concat", {"arrays": [[1], {"tensor": NOBODY}]}, "arrays.1", "there is no tensor"),
+        ("concat", {"arrays": [[1], {"tensor": NOBODY}]}, "arrays.1", "has expired, if it was ever there"),
+        ("concat", {"arrays": [{"tensor": "nobody"}]}, "arrays.0", "there is no tensor"),
         ("concat", {"arrays": [{"task": NOBODY}]}, "arrays.0", "there is no task"),
         ("concat", {"arrays": [{"tensor": NOBODY}], "arrays.0": [1]}, "arrays.0", "given twice"),
         ("concat", {"arrays": [[1]], "arrays.1": [1]}, "arrays.1", "came twice"),

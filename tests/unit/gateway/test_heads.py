@@ -244,6 +244,6 @@ async def test_every_success_and_every_parameter_is_shown(gateway: Any) -> None:
             for media, content in operation.get("requestBody", {}).get("content", {}).items():
                 assert content["examples"], (where, media)
     assert document["paths"]["/tasks"]["post"]["responses"]["409"]["content"]["application/problem+json"]["example"]["code"] == "conflict"
-    assert "410" not in document["paths"]["/tensors/{tensor_id}"]["get"]["responses"]
+    assert "410" in document["paths"]["/tensors/{tensor_id}"]["get"]["responses"]
     for path, method in (("/tasks", "post"), ("/tasks/{task_id}/result", "get"), ("/tensors", "post")):
         assert "C128" in document["paths"][path][method]["description"]

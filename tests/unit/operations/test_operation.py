@@ -138,6 +138,9 @@ def test_free_names_and_those_the_runtime_keeps():
     for name in ("xp", "steps", "allocate", "empty"):
         with pytest.raises(InvalidParameter, match="uses itself"):
             gather.bind({name: X})
+    with pytest.raises(InvalidParameter, match="no names with a dot") as caught:
+        gather.bind({"x.0": X})
+    assert caught.value.field == "x.0"
     with pytest.raises(InvalidParameter, match="safetensors"):
         _ = gather.first_array
     assert gather.describe()["parameters"]["additionalProperties"]["x-kind"] == "number"
