@@ -55,7 +55,7 @@ async def stages() -> dict[str, float]:
     task: Task = drive(make(request, arrays, LOCAL, "no-store"))
     store, queue, writer = runtime.store, runtime.queue, JobWriter(runtime.pool)
     jobs: list[tuple[int, str, Any, memoryview | None]] = [(1, "expression", call.parameters, None)]
-    message, _, _ = writer.message(jobs, 0)
+    [(message, _)], _ = writer.messages(jobs, 0)
     done = frame(channel.Done(1, {"output": channel.WireArray("float32", (1000,), x.view)}, 1e-5, 1.0, 2.0))
     task.outputs, task.life = {"output": x}, advance(task.life, Event.SUCCEEDED)[0]
     results = Results(runtime.tasks, runtime.tensors, 1000)
@@ -77,7 +77,7 @@ async def stages() -> dict[str, float]:
         "make, submit, claim, finish in the memory store": best(stored, 500),
         "three transitions of the state machine": 3 * best(lambda: advance(task.life, Event.CLAIMED)),
         "three events published": 3 * best(lambda: runtime.events._events.append(TaskQueued(0.0, 0, task.id, "expression", "local", 5))),
-        "job as a message": best(lambda: writer.message(jobs, 0)),
+        "job as a message": best(lambda: writer.messages(jobs, 0)),
         "  read by the worker": best(lambda: [channel.run_decoder.decode(part) for part in FrameReader().feed(message)]),
         "answer read by the gateway": best(lambda: [channel.outcome_decoder.decode(part) for part in FrameReader().feed(done)]),
         "learn from it": best(lambda: runtime.cost.record(call, "cpu:0", "numpy", 1e-5, False)),

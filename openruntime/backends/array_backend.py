@@ -79,9 +79,9 @@ class ArrayBackend(ComputeBackend):
         arguments: dict[str, Any] = {}
         for name, value in params.items():
             if isinstance(value, Array):
-                host = host_array(value)
-                memory.inputs.append(host)
-                arguments[name] = self.from_host(host)
+                arguments[name] = self._input(value, memory)
+            elif isinstance(value, list) and value and isinstance(value[0], Array):
+                arguments[name] = [self._input(item, memory) for item in value]
             elif name not in ("allocate", "steps"):
                 arguments[name] = tuple(value) if isinstance(value, list) else value
         if operation.name not in self.native:
@@ -92,6 +92,11 @@ class ArrayBackend(ComputeBackend):
         if "steps" in operation.takes:
             arguments["steps"] = params.get("steps") or _no_steps
         return arguments
+
+    def _input(self, array: Array, memory: "Memory") -> Any:
+        host = host_array(array)
+        memory.inputs.append(host)
+        return self.from_host(host)
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
         function = self.native.get(operation.name, operation.function)

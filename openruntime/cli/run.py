@@ -183,7 +183,11 @@ def read_parameters(runtime: "Runtime", operation: str, tokens: Sequence[str]) -
             raise InvalidParameter(f"{operation} takes {', '.join(schema['properties'])}; there is nothing left for {text!r}", field=operation)
         name = order.pop(0)
         value = _value(name, text, schema["properties"][name])
-        if isinstance(value, Mapping):  # an archive of several arrays, by their own names
+        whole = isinstance(value, list) and isinstance(next(iter(value), None), list) and name not in given
+        if schema["properties"][name].get("x-kind") == "arrays" and not whole:  # what follows are its items too
+            given.setdefault(name, []).extend(value.values() if isinstance(value, Mapping) else [value])
+            order.insert(0, name)
+        elif isinstance(value, Mapping):  # an archive of several arrays, by their own names
             order = [left for left in order if left not in value]
             given.update(value)
         else:

@@ -30,7 +30,7 @@ def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, 
 """
 _OPTIONS = (
     "priority: int = ...", "device: str | None = ...", "timeout: float | None = ...", "max_retries: int = ...",
-    "tags: Sequence[str] = ...", "cache: Cache = ...",
+    "tags: Sequence[str] = ...", "cache: Cache = ...", "traceparent: str | None = ...",
 )  # fmt: skip
 _JSON = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}
 
@@ -77,7 +77,8 @@ def _default(name: str, given: Mapping[str, Any], schema: Mapping[str, Any]) -> 
 def _annotation(schema: Mapping[str, Any]) -> str:
     if "x-kind" in schema:
         optional = any(option.get("type") == "null" for option in schema["anyOf"])
-        return "Input | None" if optional else "Input"
+        kind = "Sequence[Input]" if schema["x-kind"] == "arrays" else "Input"
+        return f"{kind} | None" if optional else kind
     options = schema.get("anyOf", [schema])
     return " | ".join(dict.fromkeys(_scalar(option) for option in options))
 

@@ -51,7 +51,7 @@ def check_names(operation: str, schema: Mapping[str, Any], given: Iterable[str],
 
 
 def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name. Raises `InvalidParameter` for too many positional ones, or one given twice."""
+    """Parameters by name, items of a list of arrays as `x.0`, ... Raises `InvalidParameter` for too many positional ones, or one given twice."""
     order = list(schema["properties"])
     if len(positional) > len(order):
         raise InvalidParameter(f"{operation} takes at most {len(order)} positional arguments ({', '.join(order)}), and got {len(positional)}")
@@ -61,7 +61,14 @@ def arguments(operation: str, schema: Mapping[str, Any], positional: tuple[Any, 
         field = min(twice)
         raise InvalidParameter(f"`{field}` of {operation} is given twice: by position and by name", field=field)
     given.update(named)
-    return {name: _scalar(value) if _is_scalar(schema["properties"].get(name)) else value for name, value in given.items()}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        about = schema["properties"].get(name)
+        if about is not None and about.get("x-kind") == "arrays" and isinstance(value, list | tuple) and value:
+            found |= {f"{name}.{index}": item for index, item in enumerate(value)}  # each travels its own way: as bytes, or as a reference
+        else:
+            found[name] = _scalar(value) if _is_scalar(about) else value
+    return found
 
 
 def _is_scalar(schema: Mapping[str, Any] | None) -> bool:

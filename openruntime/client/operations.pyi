@@ -19,7 +19,7 @@ class Operations:
 
     def expression(
         self, formula: str, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ..., **arrays: Input,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ..., **arrays: Input,
     ) -> Any:
         """An elementwise formula over named arrays, such as `a*x + sin(y)**2`, computed in one pass where the backend can.
 
@@ -39,7 +39,7 @@ class Operations:
 
     def matmul(
         self, a: Input, b: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The matrix product of `a` (..., m, k) and `b` (..., k, n): (..., m, n). A vector counts as a row in `a`, as a column in `b`.
 
@@ -50,6 +50,7 @@ class Operations:
     def einsum(
         self, subscripts: str, a: Input, b: Input | None = None, c: Input | None = None, d: Input | None = None, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Sums of products in Einstein's notation over one to four arrays, such as `ij,jk->ik`.
 
@@ -59,7 +60,7 @@ class Operations:
     def norm(
         self, x: Input, axis: int | Iterable[int] | None = None, ord: float | Literal["-inf", "fro", "inf", "nuc"] | None = None,
         keepdims: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null). NaN gives NaN.
 
@@ -69,7 +70,7 @@ class Operations:
 
     def solve(
         self, a: Input, b: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
@@ -78,7 +79,7 @@ class Operations:
 
     def lstsq(
         self, a: Input, b: Input, rcond: float | None = None, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The shortest `x` that makes `|a @ x - b|` least, by the singular values of `a`. `a` (m, n), `b` (m,) or (m, k).
 
@@ -89,7 +90,7 @@ class Operations:
 
     def inv(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
@@ -98,13 +99,13 @@ class Operations:
 
     def det(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The determinant of each square matrix of `x` (..., n, n), by LU. 0 for a singular one, 1 for one of no rows; NaN gives NaN."""
 
     def cholesky(
         self, x: Input, upper: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
@@ -114,7 +115,7 @@ class Operations:
 
     def qr(
         self, x: Input, mode: Literal["complete", "reduced"] = 'reduced', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
@@ -123,7 +124,7 @@ class Operations:
 
     def svd(
         self, x: Input, full_matrices: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
 
@@ -132,7 +133,7 @@ class Operations:
 
     def eigh(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 
@@ -142,6 +143,7 @@ class Operations:
     def fft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
@@ -152,18 +154,21 @@ class Operations:
     def ifft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters and shape as there."""
 
     def rfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused."""
 
     def irfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
@@ -173,20 +178,20 @@ class Operations:
     def fft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). Else as `fft`."""
 
     def ifft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `fft2`."""
 
     def convolve(
         self, a: Input, b: Input, mode: Literal["full", "same", "valid"] = 'full', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The discrete convolution of two arrays of any, equal rank: out[k] = sum of a[j] b[k - j], zeros beyond the edges.
 
@@ -197,25 +202,27 @@ class Operations:
 
     def sum(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The sum along `axis`. Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs. None sum to 0."""
 
     def mean(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The arithmetic mean along `axis`. Booleans and integers give float64. The mean of no numbers is NaN."""
 
     def std(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The standard deviation along `axis`: the root of `var`, with the same parameters."""
 
     def var(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
@@ -224,31 +231,32 @@ class Operations:
 
     def min(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The smallest number along `axis`; NaN where there is one."""
 
     def max(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The largest number along `axis`; NaN where there is one."""
 
     def argmin(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the smallest."""
 
     def argmax(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the largest."""
 
     def quantile(
         self, x: Input, q: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The value below which the share `q` (0 to 1) of the numbers along `axis` lies, interpolated linearly between neighbours.
 
@@ -258,7 +266,7 @@ class Operations:
 
     def histogram(
         self, x: Input, bins: int = 10, range: Iterable[float] | None = None, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """How many numbers of `x` fall into each of `bins` equal intervals of `range`, by default from the smallest to the largest.
 
@@ -269,39 +277,51 @@ class Operations:
 
     def cumulative_sum(
         self, x: Input, axis: int | None = None, include_initial: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
 
     def sort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`x` sorted along `axis`. Shape and dtype of `x`."""
 
     def argsort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions."""
 
     def top_k(
         self, x: Input, k: int, axis: int = -1, largest: bool = True, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first."""
 
     def unique(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
         """
 
+    def concat(
+        self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
+    ) -> Any:
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+
+    def stack(
+        self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
+    ) -> Any:
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+
     def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Numbers drawn evenly from [`low`, `high`), in `shape`. A seed gives the same numbers on every backend.
 
@@ -311,7 +331,7 @@ class Operations:
     def normal(
         self, shape: Iterable[int], seed: int, mean: float = 0.0, std: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Numbers from the normal distribution of this mean and standard deviation, in `shape`.
 
@@ -322,6 +342,7 @@ class Operations:
         self, shape: Iterable[int], seed: int, high: int, low: int = 0,
         dtype: Literal["int16", "int32", "int64", "int8", "uint16", "uint32", "uint64", "uint8"] = 'int64', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Integers drawn evenly from `low` to `high` - 1, in `shape`. A seed gives the same numbers on every backend.
 
@@ -331,7 +352,7 @@ class Operations:
 
     def linear(
         self, x: Input, weight: Input, bias: Input | None = None, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
@@ -341,7 +362,7 @@ class Operations:
     def conv2d(
         self, x: Input, weight: Input, bias: Input | None = None, stride: int | Iterable[int] = 1, padding: int | Iterable[int] = 0,
         dilation: int | Iterable[int] = 1, groups: int = 1, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Cross-correlation of images with kernels, what neural networks call convolution: (images, outputs, height, width).
 
@@ -353,7 +374,7 @@ class Operations:
 
     def softmax(
         self, x: Input, axis: int = -1, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Exponentials of `x`, scaled to sum to 1 along `axis`; shape of `x`, its floating dtype.
 
@@ -363,6 +384,7 @@ class Operations:
     def layer_norm(
         self, x: Input, weight: Input | None = None, bias: Input | None = None, axis: int = -1, epsilon: float = 1e-05, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """`(x - mean) / sqrt(variance + epsilon) * weight + bias`, mean and variance over `axis` and all axes after it; shape of `x`.
 
@@ -374,6 +396,7 @@ class Operations:
     def attention(
         self, q: Input, k: Input, v: Input, mask: Input | None = None, causal: bool = False, scale: float | None = None, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Scaled dot-product attention, `softmax(scale * q @ k.T + mask) @ v`: (..., n, e), in the common floating dtype of q, k, v.
 
@@ -386,7 +409,7 @@ class Operations:
 
     def kmeans(
         self, x: Input, k: int, seed: int = 0, iterations: int = 300, tolerance: float = 0.0001, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Rows in `k` clusters, so that the squared distances to the clusters' means are small.
 
@@ -398,7 +421,7 @@ class Operations:
 
     def knn(
         self, x: Input, queries: Input, k: int, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The `k` rows of `x` nearest to each query, nearest first, by Euclidean distance.
 
@@ -409,7 +432,7 @@ class Operations:
 
     def pca(
         self, x: Input, components: int, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The directions in which rows vary most, by the singular value decomposition of the centred rows.
 
@@ -422,7 +445,7 @@ class Operations:
 
     def gaussian_blur(
         self, image: Input, sigma: float = 1.0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`image` convolved with a Gaussian of `sigma` pixels along both axes; shape and dtype of `image`.
 
@@ -432,7 +455,7 @@ class Operations:
 
     def sharpen(
         self, image: Input, amount: float = 1.0, sigma: float = 1.0, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
@@ -444,7 +467,7 @@ class Operations:
     def resize(
         self, image: Input, height: int, width: int, method: Literal["area", "bilinear", "nearest"] = 'bilinear', antialias: bool = True, *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`image` resampled to `height` by `width` pixels; (height, width) or (height, width, c), dtype of `image`.
 
@@ -456,7 +479,7 @@ class Operations:
 
     def sobel(
         self, image: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Edge strength: the gradient's magnitude by Sobel's kernels, `sqrt((x**2 + y**2) / 2)`; shape and dtype of `image`.
 
@@ -469,7 +492,7 @@ class Operations:
     def heat2d(
         self, grid: Input, iterations: int = 100, alpha: float = 1.0, dt: float = 0.2, spacing: float = 1.0,
         boundary: Literal["fixed", "insulated", "periodic"] = 'fixed', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Temperatures after `iterations` steps of the heat equation, du/dt = alpha (d²u/dx² + d²u/dy²); shape of `grid`.
 
@@ -483,7 +506,7 @@ class Operations:
     def nbody(
         self, positions: Input, velocities: Input, masses: Input, dt: float = 0.01, iterations: int = 100, softening: float = 0.0,
         gravity: float = 1.0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Bodies under their own gravity, after `iterations` steps of `dt`, every pair counted.
 
@@ -496,7 +519,7 @@ class Operations:
 
     def monte_carlo_pi(
         self, samples: int, seed: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """An estimate of pi: four times the share of `samples` points, drawn evenly from the unit square, within the quarter circle.
 
@@ -507,6 +530,7 @@ class Operations:
     def black_scholes(
         self, spot: Input, strike: Input, time: Input, rate: Input, volatility: Input, dividend: Input | None = 0.0, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Outputs:
         """Prices of European options: `call`, `put`, and the call's `delta`, `gamma` and `vega`, each of the broadcast shape.
 
@@ -522,7 +546,7 @@ class AsyncOperations:
 
     async def expression(
         self, formula: str, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ..., **arrays: Input,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ..., **arrays: Input,
     ) -> Any:
         """An elementwise formula over named arrays, such as `a*x + sin(y)**2`, computed in one pass where the backend can.
 
@@ -542,7 +566,7 @@ class AsyncOperations:
 
     async def matmul(
         self, a: Input, b: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The matrix product of `a` (..., m, k) and `b` (..., k, n): (..., m, n). A vector counts as a row in `a`, as a column in `b`.
 
@@ -553,6 +577,7 @@ class AsyncOperations:
     async def einsum(
         self, subscripts: str, a: Input, b: Input | None = None, c: Input | None = None, d: Input | None = None, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Sums of products in Einstein's notation over one to four arrays, such as `ij,jk->ik`.
 
@@ -562,7 +587,7 @@ class AsyncOperations:
     async def norm(
         self, x: Input, axis: int | Iterable[int] | None = None, ord: float | Literal["-inf", "fro", "inf", "nuc"] | None = None,
         keepdims: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null). NaN gives NaN.
 
@@ -572,7 +597,7 @@ class AsyncOperations:
 
     async def solve(
         self, a: Input, b: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
@@ -581,7 +606,7 @@ class AsyncOperations:
 
     async def lstsq(
         self, a: Input, b: Input, rcond: float | None = None, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The shortest `x` that makes `|a @ x - b|` least, by the singular values of `a`. `a` (m, n), `b` (m,) or (m, k).
 
@@ -592,7 +617,7 @@ class AsyncOperations:
 
     async def inv(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
@@ -601,13 +626,13 @@ class AsyncOperations:
 
     async def det(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The determinant of each square matrix of `x` (..., n, n), by LU. 0 for a singular one, 1 for one of no rows; NaN gives NaN."""
 
     async def cholesky(
         self, x: Input, upper: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
@@ -617,7 +642,7 @@ class AsyncOperations:
 
     async def qr(
         self, x: Input, mode: Literal["complete", "reduced"] = 'reduced', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
@@ -626,7 +651,7 @@ class AsyncOperations:
 
     async def svd(
         self, x: Input, full_matrices: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
 
@@ -635,7 +660,7 @@ class AsyncOperations:
 
     async def eigh(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 
@@ -645,6 +670,7 @@ class AsyncOperations:
     async def fft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
@@ -655,18 +681,21 @@ class AsyncOperations:
     async def ifft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters and shape as there."""
 
     async def rfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused."""
 
     async def irfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
@@ -676,20 +705,20 @@ class AsyncOperations:
     async def fft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). Else as `fft`."""
 
     async def ifft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The inverse of `fft2`."""
 
     async def convolve(
         self, a: Input, b: Input, mode: Literal["full", "same", "valid"] = 'full', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The discrete convolution of two arrays of any, equal rank: out[k] = sum of a[j] b[k - j], zeros beyond the edges.
 
@@ -700,25 +729,27 @@ class AsyncOperations:
 
     async def sum(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The sum along `axis`. Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs. None sum to 0."""
 
     async def mean(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The arithmetic mean along `axis`. Booleans and integers give float64. The mean of no numbers is NaN."""
 
     async def std(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The standard deviation along `axis`: the root of `var`, with the same parameters."""
 
     async def var(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
@@ -727,31 +758,32 @@ class AsyncOperations:
 
     async def min(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The smallest number along `axis`; NaN where there is one."""
 
     async def max(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The largest number along `axis`; NaN where there is one."""
 
     async def argmin(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the smallest."""
 
     async def argmax(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the largest."""
 
     async def quantile(
         self, x: Input, q: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """The value below which the share `q` (0 to 1) of the numbers along `axis` lies, interpolated linearly between neighbours.
 
@@ -761,7 +793,7 @@ class AsyncOperations:
 
     async def histogram(
         self, x: Input, bins: int = 10, range: Iterable[float] | None = None, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """How many numbers of `x` fall into each of `bins` equal intervals of `range`, by default from the smallest to the largest.
 
@@ -772,39 +804,51 @@ class AsyncOperations:
 
     async def cumulative_sum(
         self, x: Input, axis: int | None = None, include_initial: bool = False, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
 
     async def sort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`x` sorted along `axis`. Shape and dtype of `x`."""
 
     async def argsort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions."""
 
     async def top_k(
         self, x: Input, k: int, axis: int = -1, largest: bool = True, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first."""
 
     async def unique(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
         """
 
+    async def concat(
+        self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
+    ) -> Any:
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+
+    async def stack(
+        self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
+    ) -> Any:
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+
     async def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Numbers drawn evenly from [`low`, `high`), in `shape`. A seed gives the same numbers on every backend.
 
@@ -814,7 +858,7 @@ class AsyncOperations:
     async def normal(
         self, shape: Iterable[int], seed: int, mean: float = 0.0, std: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Numbers from the normal distribution of this mean and standard deviation, in `shape`.
 
@@ -825,6 +869,7 @@ class AsyncOperations:
         self, shape: Iterable[int], seed: int, high: int, low: int = 0,
         dtype: Literal["int16", "int32", "int64", "int8", "uint16", "uint32", "uint64", "uint8"] = 'int64', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Integers drawn evenly from `low` to `high` - 1, in `shape`. A seed gives the same numbers on every backend.
 
@@ -834,7 +879,7 @@ class AsyncOperations:
 
     async def linear(
         self, x: Input, weight: Input, bias: Input | None = None, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
@@ -844,7 +889,7 @@ class AsyncOperations:
     async def conv2d(
         self, x: Input, weight: Input, bias: Input | None = None, stride: int | Iterable[int] = 1, padding: int | Iterable[int] = 0,
         dilation: int | Iterable[int] = 1, groups: int = 1, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Cross-correlation of images with kernels, what neural networks call convolution: (images, outputs, height, width).
 
@@ -856,7 +901,7 @@ class AsyncOperations:
 
     async def softmax(
         self, x: Input, axis: int = -1, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Exponentials of `x`, scaled to sum to 1 along `axis`; shape of `x`, its floating dtype.
 
@@ -866,6 +911,7 @@ class AsyncOperations:
     async def layer_norm(
         self, x: Input, weight: Input | None = None, bias: Input | None = None, axis: int = -1, epsilon: float = 1e-05, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """`(x - mean) / sqrt(variance + epsilon) * weight + bias`, mean and variance over `axis` and all axes after it; shape of `x`.
 
@@ -877,6 +923,7 @@ class AsyncOperations:
     async def attention(
         self, q: Input, k: Input, v: Input, mask: Input | None = None, causal: bool = False, scale: float | None = None, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Any:
         """Scaled dot-product attention, `softmax(scale * q @ k.T + mask) @ v`: (..., n, e), in the common floating dtype of q, k, v.
 
@@ -889,7 +936,7 @@ class AsyncOperations:
 
     async def kmeans(
         self, x: Input, k: int, seed: int = 0, iterations: int = 300, tolerance: float = 0.0001, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Rows in `k` clusters, so that the squared distances to the clusters' means are small.
 
@@ -901,7 +948,7 @@ class AsyncOperations:
 
     async def knn(
         self, x: Input, queries: Input, k: int, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The `k` rows of `x` nearest to each query, nearest first, by Euclidean distance.
 
@@ -912,7 +959,7 @@ class AsyncOperations:
 
     async def pca(
         self, x: Input, components: int, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """The directions in which rows vary most, by the singular value decomposition of the centred rows.
 
@@ -925,7 +972,7 @@ class AsyncOperations:
 
     async def gaussian_blur(
         self, image: Input, sigma: float = 1.0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
-        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`image` convolved with a Gaussian of `sigma` pixels along both axes; shape and dtype of `image`.
 
@@ -935,7 +982,7 @@ class AsyncOperations:
 
     async def sharpen(
         self, image: Input, amount: float = 1.0, sigma: float = 1.0, *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
@@ -947,7 +994,7 @@ class AsyncOperations:
     async def resize(
         self, image: Input, height: int, width: int, method: Literal["area", "bilinear", "nearest"] = 'bilinear', antialias: bool = True, *,
         priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ...,
-        cache: Cache = ...,
+        cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """`image` resampled to `height` by `width` pixels; (height, width) or (height, width, c), dtype of `image`.
 
@@ -959,7 +1006,7 @@ class AsyncOperations:
 
     async def sobel(
         self, image: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Edge strength: the gradient's magnitude by Sobel's kernels, `sqrt((x**2 + y**2) / 2)`; shape and dtype of `image`.
 
@@ -972,7 +1019,7 @@ class AsyncOperations:
     async def heat2d(
         self, grid: Input, iterations: int = 100, alpha: float = 1.0, dt: float = 0.2, spacing: float = 1.0,
         boundary: Literal["fixed", "insulated", "periodic"] = 'fixed', *, priority: int = ..., device: str | None = ...,
-        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """Temperatures after `iterations` steps of the heat equation, du/dt = alpha (d²u/dx² + d²u/dy²); shape of `grid`.
 
@@ -986,7 +1033,7 @@ class AsyncOperations:
     async def nbody(
         self, positions: Input, velocities: Input, masses: Input, dt: float = 0.01, iterations: int = 100, softening: float = 0.0,
         gravity: float = 1.0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
         """Bodies under their own gravity, after `iterations` steps of `dt`, every pair counted.
 
@@ -999,7 +1046,7 @@ class AsyncOperations:
 
     async def monte_carlo_pi(
         self, samples: int, seed: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
-        tags: Sequence[str] = ..., cache: Cache = ...,
+        tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
         """An estimate of pi: four times the share of `samples` points, drawn evenly from the unit square, within the quarter circle.
 
@@ -1010,6 +1057,7 @@ class AsyncOperations:
     async def black_scholes(
         self, spot: Input, strike: Input, time: Input, rate: Input, volatility: Input, dividend: Input | None = 0.0, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
+        traceparent: str | None = ...,
     ) -> Outputs:
         """Prices of European options: `call`, `put`, and the call's `delta`, `gamma` and `vega`, each of the broadcast shape.
 

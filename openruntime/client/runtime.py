@@ -17,15 +17,20 @@ from openruntime.client.operations import AsyncOperations, arguments, check_name
 from openruntime.client.task import SAFETENSORS, AsyncTask
 from openruntime.client.transport import Reply, Transport
 from openruntime.contracts import safetensors
+from openruntime.contracts.errors import InvalidParameter
 from openruntime.contracts.models import TaskResponse
 from openruntime.contracts.payload import Array, Buffer
+from openruntime.contracts.trace import checked
 
 FIRST_WAIT = 5  # seconds the server is asked to hold a call before it promises an answer for later
 BATCH = 100  # tasks sent together by `map`
 
 
 class Options(TypedDict, total=False):
-    """How a task is to run. `timeout` in seconds from submission to end; `cache` is `no-store` or `no-cache`."""
+    """How a task is to run. `timeout` in seconds from submission to end; `cache` is `no-store` or `no-cache`.
+
+    `traceparent` is the W3C trace context it belongs to, as other services have it: `00-{trace_id}-{span_id}-01`.
+    """
 
     priority: int
     device: str | None
@@ -33,6 +38,7 @@ class Options(TypedDict, total=False):
     max_retries: int
     tags: Sequence[str]
     cache: Literal["no-store", "no-cache"] | None
+    traceparent: str | None
 
 
 _OPTIONS = Options.__optional_keys__
@@ -63,9 +69,9 @@ class AsyncRuntime(AsyncOperations):
 
     async def run(self, operation: str, /, *args: Any, **given: Any) -> Any:
         """Run an operation and wait for its output. Array parameters by position or name; `Options` by name."""
-        request, arrays, cache = await self._request(operation, args, given)
-        headers = {"Accept": SAFETENSORS, "Prefer": f"wait={FIRST_WAIT}"}
-        reply = await self._post(request, arrays, cache, headers, wait=FIRST_WAIT)
+        request, arrays, headers = await self._request(operation, args, given)
+        headers |= {"Accept": SAFETENSORS, "Prefer": f"wait={FIRST_WAIT}"}
+        reply = await self._post(request, arrays, headers, wait=FIRST_WAIT)
         if _is_safetensors(reply):
             return outputs(reply.body)
         document = decode(reply)
@@ -82,18 +88,21 @@ class AsyncRuntime(AsyncOperations):
     async def submit(self, operation: str, /, *args: Any, **given: Any) -> AsyncTask:
         """Queue an operation. Returns once the server has promised to run it; awaiting the task gives its output.
 
-        By name, beside the parameters: priority, device, timeout, max_retries, tags, cache (see `Runtime.submit`).
+        By name, beside the parameters: priority, device, timeout, max_retries, tags, cache, traceparent (see `Runtime.submit`).
         """
-        request, arrays, cache = await self._request(operation, args, given)
+        request, arrays, headers = await self._request(operation, args, given)
         await self._completions.begin()
         try:
-            reply = await self._post(request, arrays, cache, {"Accept": "application/json"})
+            reply = await self._post(request, arrays, headers | {"Accept": "application/json"})
             return self._task(operation, decode(reply))
         finally:
             self._completions.finish()
 
-    async def submit_many(self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None) -> list[AsyncTask]:
+    async def submit_many(
+        self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None, traceparent: str | None = None
+    ) -> list[AsyncTask]:
         """Queue many at once. Each is shaped like `TaskRequest`, its `parameters` with arrays. A refused one is a task that failed."""
+        headers = _headers({"cache": cache, "traceparent": traceparent})
         listed = [dict(request) for request in requests]
         packed: list[tuple[dict[str, Any], dict[str, Array]]] = []
         for request in listed:
@@ -103,7 +112,7 @@ class AsyncRuntime(AsyncOperations):
             packed.append((request | {"parameters": plain}, arrays))
         await self._completions.begin()
         try:
-            reply = await self._send("/tasks/batch", *batch(packed), cache, {"Accept": "application/json"})
+            reply = await self._send("/tasks/batch", *batch(packed), headers | {"Accept": "application/json"})
             answers = decode(reply)["tasks"]
             return [self._outcome(request["operation"], answer) for request, answer in zip(listed, answers, strict=True)]
         finally:
@@ -114,7 +123,7 @@ class AsyncRuntime(AsyncOperations):
         tasks: list[AsyncTask] = []
         waiting: list[Mapping[str, Any]] = []
         options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
-        cache = options.pop("cache", None)
+        once = {name: options.pop(name) for name in ("cache", "traceparent") if name in options}
         common = _request_fields(options)
         known = await self._known_schema(operation)
         if known:
@@ -123,10 +132,10 @@ class AsyncRuntime(AsyncOperations):
         for args in zip(*iterables, strict=False):
             waiting.append({"operation": operation, "parameters": arguments(operation, schema, args, given)} | common)
             if len(waiting) == BATCH:
-                tasks += await self.submit_many(waiting, cache=cache)
+                tasks += await self.submit_many(waiting, **once)
                 waiting = []
         if waiting:
-            tasks += await self.submit_many(waiting, cache=cache)
+            tasks += await self.submit_many(waiting, **once)
         for task in tasks:
             yield await task
 
@@ -211,24 +220,24 @@ class AsyncRuntime(AsyncOperations):
         entry = (await self.operations()).get(operation)
         return entry["parameters"] if entry else None
 
-    async def _request(self, operation: str, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Array], str | None]:
+    async def _request(self, operation: str, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Array], dict[str, str]]:
         schema = await self._known_schema(operation)
         options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
-        cache = options.pop("cache", None)
+        headers = _headers(options)
         if schema:
             check_names(operation, schema, given, _OPTIONS)
         plain, arrays = split(arguments(operation, schema, args, given) if schema else given)
-        return {"operation": operation, "parameters": plain} | _request_fields(options), arrays, cache
+        return {"operation": operation, "parameters": plain} | _request_fields(options), arrays, headers
 
-    async def _post(self, request: dict[str, Any], arrays: dict[str, Array], cache: str | None, headers: dict[str, str], wait: float = 0.0) -> Reply:
+    async def _post(self, request: dict[str, Any], arrays: dict[str, Array], headers: dict[str, str], wait: float = 0.0) -> Reply:
         if arrays:
             kind, body = SAFETENSORS, safetensors.encode(arrays, {"task": msgspec.json.encode(request).decode()})
         else:
             kind, body = "application/json", [msgspec.json.encode(request)]
-        return await self._send("/tasks", kind, body, cache, headers, wait)
+        return await self._send("/tasks", kind, body, headers, wait)
 
-    async def _send(self, path: str, kind: str, body: Sequence[Buffer], cache: str | None, headers: dict[str, str], wait: float = 0.0) -> Reply:
-        sent = {"Content-Type": kind, "Idempotency-Key": uuid4().hex, **headers} | ({"Cache-Control": cache} if cache else {})
+    async def _send(self, path: str, kind: str, body: Sequence[Buffer], headers: dict[str, str], wait: float = 0.0) -> Reply:
+        sent = {"Content-Type": kind, "Idempotency-Key": uuid4().hex, **headers}
         repeatable = path == "/tasks"  # a batch has no key: sent twice it would run twice
         return await self.connection.call("POST", path, headers=sent, content=body, wait=wait, repeatable=repeatable)
 
@@ -253,6 +262,16 @@ def batch(requests: Sequence[tuple[dict[str, Any], dict[str, Array]]]) -> tuple[
     if not arrays:
         return "application/json", [msgspec.json.encode({"tasks": listed})]
     return SAFETENSORS, safetensors.encode(arrays, {"tasks": msgspec.json.encode(listed).decode()})
+
+
+def _headers(options: dict[str, Any]) -> dict[str, str]:
+    """The options that travel as headers, taken out of all. Raises `InvalidParameter` for a trace context that a server would not know."""
+    cache, traceparent = options.pop("cache", None), options.pop("traceparent", None)
+    if traceparent is not None and (not isinstance(traceparent, str) or checked(traceparent) is None):
+        raise InvalidParameter(
+            f"`traceparent` must be a W3C trace context, 00-{{32 hexadecimal digits}}-{{16}}-{{2}}, not {traceparent!r:.80}", field="traceparent"
+        )
+    return ({"Cache-Control": cache} if cache else {}) | ({"traceparent": traceparent} if traceparent else {})
 
 
 def _request_fields(options: Mapping[str, Any]) -> dict[str, Any]:

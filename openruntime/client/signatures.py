@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
+_KINDS = {"array": "array", "arrays": "list of arrays", "number": "array or number"}
 _WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "True or False", "null": "None"}
 
 
@@ -20,7 +21,7 @@ def signature(schema: Mapping[str, Any]) -> Signature:
     if schema.get("additionalProperties"):
         parameters.append(Parameter("arrays", Parameter.VAR_KEYWORD))
     else:
-        parameters.append(Parameter("options", Parameter.VAR_KEYWORD))  # priority, device, timeout, max_retries, tags, cache
+        parameters.append(Parameter("options", Parameter.VAR_KEYWORD))  # priority, device, timeout, max_retries, tags, cache, traceparent
     return Signature(parameters)
 
 
@@ -36,10 +37,10 @@ def default(about: Mapping[str, Any]) -> Any:
 
 
 def kind(about: Mapping[str, Any]) -> str:
-    """A parameter's type in words: `array`, `integer, at least 1`, `'sum' or 'mean'`, `integer, integers or None`."""
+    """A parameter's type in words: `array`, `arrays`, `integer, at least 1`, `'sum' or 'mean'`, `integer, integers or None`."""
     if "x-kind" in about:
         optional = any(option.get("type") == "null" for option in about["anyOf"])
-        return ("array or number" if about["x-kind"] == "number" else "array") + (" or None" if optional else "")
+        return _KINDS[about["x-kind"]] + (" or None" if optional else "")
     return " or ".join(dict.fromkeys(_word(option) for option in about.get("anyOf", [about])))
 
 

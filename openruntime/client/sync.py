@@ -202,14 +202,15 @@ class Runtime(Operations):
 
         Parameters by position or name. How it is to run, by name: priority (1 to 10, 10 first; 5), device (`cuda:0`, `gpu`,
         `cpu:0/numpy`; any), timeout (seconds from submission to end; none), max_retries (0), tags (a list of strings), cache
-        (`no-store`: compute it and keep it out of the cache; `no-cache`: compute it again).
+        (`no-store`: compute it and keep it out of the cache; `no-cache`: compute it again), traceparent (the W3C trace context).
         Raises `InvalidParameter`, `UnknownOperation`, `NoSuchDevice`, `QueueFull`, `Unavailable`.
         """
         return TaskFuture(self._portal, self._portal.run(self._client.submit(operation, *args, **given)))
 
-    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None) -> list[TaskFuture]:
+    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, cache: str | None = None, traceparent: str | None = None) -> list[TaskFuture]:
         """Queue many at once. Each is shaped like `TaskRequest`, its `parameters` with arrays. A refused one is a future that failed."""
-        return [TaskFuture(self._portal, task) for task in self._portal.run(self._client.submit_many(requests, cache=cache))]
+        submitted = self._portal.run(self._client.submit_many(requests, cache=cache, traceparent=traceparent))
+        return [TaskFuture(self._portal, task) for task in submitted]
 
     def map(self, operation: str, /, *iterables: Iterable[Any], **given: Any) -> Iterator[Any]:
         """The outputs for each set of positional arguments, in order, like `Executor.map`. Submits in batches."""

@@ -201,13 +201,21 @@ class Tasks(Protocol):
         promised: bool = True,
         idempotency: str | None = None,
         cache: str = "",
+        traceparent: str | None = None,
     ) -> Task:
         """Validate, look in the cache, queue. `arrays` are parameters that came as bytes. `promised`: durable before return.
 
-        `cache` is the request's Cache-Control: `no-store` goes past the cache both ways, `no-cache` computes anew and keeps."""
+        `cache` is the request's Cache-Control: `no-store` goes past the cache both ways, `no-cache` computes anew and keeps.
+        `traceparent` is its W3C trace context, checked."""
 
     async def submit_many(
-        self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = ..., promised: bool = True, cache: str = ""
+        self,
+        requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]],
+        *,
+        principal: Principal = ...,
+        promised: bool = True,
+        cache: str = "",
+        traceparent: str | None = None,
     ) -> Sequence[Task | Exception]:
         """One outcome for each request, in order; those accepted are made durable together."""
 
@@ -240,7 +248,7 @@ class Tensors(Protocol):
         """`{"id", "dtype", "shape", "nbytes", "created_at", "expires_at"}`."""
 
     async def get(self, tensor_id: str, *, principal: Principal = ...) -> Array:
-        """Raises `NotFound` (or `Expired` when it is known to have been there)."""
+        """Raises `Expired` where its usual time to live is over by the age of its id, else `NotFound`."""
 
     async def delete(self, tensor_id: str, *, principal: Principal = ...) -> None: ...
 

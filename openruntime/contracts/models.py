@@ -51,7 +51,10 @@ class DeviceInfo(BaseModel):
 
 
 class TaskRequest(BaseModel):
-    """A request to run an operation. Arrays in `parameters` are nested lists, `{"tensor": id}` or `{"task": id}`."""
+    """A request to run an operation. Arrays in `parameters` are nested lists, `{"tensor": id}` or `{"task": id}`.
+
+    So are the items of a list of arrays; they may also come each by its own name, as `arrays.0`, `arrays.1`, some of them as bytes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

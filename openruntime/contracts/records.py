@@ -111,6 +111,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     predicted: float = 0.0
     placement: dict[str, Any] | None = None  # what `explain` shows: `reason` and `candidates`
     timings: Timings = msgspec.field(default_factory=Timings)
+    traceparent: str | None = None  # the checked header of the request that submitted it
 
     @property
     def status(self) -> TaskStatus:

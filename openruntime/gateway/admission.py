@@ -8,25 +8,12 @@ from uuid_utils import uuid7
 from openruntime.contracts.errors import Forbidden, UnsupportedMediaType
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
-# https://www.w3.org/TR/trace-context/#traceparent-header; versions after 00 may append fields
-_TRACE: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-[!-~]{0,200})?").fullmatch
 _REMEMBERED = 256
 
 
 def request_id(sent: bytes | None) -> str:
     """The id the client gave, if it is harmless wherever it may be shown; else a fresh one."""
     return sent.decode() if sent is not None and _ID(sent) else str(uuid7())
-
-
-def trace_id(traceparent: bytes) -> str | None:
-    """The trace that a `traceparent` header names; None where the header is not valid, which counts as not sent."""
-    found = _TRACE(traceparent)
-    if found is None:
-        return None
-    version, trace, parent, more = found.groups()
-    if version == b"ff" or (version == b"00" and more) or not trace.strip(b"0") or not parent.strip(b"0"):
-        return None
-    return trace.decode()
 
 
 def check_coding(header: bytes) -> None:

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError
 from openruntime.contracts.models import Problem, TaskRequest
 from openruntime.gateway import admission, devices, documentation, operations, system, tasks, tensors
@@ -32,9 +33,7 @@ log = logging.getLogger(__name__)
 
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 # headers that ask something of the gateway itself
-_ASKING = frozenset(
-    (b"origin", b"traceparent", b"x-request-id", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"authorization")
-)
+_ASKING = frozenset((b"origin", b"traceparent", b"x-request-id", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"authorization"))
 _GET = re.compile(rb'GET (/tasks/[0-9A-Za-z-]+(?:/result)?)(?:\?([!-"$-~]*))? HTTP/1\.1').fullmatch
 
 
@@ -206,8 +205,8 @@ def _preflight(scope: Scope) -> bool:
 
 
 def _trace(scope: Scope, traceparent: bytes, answer: Answer) -> None:
-    """A request that is part of a distributed trace says so in the log and in its answer."""
-    found = admission.trace_id(traceparent)
+    """A request that is part of a distributed trace says so in the log, in its answer and in the records of the tasks it submits."""
+    found = trace.checked(traceparent.decode("latin-1"))
     if found is not None:
         scope["openruntime.trace"] = found
         answer.extra.append((b"traceparent", traceparent))
@@ -216,7 +215,7 @@ def _trace(scope: Scope, traceparent: bytes, answer: Answer) -> None:
 def _ids(scope: Scope) -> dict[str, Any]:
     """What belongs to a line of the log about a request."""
     found = {"request_id": scope["openruntime.request_id"], "task_id": scope.get("openruntime.task_id")}
-    return found | ({"trace_id": scope["openruntime.trace"]} if "openruntime.trace" in scope else {})
+    return found | trace.ids(scope.get("openruntime.trace"))
 
 
 def _internal(request_id: str) -> Internal:

@@ -13,7 +13,7 @@ from openruntime.gateway.wire import Application, Headers, Receive, Scope, Send,
 class Request:
     """A request whose body is at hand. `id` is the request's, `task_id` that of the path, or of the task it made."""
 
-    __slots__ = ("body", "headers", "id", "principal", "query", "task_id")
+    __slots__ = ("body", "headers", "id", "principal", "query", "task_id", "trace")
 
     def __init__(
         self, request_id: str, given: Mapping[bytes, bytes], query: bytes, body: Buffer = b"", *, task_id: str = "", who: Principal = LOCAL
@@ -24,6 +24,7 @@ class Request:
         self.body = body
         self.task_id = task_id
         self.principal = who
+        self.trace: str | None = None  # the traceparent header, checked
 
     async def read(self) -> Buffer:
         """The whole body."""
@@ -53,6 +54,7 @@ class _FromASGI(Request):
         task_id = scope.get("path_params", {}).get("task_id", "")
         request_id = scope.get("openruntime.request_id", "")
         super().__init__(request_id, headers(scope), scope["query_string"], task_id=task_id, who=principal(scope))
+        self.trace = scope.get("openruntime.trace")
         self._scope, self._receive, self._bodies = scope, receive, bodies
 
     async def read(self) -> Buffer:

@@ -81,6 +81,7 @@ def parameter(name: str, where: str, description: str, schema: dict[str, Any], *
 PREFER = parameter("Prefer", "header", "`wait=10`: answer with the result when the task ends within so many seconds (RFC 7240).", {"type": "string"})
 IDEMPOTENCY = parameter("Idempotency-Key", "header", "The same key and request give the same task, once.", {"type": "string", "maxLength": 255})
 CACHE = parameter("Cache-Control", "header", "`no-store`: past the result cache; `no-cache`: compute anew and keep the result.", {"type": "string"})
+TRACE = parameter("traceparent", "header", "The W3C trace context that the task belongs to; kept with it.", {"type": "string"})
 WAIT = parameter("wait", "query", "Wait up to so many seconds for the end.", {"type": "number", "minimum": 0})
 IDS = parameter("ids", "query", "Up to 1,000 task ids, separated by commas.", {"type": "string"}, required=True)
 TASK_ID = parameter("task_id", "path", "The task's id.", {"type": "string"})

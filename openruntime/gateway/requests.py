@@ -21,6 +21,7 @@ _validate = TaskRequest.__pydantic_validator__.validate_python
 _FIELDS = TaskRequest.model_fields
 BATCH = 1000
 REMEMBERED_TEXT = 4096  # characters
+_HOLDERS = (dict, list)  # of what a list begins with that may hold references; numbers are not looked through
 
 
 def parse_json(text: Buffer | str, what: str = "the body") -> Any:
@@ -42,7 +43,7 @@ def parse_json(text: Buffer | str, what: str = "the body") -> Any:
 
 
 def task_request(found: Any) -> TaskRequest:
-    """The checked request, `{"tensor": id}` and `{"task": id}` turned into references. Raises `InvalidRequest`, `InvalidParameter`."""
+    """The checked request, `{"tensor": id}` and `{"task": id}` as references, in lists of arrays too. Raises `InvalidRequest`, `InvalidParameter`."""
     try:
         request: TaskRequest = _validate(found)
     except ValidationError as error:
@@ -51,9 +52,16 @@ def task_request(found: Any) -> TaskRequest:
             raise invalid(error, _FIELDS, TASK_SHAPE) from None
         return task_request(whole)
     parameters = request.parameters
+    listed = []
     for name, value in parameters.items():
-        if type(value) is dict and ("tensor" in value or "task" in value):
-            parameters[name] = _reference(name, value)
+        kind = type(value)
+        if kind is dict:
+            if "tensor" in value or "task" in value:
+                parameters[name] = _reference(name, value)
+        elif kind is list and value and type(value[0]) in _HOLDERS and dict in map(type, value) and any(map(_refers, value)):
+            listed.append(name)
+    for name in listed:
+        _spread(parameters, name)
     return request
 
 
@@ -63,6 +71,19 @@ def _whole(found: Any) -> dict[str, Any] | None:
         return None
     odd = {name: int(value) for name, value in found.items() if name != "timeout" and type(value) is float and value.is_integer()}
     return {**found, **odd} if odd else None
+
+
+def _refers(value: Any) -> bool:
+    return type(value) is dict and ("tensor" in value or "task" in value)
+
+
+def _spread(parameters: dict[str, Any], name: str) -> None:
+    """The items of a list with references each by a name of its own: `x.0`, `x.1`, ..., as those are called that come as bytes."""
+    for index, item in enumerate(parameters.pop(name)):
+        own = f"{name}.{index}"
+        if own in parameters:
+            raise InvalidParameter(f"`{own}` is given twice: in the list `{name}` and by its own name", field=own)
+        parameters[own] = _reference(own, item) if _refers(item) else item
 
 
 def _reference(name: str, value: dict[str, Any]) -> Reference:

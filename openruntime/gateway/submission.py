@@ -68,6 +68,7 @@ class Submission:
             promised=wait is None,
             idempotency=_idempotency(given.get(b"idempotency-key")),
             cache=given.get(b"cache-control", b"").decode("latin-1"),
+            traceparent=asked.trace,
         )
         asked.task_id = task.id
         location = (b"location", b"/tasks/" + task.id.encode())
@@ -108,7 +109,12 @@ class Submission:
         asked.body = b""
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
-        submitted = iter(await self._tasks.submit_many(good, principal=asked.principal, promised=wait is None, cache=cache) if good else ())
+        made = (
+            await self._tasks.submit_many(good, principal=asked.principal, promised=wait is None, cache=cache, traceparent=asked.trace)
+            if good
+            else ()
+        )
+        submitted = iter(made)
         tasks: list[Task | Exception] = [next(submitted) if isinstance(outcome, tuple) else outcome for outcome in outcomes]
         extra: list[tuple[bytes, bytes]] = []
         ended = False

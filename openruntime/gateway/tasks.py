@@ -83,7 +83,7 @@ def router(services: Services, submission: Submission, results: Results, bodies:
             **queued,
             **submitting,
         },
-        openapi_extra=extra | {"parameters": [openapi.PREFER, openapi.IDEMPOTENCY, openapi.CACHE]},
+        openapi_extra=extra | {"parameters": [openapi.PREFER, openapi.IDEMPOTENCY, openapi.CACHE, openapi.TRACE]},
     )  # fmt: skip
     plain(
         routes, "POST", "/tasks/batch", application(submission.batch, bodies), "submit_batch",
@@ -96,7 +96,7 @@ def router(services: Services, submission: Submission, results: Results, bodies:
             **problems(400, 406, 408, 413, 415, 429, 503, 507),
         },
         openapi_extra=body({"$ref": "#/components/schemas/Batch"}, SAFETENSORS, examples=examples.BATCH_REQUESTS)
-        | {"parameters": [openapi.PREFER, openapi.CACHE]},
+        | {"parameters": [openapi.PREFER, openapi.CACHE, openapi.TRACE]},
     )  # fmt: skip
     plain(
         routes, "GET", "/tasks/batch", application(submission.batch_results, bodies), "get_batch",
@@ -157,7 +157,7 @@ def router(services: Services, submission: Submission, results: Results, bodies:
 
     @routes.get("/tasks/{task_id}/trace", response_model=Trace, responses={200: example(examples.TRACE), **problems(404, 503)})
     async def trace_task(request: Request, task_id: TaskId) -> Response:
-        """Where the time went, as Chrome trace events."""
+        """Where the time went, as Chrome trace events; `args` names the distributed trace that the task belongs to, if any."""
         return json_response({"traceEvents": await tasks.trace(task_id, principal=principal(request.scope))})
 
     return routes

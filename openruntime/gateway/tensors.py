@@ -120,8 +120,9 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
     plain_route(
         "GET", "/tensors/{tensor_id}", applications.get, "get_tensor",
         summary="A kept array: npy unless `Accept` says otherwise; as JSON its description, and its value while it is small",
-        description=SPLIT_NOTE,
-        response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 503)},
+        description="410 where the id is older than tensors are usually kept (`OPENRUNTIME_TENSOR_TTL`): nothing is remembered of those that were,"
+        f" so that one kept for a shorter `ttl` is 404 until then.\n\n{SPLIT_NOTE}",
+        response_model=None, responses={200: arrays("The array.", *_OFFERED, shown=examples.KEPT), **problems(404, 406, 410, 503)},
         openapi_extra={"parameters": [tensor_id]},
     )  # fmt: skip
 
@@ -136,7 +137,7 @@ def router(services: Services, results: Results, bodies: BodyReader) -> APIRoute
         found, after = await tensors.list(principal=principal(request.scope), after=cursor, limit=limit)
         return json_response({"tensors": found, "next": after})
 
-    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 503))
+    @routes.delete("/tensors/{tensor_id}", status_code=204, response_class=Response, responses=problems(404, 410, 503))
     async def delete_tensor(request: Request, tensor_id: Annotated[str, Path(description="The tensor's id.")]) -> Response:
         """Give a kept array up."""
         await tensors.delete(tensor_id, principal=principal(request.scope))

@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "fourier": ("fft", "ifft", "rfft", "irfft", "fft2", "ifft2", "convolve"),
     "reductions": ("sum", "mean", "std", "var", "min", "max", "argmin", "argmax", "quantile", "histogram", "cumulative_sum"),
     "sorting": ("sort", "argsort", "top_k", "unique"),
+    "joining": ("concat", "stack"),
     "random": ("uniform", "normal", "integers"),
     "neural": ("linear", "conv2d", "softmax", "layer_norm", "attention"),
     "learning": ("kmeans", "knn", "pca"),
@@ -99,7 +100,8 @@ class OperationCatalogue:
                 known.update(found.scalars)
                 return Call(name, found.version, known, found.outputs, found.estimate, found.cacheable, found.dtype, found.elements)
         call = self.get(name).bind(parameters)
-        if key is not None and sum(len(part) for part in key if isinstance(part, str)) <= self._longest_key:
+        listed = call.parameters.keys() - parameters.keys()  # a list whose items came each by its own name: they are its value
+        if key is not None and not listed and sum(len(part) for part in key if isinstance(part, str)) <= self._longest_key:
             self._remember(key, call)
         return call
 

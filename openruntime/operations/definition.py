@@ -17,7 +17,9 @@ from openruntime.contracts.records import Call, Estimate
 __all__ = ["Array", "Estimate", "InvalidParameter", "Namespace", "Number", "Operation", "OperationFailed", "Spec", "Steps", "operation"]
 
 Array = Annotated[Any, "array"]
-"""Annotates an array parameter: inside the function an array of `xp`'s library, inside `check` and `estimate` its `Spec`."""
+"""Annotates an array parameter: inside the function an array of `xp`'s library, inside `check` and `estimate` its `Spec`.
+
+`list[Array]` annotates a list of at least one: a list of arrays, or of specs."""
 
 Number = Annotated[Any, "number"]
 """An array, or a bare JSON number that is weak like a Python scalar in NumPy: it never decides a dtype's width."""
@@ -31,16 +33,18 @@ Function = Callable[..., Any]
 _INJECTED = ("xp", "steps")
 _RESERVED = {*_INJECTED, "allocate", "empty"}  # what a backend is handed beside the parameters
 _LARGEST = 1 << 60  # bytes: beyond any machine, below what a 64-bit integer on the wire holds
+_ARRAYS = {"array": "an array", "arrays": "a list of arrays", "number": "an array or a number"}
 _NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _REFERENCES = [
     {"type": "object", "properties": {key: {"type": "string"}}, "required": [key], "title": title}
     for key, title in (("tensor", "a tensor kept on the server"), ("task", "the output of a task"))
 ]
 _COMPLEX = {"type": "object", "properties": {"real": {}, "imag": {}}, "required": ["real", "imag"], "title": "a complex array"}
+_NESTED = {"type": "array", "title": "nested lists"}
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """One parameter of an operation. `kind` is `array`, `number` or `scalar`; `type` is what a scalar is converted to."""
+    """One parameter of an operation. `kind` is `array`, `arrays` (a list), `number` or `scalar`; `type` is what a scalar is converted to."""
 
     name: str
     kind: str
@@ -52,6 +56,8 @@ class Parameter(msgspec.Struct, frozen=True):
         """`value` as the function will see it, arrays as `Array` or `Spec`. Raises `InvalidParameter`."""
         if self.kind == "scalar":
             return self._scalar(operation, value)
+        if self.kind == "arrays":
+            return self._list(operation, value)
         if isinstance(value, Payload | Spec):
             check_dtype(value.dtype, self.name)
             return value
@@ -68,8 +74,13 @@ class Parameter(msgspec.Struct, frozen=True):
             hint = '; an object stands for an array only as {"tensor": id}, {"task": id} or {"real": ..., "imag": ...}'
         else:
             hint = ""
-        wanted = "an array" if self.kind == "array" else "an array or a number"
-        raise InvalidParameter(f"`{self.name}` of {operation} must be {wanted}, and is {_kind(value)}{hint}", field=self.name)
+        raise InvalidParameter(f"`{self.name}` of {operation} must be {_ARRAYS[self.kind]}, and is {_kind(value)}{hint}", field=self.name)
+
+    def _list(self, operation: str, value: Any) -> list[Any]:
+        if not isinstance(value, list | tuple) or not value:
+            what = "an empty one" if isinstance(value, list | tuple) else "an array" if isinstance(value, Payload | Spec) else _kind(value)
+            raise InvalidParameter(f"`{self.name}` of {operation} must be a list of arrays, and is {what}", field=self.name)
+        return [msgspec.structs.replace(self, name=f"{self.name}.{i}", kind="array").read(operation, item) for i, item in enumerate(value)]
 
     def _scalar(self, operation: str, value: Any) -> Any:
         if isinstance(value, Payload | Spec):
@@ -88,10 +99,13 @@ class Parameter(msgspec.Struct, frozen=True):
         """JSON Schema of the parameter as it stands in a JSON request."""
         if self.kind == "scalar":
             found = msgspec.json.schema(self.type)
+        elif self.kind == "arrays":
+            several = {"type": "array", "minItems": 1, "items": {"anyOf": [_NESTED, *_REFERENCES, _COMPLEX]}, "title": "a list of arrays"}
+            found = {"anyOf": [several] if self.required else [several, {"type": "null"}], "x-kind": self.kind}
         else:
             numbers = [{"type": "number"}] if self.kind == "number" else []
             nothing = [{"type": "null"}] if not self.required else []
-            found = {"anyOf": [{"type": "array", "title": "nested lists"}, *numbers, *_REFERENCES, _COMPLEX, *nothing], "x-kind": self.kind}
+            found = {"anyOf": [_NESTED, *numbers, *_REFERENCES, _COMPLEX, *nothing], "x-kind": self.kind}
         if not self.required:
             found["default"] = msgspec.to_builtins(self.default)
         return found
@@ -136,7 +150,7 @@ class Operation:
     def first_array(self) -> str:
         """The name of the first array parameter. Raises `InvalidParameter` when there is none to name."""
         for parameter in self.parameters.values():
-            if parameter.kind != "scalar":
+            if parameter.kind in ("array", "number"):
                 return parameter.name
         raise InvalidParameter(f"{self.name} has no array parameter of a fixed name for an .npy body; send application/x-safetensors")
 
@@ -170,7 +184,7 @@ class Operation:
         if not isinstance(outputs, dict) or outputs.keys() != set(self.outputs):
             stated = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else f"a {type(found).__name__}"
             raise TypeError(f"`check` of {self.name} must return a Spec of each output ({', '.join(self.outputs)}), and returned {stated}")
-        specs = [value for value in bound.values() if isinstance(value, Spec)]
+        specs = [spec for value in bound.values() for spec in (value if isinstance(value, list) else (value,)) if isinstance(spec, Spec)]
         size = sum(spec.nbytes for spec in specs) + sum(spec.nbytes for spec in outputs.values())
         if size > _LARGEST:
             raise TooLarge(f"{self.name} would need {size:.1e} bytes for its inputs and outputs; no machine has them")
@@ -188,10 +202,12 @@ class Operation:
 
     def _read(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
-        for name, value in parameters.items():
+        for name, value in self._joined(parameters).items():
             parameter = self.parameters.get(name) or self.rest
             if parameter is not None and parameter is self.rest and name in _RESERVED:
                 raise InvalidParameter(f"`{name}` is a name the runtime uses itself; call this parameter of {self.name} another", field=name)
+            if parameter is not None and parameter is self.rest and "." in name:
+                raise InvalidParameter(f"`{name}` would be an item of a list, and {self.name} takes no lists and no names with a dot", field=name)
             if parameter is None:
                 known = ", ".join(self.parameters)
                 hint = nearest(name, self.parameters) or f"; it takes {known}"
@@ -201,14 +217,37 @@ class Operation:
             given[name] = (parameter if parameter is not self.rest else msgspec.structs.replace(parameter, name=name)).read(self.name, value)
         for name, parameter in self.parameters.items():
             if parameter.required and name not in given:
-                wanted = {"array": "an array", "number": "an array or a number"}.get(parameter.kind) or _wanted(parameter.type)
+                wanted = _ARRAYS.get(parameter.kind) or _wanted(parameter.type)
                 raise InvalidParameter(f"{self.name} needs the parameter `{name}`: {wanted}", field=name)
         return given
+
+    def _joined(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The parameters with `x.0`, `x.1`, ... as the list `x`: so come those of which some are bytes or references."""
+        items: dict[str, dict[str, Any]] = {}
+        for name, value in parameters.items():
+            base, dot, _index = name.rpartition(".")
+            if dot and base in self.parameters and name not in self.parameters:
+                if self.parameters[base].kind != "arrays":
+                    raise InvalidParameter(f"`{base}` of {self.name} takes no list of arrays, and `{name}` would be an item of one", field=name)
+                if base in parameters:
+                    raise InvalidParameter(f"`{base}` of {self.name} came twice: as a list, and as `{name}`; send it once", field=name)
+                items.setdefault(base, {})[name] = value
+        if not items:
+            return parameters
+        joined = {name: value for name, value in parameters.items() if name.rpartition(".")[0] not in items}
+        for base, named in items.items():
+            wanted = [f"{base}.{i}" for i in range(len(named))]
+            missing = next((name for name in wanted if name not in named), None)
+            if missing is not None:
+                odd = next(name for name in named if name not in wanted)
+                raise InvalidParameter(f"{self.name} got `{odd}` and no `{missing}`; items of a list are numbered from 0 without gaps", field=missing)
+            joined[base] = [named[name] for name in wanted]
+        return joined
 
     def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays, then scalars, in the order of the signature, defaults left out: equal calls have equal parameters."""
         names = [name for name in [*self.parameters, *sorted(given.keys() - self.parameters.keys())] if name in given]
-        plain = {name: given[name] for name in names if isinstance(given[name], Payload | Spec)}
+        plain = {name: given[name] for name in names if _is_array(given[name])}
         for name in names:
             value, parameter = given[name], self.parameters.get(name)
             default = parameter is not None and not parameter.required and value == parameter.default and type(value) is type(parameter.default)
@@ -219,8 +258,9 @@ class Operation:
     def _like_first(self, **bound: Any) -> Spec:
         """The default shape rule: shape and dtype of the first array."""
         for value in bound.values():
-            if isinstance(value, Spec):
-                return Spec(value.dtype, value.shape, value.exact)
+            first = value[0] if isinstance(value, list) else value
+            if isinstance(first, Spec):
+                return Spec(first.dtype, first.shape, first.exact)
         raise InvalidParameter(f"{self.name} needs at least one array")
 
 
@@ -262,6 +302,8 @@ def _parameters(function: Function, signature: inspect.Signature) -> tuple[dict[
         required = given.default is inspect.Parameter.empty
         found = Parameter(name, _kind_of(hints[name]), hints[name], required, None if required else given.default)
         if given.kind is inspect.Parameter.VAR_KEYWORD:
+            if found.kind == "arrays":
+                raise TypeError(f"parameter {name!r} of operation {function.__name__}: lists of arrays need names of their own")
             rest = found
         else:
             named[name] = found
@@ -271,13 +313,19 @@ def _parameters(function: Function, signature: inspect.Signature) -> tuple[dict[
 def _kind_of(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         hint = next((part for part in get_args(hint) if part is not type(None)), hint)
-    for marker, kind in ((Array, "array"), (Number, "number")):
+    for marker, kind in ((Array, "array"), (Number, "number"), (list[Array], "arrays")):
         if hint == marker:
             return kind
     return "scalar"
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value[0] if isinstance(value, list) and value else value, Payload | Spec)
+
+
 def _spec(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_spec(item) for item in value]
     return value.spec if isinstance(value, Payload) else value
 
 

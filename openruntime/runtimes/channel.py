@@ -136,8 +136,10 @@ class JobWriter:
         self._mapped: set[int] = set()
         self._unmapped = 0
 
-    def message(self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int) -> tuple[bytearray, list[int], list[memoryview]]:
-        """`(id, operation, parameters, output memory)` as bytes, descriptors to send along, and views to hold until answered."""
+    def messages(
+        self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int
+    ) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
+        """`(id, operation, parameters, output memory)` as messages with the descriptors to send along, and views to hold until answered."""
         segments: list[Segment] = []
         descriptors: list[int] = []
         held: list[memoryview] = []
@@ -149,7 +151,12 @@ class JobWriter:
         self._unmapped += len(closed)
         gone = [slab for slab in closed if slab in self._mapped]
         self._mapped.difference_update(gone)
-        return frame(Run(wire, segments, gone, threads)), descriptors, held
+        messages = []
+        while len(segments) > MAX_DESCRIPTORS:
+            messages.append((frame(Run([], segments[:MAX_DESCRIPTORS])), descriptors[:MAX_DESCRIPTORS]))
+            del segments[:MAX_DESCRIPTORS], descriptors[:MAX_DESCRIPTORS]
+        messages.append((frame(Run(wire, segments, gone, threads)), descriptors))
+        return messages, held
 
     def _split(
         self, parameters: Mapping[str, Any], segments: list[Segment], descriptors: list[int], held: list[memoryview]

@@ -115,11 +115,12 @@ class WorkerProcess:
         self.start_seconds = hello.seconds
 
     def run(self, jobs: Sequence[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int = 0) -> None:
-        """Send jobs in one message. Their memory is held until each is answered, or the process is gone."""
-        data, descriptors, copies = self._writer.message(list(jobs), threads)
+        """Send jobs together. Their memory is held until each is answered, or the process is gone."""
+        messages, copies = self._writer.messages(list(jobs), threads)
         for job, _operation, parameters, out in jobs:
             self._held[job] = (out, list(parameters.values()), copies)  # the values: the record drops its inputs when it ends
-        self._send(data, descriptors)
+        for data, descriptors in messages:
+            self._send(data, descriptors)
 
     def _send(self, data: bytes | bytearray, descriptors: list[int]) -> None:
         if not self._outgoing:

@@ -33,12 +33,12 @@ class ResultCache:
         """Whether computing is predicted to take longer than hashing the inputs and looking."""
         if not self._enabled or not call.cacheable or predicted < LOOKUP:
             return False
-        inputs = sum(a.nbytes for a in call.parameters.values() if type(a) is Array)
+        inputs = _bytes(call)
         return predicted > LOOKUP + inputs / HASH_RATE
 
     async def key(self, call: Call, tenant: str, lane: str) -> str:
         """Hashes in a thread where the inputs are large."""
-        inputs = sum(a.nbytes for a in call.parameters.values() if type(a) is Array)
+        inputs = _bytes(call)
         return _digest(call, tenant, lane) if inputs < 1 << 16 else await asyncio.to_thread(_digest, call, tenant, lane)
 
     async def get(self, key: str) -> tuple[dict[str, object], dict[str, Array]] | None:
@@ -73,6 +73,17 @@ class ResultCache:
         if self._unsized > self._max_bytes / 16:
             self._unsized = 0
             await self._shelf.trim(NAMESPACE, max_bytes=self._max_bytes)
+
+
+def _bytes(call: Call) -> int:
+    """Of the inputs, which are what is hashed."""
+    size = 0
+    for value in call.parameters.values():
+        if type(value) is Array:
+            size += value.nbytes
+        elif type(value) is list:
+            size += sum(item.nbytes for item in value if type(item) is Array)
+    return size
 
 
 def _meta(task: Task) -> dict[str, object]:

@@ -12,7 +12,7 @@ from openruntime.tasks.tensors import output_of
 
 
 def references(parameters: Mapping[str, Any]) -> dict[str, Reference]:
-    """The parameters that stand for a tensor or another task's output, by name."""
+    """The parameters that stand for a tensor or another task's output, by name; items of a list have names of their own."""
     return {name: value for name, value in parameters.items() if type(value) is Reference}
 
 
@@ -43,7 +43,12 @@ class Dependencies:
                 ready[name] = _expected(name, there, reference)
                 pending[name] = reference
         call = self._catalogue.bind(operation, ready)
-        call.parameters.update(pending)
+        for name, reference in pending.items():
+            base, _, index = name.rpartition(".")
+            if base in call.parameters:  # an item of a list
+                call.parameters[base][int(index)] = reference
+            else:
+                call.parameters[name] = reference
         return call, tuple({str(reference.task): None for reference in pending.values()})
 
     def await_(self, task: Task) -> None:
@@ -59,11 +64,14 @@ class Dependencies:
         principal = Principal(tenant=task.tenant) if task.tenant != LOCAL.tenant else LOCAL
         try:
             for name, value in parameters.items():
-                if type(value) is Reference:
-                    other = await self._status(value.task, principal=principal)
-                    if not other.status.ended:
-                        return None
-                    parameters[name] = output_of(other, value)
+                items = list(value) if type(value) is list else [value]
+                for index, item in enumerate(items):
+                    if type(item) is Reference:
+                        other = await self._status(item.task, principal=principal)
+                        if not other.status.ended:
+                            return None
+                        items[index] = output_of(other, item)
+                parameters[name] = items if type(value) is list else items[0]
             return self._catalogue.bind(task.call.operation, parameters)
         except OpenRuntimeError as error:
             return error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from openruntime.contracts import trace
 from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
@@ -309,7 +310,7 @@ class TaskExecutor:
         if instruction is Instruction.REQUEUE:
             task.started = task.device = task.backend = None
             if failure is not None:
-                log.info("task is tried again: %s", failure.message, extra={"task_id": task.id, "operation": task.call.operation})
+                log.info("task is tried again: %s", failure.message, extra=_about(task))
             await self._queue.requeue(task)
             if event is not Event.RELEASED:  # what was put back waits for something else to happen; waking now would spin
                 self.wake()
@@ -330,7 +331,7 @@ class TaskExecutor:
                 "task %s: %s",
                 status.value,
                 task.failure.message if task.failure else "",
-                extra={"task_id": task.id, "operation": task.call.operation},
+                extra=_about(task),
             )
         timer = self._timers.pop(task.id, None)
         if timer is not None:
@@ -377,3 +378,8 @@ class TaskExecutor:
         worker.cancel(job)
         if slot.head() is task:
             asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if job in slot.outstanding else None)
+
+
+def _about(task: Task) -> dict[str, Any]:
+    """What belongs to a line of the log about a task."""
+    return {"task_id": task.id, "operation": task.call.operation, **trace.ids(task.traceparent)}

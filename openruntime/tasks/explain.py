@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openruntime.contracts.records import Task
+from openruntime.contracts.trace import ids
 from openruntime.tasks.slots import TINY
 
 
 def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
-    """Placement, prediction against outcome, rates achieved (null with the reason where they are not known)."""
+    """Placement, prediction against outcome, rates achieved (null with the reason where they are not known); the trace it belongs to."""
     estimate, seconds = task.call.estimate, task.seconds
     measured = seconds is not None and seconds > 0 and not task.cached
     occupied = task.timings.finished - task.timings.started if task.timings.finished else None
@@ -37,6 +38,7 @@ def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
         "waiting_in_lane": depths.get(task.lane, 0) if not task.status.ended else None,
         "cached": task.cached,
         "stages": stages(task),
+        **ids(task.traceparent),
     }
 
 
@@ -101,7 +103,7 @@ def trace(task: Task) -> list[dict[str, Any]]:
         events.extend(
             {
                 "name": name, "cat": "task", "ph": "X", "pid": 1, "tid": thread, "ts": (start - t.submitted) * 1e6, "dur": (end - start) * 1e6,
-                "args": {"task_id": task.id, "attempt": task.life.attempt, "status": task.status.value},
+                "args": {"task_id": task.id, "attempt": task.life.attempt, "status": task.status.value, **ids(task.traceparent)},
             }
             for name, start, end in rows
             if start and end

@@ -65,10 +65,10 @@ class TaskManager:
 
     async def submit(
         self, request: TaskRequest, arrays: Mapping[str, Array] = NO_ARRAYS, *, principal: Principal = LOCAL, promised: bool = True,
-        idempotency: str | None = None, cache: str = "",
+        idempotency: str | None = None, cache: str = "", traceparent: str | None = None,
     ) -> Task:  # fmt: skip
         if idempotency is None:
-            task = await self._make(request, arrays, principal, cache)
+            task = await self._make(request, arrays, principal, cache, traceparent)
             await self._enter([task], promised)
             return task
         print_ = fingerprint(request, arrays)
@@ -79,24 +79,27 @@ class TaskManager:
                 if promised:
                     await self._store.keep(known)
                 return known
-            task = await self._make(request, arrays, principal, cache)
+            task = await self._make(request, arrays, principal, cache, traceparent)
             task.idempotency, task.fingerprint = idempotency, print_
             await self._enter([task], promised)
             return task
 
     async def submit_many(
-        self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = LOCAL, promised: bool = True, cache: str = ""
-    ) -> Sequence[Task | Exception]:
+        self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = LOCAL, promised: bool = True,
+        cache: str = "", traceparent: str | None = None,
+    ) -> Sequence[Task | Exception]:  # fmt: skip
         outcomes: list[Task | Exception] = []
         for request, arrays in requests:
             try:
-                outcomes.append(await self._make(request, arrays, principal, cache))
+                outcomes.append(await self._make(request, arrays, principal, cache, traceparent))
             except OpenRuntimeError as error:
                 outcomes.append(error)
         await self._enter([outcome for outcome in outcomes if isinstance(outcome, Task)], promised)
         return outcomes
 
-    async def _make(self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str) -> Task:
+    async def _make(
+        self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str, traceparent: str | None = None
+    ) -> Task:
         """A checked task, answered from the cache where that holds its result. Nothing is queued yet."""
         if self.draining:
             raise Unavailable("the server is shutting down; try again in a moment", retry_after=2)
@@ -127,6 +130,7 @@ class TaskManager:
         )  # fmt: skip
         task.predicted = predicted
         task.needs = needs
+        task.traceparent = traceparent
         task.timings.submitted = time.monotonic()
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)

@@ -1,5 +1,6 @@
 """Arrays that stay on the server under an id, so that they travel once; and what references in a request stand for."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from openruntime.contracts.payload import Array, Reference
 from openruntime.contracts.records import LOCAL, Principal, Task
 
 NAMESPACE = "tensor"
+_OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch  # a UUIDv7: it begins with its birth
 
 
 class TensorRegistry:
@@ -41,8 +43,22 @@ class TensorRegistry:
     async def get(self, tensor_id: str, *, principal: Principal = LOCAL) -> Array:
         found = await self._shelf.get(NAMESPACE, tensor_id)
         if found is None or msgspec.msgpack.decode(found[0])[0] != principal.tenant:
-            raise NotFound(f"there is no tensor {tensor_id[:80]!r}; it was never there, was deleted, or has expired")
+            raise self._absent(tensor_id)
         return found[1]["tensor"]
+
+    def _absent(self, tensor_id: str) -> NotFound | Expired:
+        """Why there is no such tensor. Nothing is remembered of those that were: an id tells when it was made."""
+        if _OURS(tensor_id):
+            age = time.time() - int(tensor_id[:8] + tensor_id[9:13], 16) / 1000
+            if age > self._ttl:
+                return Expired(
+                    f"tensor {tensor_id} has expired, if it was ever there: its id is {age:.0f} s old, and a tensor is kept for {self._ttl:g} s"
+                    " unless its `ttl` says otherwise; send it again"
+                )
+        return NotFound(
+            f"there is no tensor {tensor_id[:80]!r}; it was never there, was deleted, made room for newer ones,"
+            f" or was kept for less than the usual {self._ttl:g} s"
+        )
 
     async def delete(self, tensor_id: str, *, principal: Principal = LOCAL) -> None:
         await self.get(tensor_id, principal=principal)

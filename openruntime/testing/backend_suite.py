@@ -40,7 +40,7 @@ class BackendSuite:
     def test_answers_like_numpy(self, case: Case, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         _supported(case, backend)
         call = _bind(case, catalogue)
-        before = {name: bytes(value.view) for name, value in call.parameters.items() if isinstance(value, Array)}
+        before = _inputs(call)
         result = _run(backend, call)
         assert result.seconds >= 0
         assert list(result.outputs) == list(catalogue.get(case.operation).outputs) == list(call.outputs)
@@ -52,8 +52,7 @@ class BackendSuite:
             assert output.nbytes <= spec.nbytes
             assert output.view.nbytes == output.nbytes
         case.check({name: numpy_array(output) for name, output in result.outputs.items()})
-        after = {name: bytes(value.view) for name, value in call.parameters.items() if isinstance(value, Array)}
-        assert after == before, "the operation wrote into its input"
+        assert _inputs(call) == before, "the operation wrote into its input"
 
     @pytest.mark.parametrize("case", _FAILING, ids=str)
     def test_values_it_cannot_answer_fail_the_task(self, case: Case, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
@@ -129,13 +128,23 @@ def _supported(case: Case, backend: ComputeBackend) -> None:
 
 
 def _bind(case: Case, catalogue: OperationCatalogue) -> Call:
-    given = {name: payload(value) if isinstance(value, np.ndarray | np.generic) else value for name, value in case.parameters.items()}
     try:
-        return catalogue.bind(case.operation, given)
+        return catalogue.bind(case.operation, {name: _given(value) for name, value in case.parameters.items()})
     except OpenRuntimeError as error:
         if case.refused is None:
             pytest.fail(f"refused: {error.message}")
         raise
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_given(item) for item in value]
+    return payload(value) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _inputs(call: Call) -> list[bytes]:
+    lists = [value if isinstance(value, list) else [value] for value in call.parameters.values()]
+    return [bytes(array.view) for listed in lists for array in listed if isinstance(array, Array)]
 
 
 def _run(backend: ComputeBackend, call: Call, **more: Any) -> Result:

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from openruntime.contracts import safetensors
+from openruntime.contracts import npy, safetensors
 from openruntime.contracts.payload import Array
 
 WAIT = {"Prefer": "wait=20"}
@@ -265,6 +265,29 @@ def test_a_body_that_is_too_slow_and_a_result_that_expired(start_server: StartSe
                 assert time.monotonic() < until
                 time.sleep(0.2)
             refused(answer, 410, "expired")
+
+
+def test_a_tensor_that_expired_is_told_from_one_that_never_was(start_server: StartServer) -> None:
+    environment = {"OPENRUNTIME_TENSOR_TTL": "1"}
+    with (
+        start_server(store="memory", environment=environment) as server,
+        httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client,
+    ):
+        body = b"".join(npy.encode(Array("int8", (1,), b"a")))
+        short, long = (client.post(f"/tensors{query}", content=body, headers=NPY).json()["id"] for query in ("", "?ttl=60"))
+        assert client.get(f"/tensors/{short}").status_code == 200
+        until = time.monotonic() + 15
+        while (answer := client.get(f"/tensors/{short}")).status_code == 200:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert "kept for 1 s" in refused(answer, 410, "expired")
+        refused(client.delete(f"/tensors/{short}"), 410, "expired")
+        assert client.get(f"/tensors/{long}").status_code == 200, "its own time to live is longer"
+        used = refused(submit(client, "sum", x={"tensor": short}), 422, "invalid_parameter", field="x")
+        assert "has expired" in used
+        ahead = f"ffffffff{short[8:]}"
+        for never in ("nobody", ahead, short.replace("-7", "-4", 1), short.upper() + "x"):
+            refused(client.get(f"/tensors/{never}"), 404, "not_found")
 
 
 def test_submissions_over_the_bound(start_server: StartServer) -> None:

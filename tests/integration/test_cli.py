@@ -77,6 +77,14 @@ def test_run_without_a_file_prints_what_is_small_and_sums_up_what_is_large(serve
     assert "value" not in large.stdout
 
 
+def test_run_joins_what_is_given_one_behind_the_other(tmp_path: Path, matrices: tuple[Path, Path]) -> None:
+    got = run("run", "concat", *matrices, "--axis", "none", "-o", tmp_path / "c.npy")
+    assert got.returncode == 0, got.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), np.concatenate([np.load(path) for path in matrices], axis=None))
+    for words in (("[1]", "[2]"), ("[[1], [2]]",)):
+        assert json.loads(run("run", "stack", *words, "--json").stdout)["outputs"]["output"]["value"] == [[1], [2]]
+
+
 def test_run_without_a_server_says_where_it_was() -> None:
     assert ", in this process" in run("run", "sort", "[3.0, 1.0]").stdout
 

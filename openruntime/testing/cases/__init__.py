@@ -90,4 +90,6 @@ def numpy_array(array: Array) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic):
         return f"{value.dtype.name}{list(value.shape)}".replace(" ", "")
+    if isinstance(value, list) and any(isinstance(item, np.ndarray) for item in value):
+        return f"[{', '.join(map(_shown, value))}]"
     return repr(value)[:60]

@@ -63,12 +63,18 @@ class SmallTasks:
         promised: bool = True,
         idempotency: str | None = None,
         cache: str = "",
+        traceparent: str | None = None,
     ) -> Task:
-        self.calls.append({"request": request, "arrays": dict(arrays), "idempotency": idempotency, "cache": cache, "promised": promised})
+        self.calls.append(
+            {
+                "request": request, "arrays": dict(arrays), "idempotency": idempotency, "cache": cache, "promised": promised,
+                "traceparent": traceparent,
+            }
+        )  # fmt: skip
         return self._run(request, dict(arrays), promised)
 
     async def submit_many(
-        self, requests: Sequence[Any], *, principal: Principal = LOCAL, promised: bool = True, cache: str = ""
+        self, requests: Sequence[Any], *, principal: Principal = LOCAL, promised: bool = True, cache: str = "", traceparent: str | None = None
     ) -> list[Task | Exception]:
         found: list[Task | Exception] = []
         for request, arrays in requests:

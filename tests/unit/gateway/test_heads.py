@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from openruntime.contracts import safetensors
+from openruntime.contracts import safetensors, trace
 from openruntime.contracts.payload import Array
-from openruntime.gateway.admission import trace_id
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 COMPLEX = Array("complex64", (1,), b"\x00\x00\x80\x3f\x00\x00\x00\x40")
@@ -184,7 +183,11 @@ async def test_traces_are_passed_on(gateway: Any, caplog: pytest.LogCaptureFixtu
         answer = await gateway.client.get("/tasks/none", headers={"traceparent": TRACE})
     assert answer.headers["traceparent"] == TRACE
     assert caplog.records[-1].trace_id == TRACE.split("-")[1]  # type: ignore[attr-defined]
+    assert caplog.records[-1].parent_id == TRACE.split("-")[2]  # type: ignore[attr-defined]
     assert "traceparent" not in (await gateway.client.get("/tasks/none", headers={"traceparent": "00-zz"})).headers
+    for header, kept in ((TRACE, TRACE), ("00-zz", None)):
+        await gateway.client.post("/tasks", json={"operation": "double", "parameters": {"x": [1]}}, headers={"traceparent": header})
+        assert gateway.tasks.calls[-1]["traceparent"] == kept
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,9 @@ async def test_traces_are_passed_on(gateway: Any, caplog: pytest.LogCaptureFixtu
     ],
 )
 def test_trace_contexts(header: str, valid: bool) -> None:
-    assert trace_id(header.encode()) == (TRACE.split("-")[1] if valid else None)
+    found = trace.checked(header)
+    assert trace.ids(found) == ({"trace_id": TRACE[3:35], "parent_id": TRACE[36:52]} if valid else {})
+    assert (found or "")[2:] == (TRACE[2:] if valid else "")
 
 
 async def test_complex_arrays_can_be_split(gateway: Any, problem: Any) -> None:
@@ -239,6 +244,6 @@ async def test_every_success_and_every_parameter_is_shown(gateway: Any) -> None:
             for media, content in operation.get("requestBody", {}).get("content", {}).items():
                 assert content["examples"], (where, media)
     assert document["paths"]["/tasks"]["post"]["responses"]["409"]["content"]["application/problem+json"]["example"]["code"] == "conflict"
-    assert "410" not in document["paths"]["/tensors/{tensor_id}"]["get"]["responses"]
+    assert "410" in document["paths"]["/tensors/{tensor_id}"]["get"]["responses"]
     for path, method in (("/tasks", "post"), ("/tasks/{task_id}/result", "get"), ("/tensors", "post")):
         assert "C128" in document["paths"][path][method]["description"]

@@ -113,3 +113,9 @@ def test_checks_need_no_array_library():
         assert not {"numpy", "scipy", "pydantic_core.nothing"} & sys.modules.keys(), "NumPy came in"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_items_that_came_by_name_are_not_remembered(catalogue):
+    one, two = (Array("uint8", (1,), bytes([i])) for i in (1, 2))
+    for array in (one, two):
+        assert catalogue.bind("concat", {"arrays.0": array}).parameters["arrays"] == [array]

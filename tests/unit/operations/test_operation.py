@@ -138,6 +138,9 @@ def test_free_names_and_those_the_runtime_keeps():
     for name in ("xp", "steps", "allocate", "empty"):
         with pytest.raises(InvalidParameter, match="uses itself"):
             gather.bind({name: X})
+    with pytest.raises(InvalidParameter, match="no names with a dot") as caught:
+        gather.bind({"x.0": X})
+    assert caught.value.field == "x.0"
     with pytest.raises(InvalidParameter, match="safetensors"):
         _ = gather.first_array
     assert gather.describe()["parameters"]["additionalProperties"]["x-kind"] == "number"
@@ -164,3 +167,29 @@ def test_a_check_that_names_other_outputs_is_a_defect(declared, words):
 
     with pytest.raises(TypeError, match=rf"`check` of odd must return a Spec of each output \(output\), and {words}"):
         odd.bind({"x": [1, 2]})
+
+
+def test_a_list_of_arrays_is_checked_item_by_item():
+    @operation(check=lambda xs, n: xs[0])
+    def pile(xs: list[Array], n: int = 1, *, xp: Namespace) -> Array:
+        """Piles."""
+
+    call = pile.bind({"n": 2, "xs": [X, [1, 2]]})
+    assert list(call.parameters) == ["xs", "n"]
+    assert [item.spec for item in call.parameters["xs"]] == [X.spec, Spec("int64", (2,))]
+    assert (call.elements, call.estimate.bytes) == (6 + 2 + 6, 24 + 16 + 24)
+    assert pile.bind({"xs.1": [1, 2], "n": 2, "xs.0": X}).elements == call.elements
+    assert pile.describe()["parameters"]["properties"]["xs"]["x-kind"] == "arrays"
+    for wrong, field in (({"xs": []}, "xs"), ({"xs": X}, "xs"), ({"xs": [X, 3]}, "xs.1"), ({}, "xs"), ({"xs.1": X}, "xs.0"), ({"n.0": X}, "n.0")):
+        with pytest.raises(InvalidParameter) as caught:
+            pile.bind(wrong)
+        assert caught.value.field == field
+    with pytest.raises(InvalidParameter, match="safetensors"):
+        _ = pile.first_array
+
+
+def test_lists_of_arrays_need_names():
+    def loose(*, xp: Namespace, **xs: list[Array]): ...
+
+    with pytest.raises(TypeError, match="names of their own"):
+        operation(loose)

@@ -50,7 +50,7 @@ def test_an_array_without_bytes_or_blob_is_refused() -> None:
 
 
 def test_every_field_of_a_record_comes_back() -> None:
-    task = new_task(needs=("a",), tags=("t",), deadline=5.0, idempotency="k", fingerprint="f")
+    task = new_task(needs=("a",), tags=("t",), deadline=5.0, idempotency="k", fingerprint="f", traceparent="00-a-b-01")
     run(task)
     end(task, TaskStatus.FAILED)
     task.outputs = {"output": new_array(5)}
