@@ -64,7 +64,7 @@ class Blocks:
 class Direct(Request):
     """A request on the short way. `answer(response)` is called once on the loop, unless `lost` came before."""
 
-    __slots__ = ("_answer", "_left")
+    __slots__ = ("_answer", "_left", "_running")
 
     def __init__(self, request_id: str, headers: Mapping[bytes, bytes], line: Line, body: Buffer, answer: Callable[[Response | None], None]) -> None:
         super().__init__(request_id, headers, line.query, body, task_id=line.task_id)
@@ -80,10 +80,9 @@ class Direct(Request):
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
-    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Response | None]) -> asyncio.Task[Response | None]:
-        task = loop.create_task(coroutine)
-        task.add_done_callback(self._done)
-        return task
+    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Response | None]) -> None:
+        self._running = loop.create_task(coroutine)  # the loop itself keeps no hold of its tasks
+        self._running.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Response | None]) -> None:
         self._answer(None if task.cancelled() else task.result())

@@ -16,51 +16,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError, RequestTimeout
 from openruntime.contracts.payload import Buffer
 from openruntime.gateway.admission import request_id
+from openruntime.gateway.connection import LARGE_BODY, OUTBOX, LargeBody
 from openruntime.gateway.direct import Block, Blocks, Direct, Gateway
 from openruntime.gateway.errors import PROBLEM, problem_json
 from openruntime.gateway.exchange import Response
 from openruntime.gateway.wire import JOINED
-
-LARGE_BODY = 256 * 1024  # bytes: below, uvicorn's own buffering is as fast
-
-
-class LargeBody:
-    """A body on its way into shared memory. `future` fails with `RequestTimeout` or `ConnectionResetError`."""
-
-    def __init__(self, memory: memoryview, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
-        self.memory = memory
-        self.at = 0
-        self.future: asyncio.Future[memoryview] = loop.create_future()
-        self._loop = loop
-        self._timeout = timeout
-        self._seen = 0
-        self._timer = loop.call_later(timeout, self._check)
-
-    @property
-    def missing(self) -> int:
-        return self.memory.nbytes - self.at
-
-    def _check(self) -> None:
-        if self.at == self._seen:
-            self.fail(RequestTimeout(f"the body stopped after {self.at} of {self.memory.nbytes} bytes for {self._timeout:g} s"))
-        else:
-            self._seen = self.at
-            self._timer = self._loop.call_later(self._timeout, self._check)
-
-    def write(self, chunk: bytes) -> None:
-        self.memory[self.at : self.at + len(chunk)] = chunk
-        self.at += len(chunk)
-
-    def complete(self) -> None:
-        self._timer.cancel()
-        if not self.future.done():
-            self.future.set_result(self.memory)
-
-    def fail(self, error: Exception) -> None:
-        self._timer.cancel()
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # whoever asked may be gone
 
 
 class BodyReader(asyncio.BufferedProtocol):
@@ -92,31 +52,6 @@ class BodyReader(asyncio.BufferedProtocol):
         self._http.resume_writing()
 
 
-class Outbox:
-    """Answers made in one turn of the loop, written one right after the other.
-
-    A write that wakes a sleeping client costs several times one to a client that is awake already; so does a turn of the
-    loop between two writes.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
-
-    def write(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, answer: bytes) -> None:
-        if not self._waiting:
-            loop.call_soon(self.flush)
-        self._waiting.append((transport, answer))
-
-    def flush(self) -> None:
-        """Write what waits now: before anything else is written to a connection, and before one is closed."""
-        waiting, self._waiting = self._waiting, []
-        for transport, answer in waiting:
-            transport.write(answer)
-
-
-OUTBOX = Outbox()
-
-
 class Cycle(RequestResponseCycle):
     """One request and its answer; `whole` is the short way for a small answer whose length is known."""
 
@@ -140,9 +75,6 @@ class Cycle(RequestResponseCycle):
         return True
 
 
-BLOCKS = Blocks()
-
-
 class OpenRuntimeProtocol(HttpToolsProtocol):
     """Set `allocate`, `limit` (bytes) and `body_timeout` (seconds without progress) on a subclass: see `protocol_class`."""
 
@@ -150,6 +82,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
     limit: int
     body_timeout: float
     gateway: Gateway | None
+    blocks: Blocks
     _direct: Direct | None = None  # the request that is being answered on the short way
     _partial = b""  # of a request that will go the short way when its body is whole
     _early = b""  # what came behind it
@@ -305,7 +238,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         if not self._within and (self.cycle is None or self.cycle.response_complete):
             start = data.find(b"\r\n")
             end = data.find(b"\r\n\r\n", start)
-            known = BLOCKS.get(data[start:end])
+            known = self.blocks.get(data[start:end])
             if known is not None and self._go_direct(data, start, end + 4, known):
                 return
         self._progress_at = self.loop.time()
@@ -314,8 +247,8 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             self._switch(BodyReader(self, self._large))
         elif end > 0 and not self._within and self.gateway is not None and self.cycle is not None and self.cycle.keep_alive:
             length = self.scope.pop("openruntime.length", None)  # type: ignore[typeddict-item]
-            if length is not None and len(data) == end + 4 + length and self.gateway.plain(given := dict(self.headers)):
-                BLOCKS.learn(data[start:end], given, length)
+            if length is not None and length <= self.limit and len(data) == end + 4 + length and self.gateway.plain(given := dict(self.headers)):
+                self.blocks.learn(data[start:end], given, length)
 
     # -- the short way --------------------------------------------------------------------------------------------------------
 
@@ -336,9 +269,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         if len(data) > whole:
             self._early = data[whole:]
         request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered)
-        task = request.start(self.loop, gateway.respond(line.handler, request))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        request.start(self.loop, gateway.respond(line.handler, request))
         return True
 
     def _answered(self, response: Response | None) -> None:
@@ -407,6 +338,6 @@ def protocol_class(
 ) -> type[OpenRuntimeProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`. With a `gateway`, its hot paths are answered without ASGI."""
     members: dict[str, Any] = {
-        "allocate": staticmethod(allocate), "limit": limit, "body_timeout": body_timeout, "gateway": gateway, "_sweeping": False
+        "allocate": staticmethod(allocate), "limit": limit, "body_timeout": body_timeout, "gateway": gateway, "blocks": Blocks(), "_sweeping": False
     }  # fmt: skip
     return type("ServedProtocol", (OpenRuntimeProtocol,), members)

@@ -109,7 +109,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """The whole frames now at hand; what is left waits for the next call. They lie in `data` where they came whole."""
         if self._rest:
             self._rest += data

@@ -267,7 +267,7 @@ async def start() -> AsyncIterator[Start]:
         app = create_gateway(services)
         http: Any = "httptools"
         if own_protocol:
-            http = protocol_class(services.allocate, limit=services.limits.body_bytes, body_timeout=services.limits.body_timeout)
+            http = protocol_class(services.allocate, limit=services.limits.body_bytes, body_timeout=services.limits.body_timeout, gateway=app)
         config = uvicorn.Config(
             app, port=0, log_config=None, access_log=False, lifespan="off", http=http, ws="websockets-sansio", root_path=root_path
         )
