@@ -164,3 +164,11 @@ def test_a_check_that_names_other_outputs_is_a_defect(declared, words):
 
     with pytest.raises(TypeError, match=rf"`check` of odd must return a Spec of each output \(output\), and {words}"):
         odd.bind({"x": [1, 2]})
+
+
+def test_what_no_operation_declares_is_refused_with_the_nearest_name():
+    def doubled(x: Array, *, xp: Namespace) -> Array:
+        return 2 * x
+
+    with pytest.raises(TypeError, match="operation doubled cannot declare `estimat`; did you mean estimate"):
+        operation(estimat=lambda x: Estimate(1.0))(doubled)  # type: ignore[call-overload]
