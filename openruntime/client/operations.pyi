@@ -1,5 +1,5 @@
 # Made by `python -m openruntime.cli.stubs` from the operation catalogue; change that, not this.
-# ruff: noqa: E501
+# ruff: noqa: E501, RUF100
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
