@@ -1,0 +1,130 @@
+"""How many slots, with how many threads each, the CPU should have: what stands behind the defaults.
+
+    python -m benchmarks.slots [--rounds N]
+
+For one slot and two, with one thread and with all cores, a server each, in turn: a 1024² float32 `matmul` alone; the same from two
+clients at once; and one tiny task after another for as long as a long one (an SVD, which wants every core) takes.
+"""
+
+import argparse
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import safetensors.numpy
+
+from benchmarks.load import Connection, request
+from benchmarks.report import Notebook
+from benchmarks.servers import openruntime, running
+from benchmarks.works import ELEMENTS, HEADERS, SIDE, body_a, body_b, output
+
+ROOT = Path(__file__).parents[1]
+LONG = 1_536  # rows and columns of the long task: about two seconds on one core
+PAUSE = 0.005  # seconds between two tiny tasks
+WORK = "slots"
+
+
+def choices() -> list[tuple[int, int]]:
+    """Slots and threads to compare: one and two slots, one thread and every core."""
+    return [(slots, threads) for slots in (1, 2) for threads in sorted({1, os.cpu_count() or 1})]
+
+
+def one_server(notebook: Notebook, scratch: Path, slots: int, threads: int, requests: int, long: int = LONG) -> None:
+    """One round of one choice. `requests` of each client; answers are compared with NumPy's."""
+    generator = np.random.default_rng(slots * 100 + threads)
+    a, b = (generator.random((SIDE, SIDE), dtype=np.float32) for _ in "ab")
+    wide = generator.random((long, long), dtype=np.float32)
+    product, tiny = request("POST", "/tasks", body_b(a, b), HEADERS), request("POST", "/tasks", body_a(a[0, :ELEMENTS]), HEADERS)
+    body = safetensors.numpy.save({"x": wide}, metadata={"task": '{"operation": "svd"}'})
+    svd = request("POST", "/tasks", body, HEADERS | {"Prefer": "wait=60"})
+    environment = {"OPENRUNTIME_SLOTS": str(slots), "OPENRUNTIME_THREADS": str(threads)}
+    with running(openruntime(), ready="/health/ready", data_dir=scratch / f"slots-{time.time_ns()}", environment=environment) as server:
+        name = f"{slots} × {threads}"
+        with Connection(server.port) as connection:
+            for _ in range(5):
+                np.testing.assert_allclose(output(connection.ask(tiny)), 2 * a[0, :ELEMENTS] + 1, rtol=1e-6)
+        beside = _beside(server.port, svd, tiny)
+        notebook.add(WORK, "tiny beside a long one, p50 ms", name, median(beside) * 1e3)
+        notebook.add(WORK, "tiny beside a long one, longest ms", name, max(beside) * 1e3)
+        with Connection(server.port) as connection:
+            for _ in range(5):
+                np.testing.assert_allclose(output(connection.ask(product)), a @ b, rtol=1e-4)
+        notebook.add(WORK, f"{SIDE}² matmul alone, p50 ms", name, median(_asked(server.port, product, requests)) * 1e3)
+        both: list[float] = []
+        _at_once(*[lambda: both.extend(_asked(server.port, product, requests))] * 2)
+        notebook.add(WORK, f"{SIDE}² matmul, two clients at once, p50 ms", name, median(both) * 1e3)
+
+
+def _asked(port: int, message: bytes, requests: int) -> list[float]:
+    """Seconds of each of `requests`, one after the other."""
+    with Connection(port) as connection:
+        return [_timed(connection, message) for _ in range(requests)]
+
+
+def _beside(port: int, long: bytes, tiny: bytes) -> list[float]:
+    """Seconds of every tiny task that began while the long one was under way."""
+    took: list[float] = []
+    ended = threading.Event()
+
+    def first() -> None:
+        try:
+            with Connection(port) as connection:
+                _timed(connection, long)
+        finally:
+            ended.set()
+
+    def second() -> None:
+        with Connection(port) as connection:
+            time.sleep(0.05)  # until the long one runs
+            while not ended.is_set():
+                took.append(_timed(connection, tiny))
+                time.sleep(PAUSE)
+
+    _at_once(first, second)
+    if not took:
+        raise RuntimeError("the long task ended before a tiny one began; make it longer")
+    return took
+
+
+def _timed(connection: Connection, message: bytes) -> float:
+    start = time.perf_counter()
+    answer = connection.ask(message)
+    took = time.perf_counter() - start
+    if answer.status != 200:
+        raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:500])!r}")
+    return took
+
+
+def _at_once(*calls: Callable[[], None]) -> None:
+    """Each call in a thread of its own. Raises what the first of them raised."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(call) for call in calls]:
+            future.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=30, help="of each client, each round")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/slots.json")
+    parser.add_argument("--scratch", type=Path, default=ROOT / "build/bench", help="where the servers keep their data: a real disk")
+    arguments = parser.parse_args()
+    notebook = Notebook()
+    for number in range(1, arguments.rounds + 1):
+        print(f"round {number} of {arguments.rounds}", flush=True)
+        for slots, threads in choices():
+            arguments.scratch.mkdir(parents=True, exist_ok=True)
+            one_server(notebook, arguments.scratch, slots, threads, arguments.requests)
+            shutil.rmtree(arguments.scratch)
+        notebook.save(arguments.out)
+    notebook.show()
+
+
+if __name__ == "__main__":
+    main()
