@@ -25,5 +25,3 @@ def test_is_imported_at_first_use_by_either_spelling() -> None:
 
     assert TaskFailed is openruntime.errors.TaskFailed
     assert "errors" in dir(openruntime)
-    with pytest.raises(AttributeError, match="erors"):
-        openruntime.erors  # noqa: B018
