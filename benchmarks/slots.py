@@ -7,7 +7,6 @@ clients at once; and one tiny task after another for as long as a long one (an S
 """
 
 import argparse
-import os
 import shutil
 import threading
 import time
@@ -23,6 +22,7 @@ from benchmarks.load import Connection, request
 from benchmarks.report import Notebook
 from benchmarks.servers import openruntime, running
 from benchmarks.works import ELEMENTS, HEADERS, SIDE, body_a, body_b, output
+from openruntime.runtimes.manager import usable_cores
 
 ROOT = Path(__file__).parents[1]
 LONG = 1_536  # rows and columns of the long task: about two seconds on one core
@@ -32,7 +32,7 @@ WORK = "slots"
 
 def choices() -> list[tuple[int, int]]:
     """Slots and threads to compare: one and two slots, one thread and every core."""
-    return [(slots, threads) for slots in (1, 2) for threads in sorted({1, os.cpu_count() or 1})]
+    return [(slots, threads) for slots in (1, 2) for threads in sorted({1, usable_cores()})]
 
 
 def one_server(notebook: Notebook, scratch: Path, slots: int, threads: int, requests: int, long: int = LONG) -> None:
