@@ -51,7 +51,7 @@ def test_slots_and_threads_are_compared(tmp_path: Path) -> None:
     notebook = Notebook()
     for count in (1, 2):
         slots.one_server(notebook, tmp_path, slots=count, threads=1, requests=2, long=1_200)
-    assert len(notebook.samples) == 8
+    assert len(notebook.samples) == 10
     p50 = {subject: values[0] for (_, measure, subject), values in notebook.samples.items() if measure == "tiny beside a long one, p50 ms"}
     assert p50["2 × 1"] < p50["1 × 1"] / 5, "with one slot the tiny task waits until the long one is done"
 
