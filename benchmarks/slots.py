@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import psutil
 import safetensors.numpy
 
 from benchmarks.load import Answer, Connection, request
@@ -31,6 +32,7 @@ from openruntime.runtimes.manager import usable_cores
 ROOT = Path(__file__).parents[1]
 LONG = 1_536  # rows and columns of the long task: about two seconds on one core
 PAUSE = 0.005  # seconds between two tiny tasks
+CALM = 10  # per cent of all cores that others may use
 WORK = "slots"
 
 
@@ -119,10 +121,18 @@ def _at_once(*calls: Callable[[], None]) -> None:
             future.result()
 
 
+def _until_calm(patience: float) -> None:
+    """Until nobody else uses the cores, or `patience` seconds are over."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and psutil.cpu_percent(1.0) > CALM:
+        pass
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=30, help="of each client, each round")
+    parser.add_argument("--patience", type=float, default=0, help="seconds to wait, before each server, for others to leave the cores alone")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/slots.json")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build/bench", help="where the servers keep their data: a real disk")
     arguments = parser.parse_args()
@@ -130,6 +140,7 @@ def main() -> None:
     for number in range(1, arguments.rounds + 1):
         print(f"round {number} of {arguments.rounds}", flush=True)
         for slots, threads in choices():
+            _until_calm(arguments.patience)
             arguments.scratch.mkdir(parents=True, exist_ok=True)
             one_server(notebook, arguments.scratch, slots, threads, arguments.requests)
             shutil.rmtree(arguments.scratch)
