@@ -104,7 +104,8 @@ class Notebook:
             goals.add_row(
                 row["work"], row["measure"], row["over"] or "", number(row["median"]), f"{low} to {high}", f"{sign} {row['goal']:g}", _mark(row)
             )
-        console.print(goals)
+        if goals.row_count:
+            console.print(goals)
 
 
 def _mark(row: dict[str, Any]) -> str:

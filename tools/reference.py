@@ -184,7 +184,8 @@ def python() -> str:
     parts.append(f"## TensorHandle\n\n{paragraphs(TensorHandle.__doc__ or '')}\n")
     parts.append(table(("field", "type"), [(f"`{name}`", f"`{_type(hint)}`") for name, hint in TensorHandle.__annotations__.items()]))
     parts.append(f"## Outputs\n\n{paragraphs(Outputs.__doc__ or '')}\n")
-    parts.append("## Errors\n\nIn `openruntime.contracts.errors`; each has `message`, `code` (as in the HTTP API) and `field`.\n")
+    told = "In `openruntime.errors`, as `except openruntime.errors.TaskFailed`; each has `message`, `code` (as in the HTTP API) and `field`."
+    parts.append(f"## Errors\n\n{told}\n")
     parts.append(table(("error", "code", "when"), [(f"`{name}`", f"`{code}`", doc) for name, code, doc in _errors()]))
     return "\n".join(parts)
 

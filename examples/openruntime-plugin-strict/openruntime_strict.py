@@ -7,7 +7,7 @@ import array_api_strict
 import numpy as np
 
 from openruntime.backends.array_backend import ArrayBackend
-from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice
+from openruntime.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice
 from openruntime.operations import Operation
 
 NO_HALVES = "the Array API standard has no float16; use float32"

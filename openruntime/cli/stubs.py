@@ -13,7 +13,7 @@ WIDTH = 150
 
 _HEAD = """\
 # Made by `python -m openruntime.cli.stubs` from the operation catalogue; change that, not this.
-# ruff: noqa: E501
+# ruff: noqa: E501, RUF100
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 

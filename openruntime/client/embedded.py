@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from openruntime.client.transport import JOINED, Reply, Socket, Unreachable, pieces
+from openruntime.client.transport import Reply, Socket, Unreachable, framed
 from openruntime.contracts.payload import Buffer
 
 Message = MutableMapping[str, Any]
@@ -36,9 +36,7 @@ class EmbeddedTransport:
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], *, wait: float) -> Reply:
         assert self._client is not None, "opened before use"
-        size = sum(memoryview(part).nbytes for part in content)
-        sent = {**headers, "Content-Length": str(size)} if content else dict(headers)
-        body = None if not content else b"".join(content) if size <= JOINED else pieces(content)
+        sent, body = framed(headers, content)
         response = await self._client.request(method, path, headers=sent, content=body)
         return Reply(response.status_code, response.headers, bytearray(response.content))
 

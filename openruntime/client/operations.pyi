@@ -1,5 +1,5 @@
 # Made by `python -m openruntime.cli.stubs` from the operation catalogue; change that, not this.
-# ruff: noqa: E501
+# ruff: noqa: E501, RUF100
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ class Operations:
         """Sums of products in Einstein's notation over one to four arrays, such as `ij,jk->ik`.
 
         Letters and one `...` a term, as in NumPy; without `->` the letters that occur once, sorted. Dtypes promote; integers wrap around.
+        NaN spreads to the sums it is part of.
         """
 
     def norm(
@@ -62,10 +63,11 @@ class Operations:
         keepdims: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
         tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null). NaN gives NaN.
+        """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null).
 
         `ord`: 2 by default for vectors (any number, 'inf', '-inf'), 'fro' for matrices (also 'nuc', 1, -1, 2, -2, 'inf', '-inf').
-        Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from.
+        Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from. NaN gives NaN, but 0 counts it as
+        other than zero, and a matrix's 'nuc', 2 and -2 raise `operation_failed` on NaN or infinity.
         """
 
     def solve(
@@ -74,7 +76,7 @@ class Operations:
     ) -> Any:
         """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
-        NaN in an input gives NaN. Raises `operation_failed` when `a` is singular: lstsq answers then.
+        NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when `a` is singular: lstsq answers then.
         """
 
     def lstsq(
@@ -85,7 +87,7 @@ class Operations:
 
         Outputs: `solution` (n,) or (n, k); `residuals`, the squared length of `a @ x - b` for each column (always given); `rank` and
         `singular_values` of `a`. Singular values up to `rcond` times the largest count as 0; by default the precision times max(m, n).
-        Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN.
+        Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN or infinity.
         """
 
     def inv(
@@ -94,7 +96,7 @@ class Operations:
     ) -> Any:
         """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
-        NaN gives NaN. Raises `operation_failed` when a matrix is singular.
+        NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when a matrix is singular.
         """
 
     def det(
@@ -109,8 +111,8 @@ class Operations:
     ) -> Any:
         """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
-        Reads one triangle only: the lower one, with `upper` the upper one. NaN is not refused where the library does not see it.
-        Raises `operation_failed` when a matrix is not positive definite.
+        Reads the lower triangle only, with `upper` too. Raises `operation_failed` when a matrix is not positive definite, and on NaN or
+        infinity in that triangle.
         """
 
     def qr(
@@ -119,7 +121,8 @@ class Operations:
     ) -> Outputs:
         """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
-        `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's. NaN gives NaN.
+        `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's.
+        Raises `operation_failed` on NaN or infinity.
         """
 
     def svd(
@@ -128,7 +131,8 @@ class Operations:
     ) -> Outputs:
         """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
 
-        `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN.
+        `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN
+        or infinity.
         """
 
     def eigh(
@@ -137,7 +141,7 @@ class Operations:
     ) -> Outputs:
         """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 
-        Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN.
+        Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN or infinity.
         """
 
     def fft(
@@ -148,7 +152,8 @@ class Operations:
         """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
         `n` cuts `x`, or pads it with zeros. `norm` says which direction is divided: `backward` the inverse by n, `forward` this one by n,
-        `ortho` both by sqrt(n). At least one element is needed. Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
+        `ortho` both by sqrt(n). At least one element is needed. NaN or infinity spreads over its whole transform.
+        Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
         """
 
     def ifft(
@@ -156,14 +161,14 @@ class Operations:
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters and shape as there."""
+        """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters, shape and NaN as there."""
 
     def rfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused."""
+        """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused. NaN as in `fft`."""
 
     def irfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
@@ -172,7 +177,8 @@ class Operations:
     ) -> Any:
         """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
-        Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored.
+        Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored. NaN gives NaN
+        wherever its sine or cosine is not 0.
         """
 
     def fft2(
@@ -180,14 +186,14 @@ class Operations:
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). Else as `fft`."""
+        """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). NaN and all else as in `fft`."""
 
     def ifft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The inverse of `fft2`."""
+        """The inverse of `fft2`. NaN as there."""
 
     def convolve(
         self, a: Input, b: Input, mode: Literal["full", "same", "valid"] = 'full', *, priority: int = ..., device: str | None = ...,
@@ -196,28 +202,31 @@ class Operations:
         """The discrete convolution of two arrays of any, equal rank: out[k] = sum of a[j] b[k - j], zeros beyond the edges.
 
         `full` has m + n - 1 elements an axis, `same` the middle of it in the shape of `a`, `valid` only what needs no zeros beyond the
-        edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly; beyond, Fourier transforms
-        are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
+        edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly, and NaN makes its own sums NaN;
+        beyond, Fourier transforms are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
         """
 
     def sum(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The sum along `axis`. Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs. None sum to 0."""
+        """The sum along `axis`. NaN gives NaN, no numbers give 0.
+
+        Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs.
+        """
 
     def mean(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arithmetic mean along `axis`. Booleans and integers give float64. The mean of no numbers is NaN."""
+        """The arithmetic mean along `axis`. Booleans and integers give float64. NaN gives NaN, and so do no numbers."""
 
     def std(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """The standard deviation along `axis`: the root of `var`, with the same parameters."""
+        """The standard deviation along `axis`: the root of `var`, with the same parameters. NaN gives NaN."""
 
     def var(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
@@ -226,32 +235,32 @@ class Operations:
     ) -> Any:
         """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
-        Computed in two passes. Booleans and integers give float64. NaN where n is not above `correction`.
+        Computed in two passes. Booleans and integers give float64. NaN gives NaN, and so does an n not above `correction`.
         """
 
     def min(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The smallest number along `axis`; NaN where there is one."""
+        """The smallest number along `axis`. NaN gives NaN."""
 
     def max(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The largest number along `axis`; NaN where there is one."""
+        """The largest number along `axis`. NaN gives NaN."""
 
     def argmin(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the smallest."""
+        """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the smallest."""
 
     def argmax(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the largest."""
+        """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the largest."""
 
     def quantile(
         self, x: Input, q: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ...,
@@ -279,31 +288,39 @@ class Operations:
         self, x: Input, axis: int | None = None, include_initial: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
+        """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`.
+
+        NaN makes NaN of what follows it.
+        """
 
     def sort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """`x` sorted along `axis`. Shape and dtype of `x`."""
+        """`x` sorted along `axis`. Shape and dtype of `x`. NaN stands last, with `descending` first."""
 
     def argsort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions."""
+        """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions. NaN as in `sort`."""
 
     def top_k(
         self, x: Input, k: int, axis: int = -1, largest: bool = True, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
-        """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first."""
+        """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first.
+
+        NaN counts as larger than any number.
+        """
 
     def unique(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
         tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
-        """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
+        """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`.
+
+        NaN is equal to none, so that each stands alone, at the end.
         """
 
     def concat(
@@ -357,6 +374,7 @@ class Operations:
         """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
         x: (..., inputs). weight: (outputs, inputs). bias: (outputs,) or absent. With no inputs the answer is the bias, or zeros.
+        NaN makes its row of the answer NaN (in `x`), or its column (in `weight` or `bias`).
         """
 
     def conv2d(
@@ -368,7 +386,8 @@ class Operations:
 
         x: (images, channels, height, width). weight: (outputs, channels / groups, height, width). bias: (outputs,) or absent. `stride`,
         `padding` (with zeros, on both sides) and `dilation` in pixels, one number or [vertical, horizontal]. In the arrays' common
-        floating dtype. No images give an empty answer; no channels give the bias.
+        floating dtype. No images give an empty answer; no channels give the bias. NaN makes every output NaN whose window holds it, its
+        weight zero or not; in `weight` or `bias` its whole channel.
         Source: Chellapilla, Puri and Simard, High performance convolutional neural networks for document processing, 2006 (im2col).
         """
 
@@ -402,8 +421,9 @@ class Operations:
 
         q: (..., n, d). k: (..., m, d). v: (..., m, e). Leading axes (batch, heads) broadcast. mask: broadcasts to (..., n, m); booleans say
         which keys a query may attend to, floating numbers are added to the scores. `causal`: query i attends to the keys 0 to i only.
-        `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN makes its own query's row NaN (in `q`) or
-        every row (in `k` or `v`). Scores are worked through in blocks, so that memory does not grow with n times m.
+        `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN in `q` makes its query's row NaN, in
+        `k` the rows of the queries that may attend to it, in `v` its column. Scores are worked through in blocks, so that memory does not
+        grow with n times m.
         Source: Vaswani et al., Attention is all you need, arXiv:1706.03762.
         """
 
@@ -460,6 +480,7 @@ class Operations:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+        A pixel whose window holds NaN or infinity is NaN.
         The opacity of uint8 and uint16 images of four channels stays as it is.
         Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
         """
@@ -473,7 +494,7 @@ class Operations:
 
         Pixel centres lie at half integers. `bilinear`: a triangle, widened when shrinking unless `antialias` is false (as Pillow does).
         `area`: the mean over the part of the source that a target pixel covers. `nearest`: the pixel under the target's centre.
-        An axis that keeps its size is left as it is.
+        An axis that keeps its size is left as it is. A pixel that NaN or infinity has a part in is not finite.
         Source: Turkowski, Filters for common resampling tasks, Graphics Gems I, 1990.
         """
 
@@ -485,7 +506,7 @@ class Operations:
 
         image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
         kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
-        Edges are mirrored.
+        Edges are mirrored. A pixel beside NaN or infinity, diagonally too, is not finite; its own value does not count.
         Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
         """
 
@@ -513,7 +534,8 @@ class Operations:
         positions, velocities: (n, d). masses: (n,). Any consistent units, such as metres, seconds and kilograms with
         gravity = 6.6743e-11. softening: a length added in squares to every distance (Plummer), which bounds the forces. Answers
         positions and velocities (n, d), and energy (iterations + 1,), kinetic and potential, before the first step and after each: its
-        drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN.
+        drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN
+        within two steps.
         Source: Verlet, Computer "experiments" on classical fluids, 1967 (kick, drift, kick); Aarseth, Gravitational N-body simulations, 2003.
         """
 
@@ -582,6 +604,7 @@ class AsyncOperations:
         """Sums of products in Einstein's notation over one to four arrays, such as `ij,jk->ik`.
 
         Letters and one `...` a term, as in NumPy; without `->` the letters that occur once, sorted. Dtypes promote; integers wrap around.
+        NaN spreads to the sums it is part of.
         """
 
     async def norm(
@@ -589,10 +612,11 @@ class AsyncOperations:
         keepdims: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
         tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null). NaN gives NaN.
+        """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null).
 
         `ord`: 2 by default for vectors (any number, 'inf', '-inf'), 'fro' for matrices (also 'nuc', 1, -1, 2, -2, 'inf', '-inf').
-        Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from.
+        Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from. NaN gives NaN, but 0 counts it as
+        other than zero, and a matrix's 'nuc', 2 and -2 raise `operation_failed` on NaN or infinity.
         """
 
     async def solve(
@@ -601,7 +625,7 @@ class AsyncOperations:
     ) -> Any:
         """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
-        NaN in an input gives NaN. Raises `operation_failed` when `a` is singular: lstsq answers then.
+        NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when `a` is singular: lstsq answers then.
         """
 
     async def lstsq(
@@ -612,7 +636,7 @@ class AsyncOperations:
 
         Outputs: `solution` (n,) or (n, k); `residuals`, the squared length of `a @ x - b` for each column (always given); `rank` and
         `singular_values` of `a`. Singular values up to `rcond` times the largest count as 0; by default the precision times max(m, n).
-        Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN.
+        Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN or infinity.
         """
 
     async def inv(
@@ -621,7 +645,7 @@ class AsyncOperations:
     ) -> Any:
         """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
-        NaN gives NaN. Raises `operation_failed` when a matrix is singular.
+        NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when a matrix is singular.
         """
 
     async def det(
@@ -636,8 +660,8 @@ class AsyncOperations:
     ) -> Any:
         """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
-        Reads one triangle only: the lower one, with `upper` the upper one. NaN is not refused where the library does not see it.
-        Raises `operation_failed` when a matrix is not positive definite.
+        Reads the lower triangle only, with `upper` too. Raises `operation_failed` when a matrix is not positive definite, and on NaN or
+        infinity in that triangle.
         """
 
     async def qr(
@@ -646,7 +670,8 @@ class AsyncOperations:
     ) -> Outputs:
         """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
-        `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's. NaN gives NaN.
+        `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's.
+        Raises `operation_failed` on NaN or infinity.
         """
 
     async def svd(
@@ -655,7 +680,8 @@ class AsyncOperations:
     ) -> Outputs:
         """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
 
-        `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN.
+        `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN
+        or infinity.
         """
 
     async def eigh(
@@ -664,7 +690,7 @@ class AsyncOperations:
     ) -> Outputs:
         """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 
-        Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN.
+        Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN or infinity.
         """
 
     async def fft(
@@ -675,7 +701,8 @@ class AsyncOperations:
         """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
         `n` cuts `x`, or pads it with zeros. `norm` says which direction is divided: `backward` the inverse by n, `forward` this one by n,
-        `ortho` both by sqrt(n). At least one element is needed. Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
+        `ortho` both by sqrt(n). At least one element is needed. NaN or infinity spreads over its whole transform.
+        Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
         """
 
     async def ifft(
@@ -683,14 +710,14 @@ class AsyncOperations:
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters and shape as there."""
+        """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters, shape and NaN as there."""
 
     async def rfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused."""
+        """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused. NaN as in `fft`."""
 
     async def irfft(
         self, x: Input, n: int | None = None, axis: int = -1, norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ...,
@@ -699,7 +726,8 @@ class AsyncOperations:
     ) -> Any:
         """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
-        Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored.
+        Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored. NaN gives NaN
+        wherever its sine or cosine is not 0.
         """
 
     async def fft2(
@@ -707,14 +735,14 @@ class AsyncOperations:
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). Else as `fft`."""
+        """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). NaN and all else as in `fft`."""
 
     async def ifft2(
         self, x: Input, shape: Iterable[int] | None = None, axes: Iterable[int] = (-2, -1),
         norm: Literal["backward", "forward", "ortho"] = 'backward', *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The inverse of `fft2`."""
+        """The inverse of `fft2`. NaN as there."""
 
     async def convolve(
         self, a: Input, b: Input, mode: Literal["full", "same", "valid"] = 'full', *, priority: int = ..., device: str | None = ...,
@@ -723,28 +751,31 @@ class AsyncOperations:
         """The discrete convolution of two arrays of any, equal rank: out[k] = sum of a[j] b[k - j], zeros beyond the edges.
 
         `full` has m + n - 1 elements an axis, `same` the middle of it in the shape of `a`, `valid` only what needs no zeros beyond the
-        edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly; beyond, Fourier transforms
-        are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
+        edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly, and NaN makes its own sums NaN;
+        beyond, Fourier transforms are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
         """
 
     async def sum(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The sum along `axis`. Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs. None sum to 0."""
+        """The sum along `axis`. NaN gives NaN, no numbers give 0.
+
+        Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs.
+        """
 
     async def mean(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arithmetic mean along `axis`. Booleans and integers give float64. The mean of no numbers is NaN."""
+        """The arithmetic mean along `axis`. Booleans and integers give float64. NaN gives NaN, and so do no numbers."""
 
     async def std(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
         device: str | None = ..., timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ...,
         traceparent: str | None = ...,
     ) -> Any:
-        """The standard deviation along `axis`: the root of `var`, with the same parameters."""
+        """The standard deviation along `axis`: the root of `var`, with the same parameters. NaN gives NaN."""
 
     async def var(
         self, x: Input, axis: int | Iterable[int] | None = None, correction: float = 0.0, keepdims: bool = False, *, priority: int = ...,
@@ -753,32 +784,32 @@ class AsyncOperations:
     ) -> Any:
         """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
-        Computed in two passes. Booleans and integers give float64. NaN where n is not above `correction`.
+        Computed in two passes. Booleans and integers give float64. NaN gives NaN, and so does an n not above `correction`.
         """
 
     async def min(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The smallest number along `axis`; NaN where there is one."""
+        """The smallest number along `axis`. NaN gives NaN."""
 
     async def max(
         self, x: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The largest number along `axis`; NaN where there is one."""
+        """The largest number along `axis`. NaN gives NaN."""
 
     async def argmin(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the smallest."""
+        """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the smallest."""
 
     async def argmax(
         self, x: Input, axis: int | None = None, keepdims: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the largest."""
+        """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the largest."""
 
     async def quantile(
         self, x: Input, q: Input, axis: int | Iterable[int] | None = None, keepdims: bool = False, *, priority: int = ...,
@@ -806,31 +837,39 @@ class AsyncOperations:
         self, x: Input, axis: int | None = None, include_initial: bool = False, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
+        """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`.
+
+        NaN makes NaN of what follows it.
+        """
 
     async def sort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """`x` sorted along `axis`. Shape and dtype of `x`."""
+        """`x` sorted along `axis`. Shape and dtype of `x`. NaN stands last, with `descending` first."""
 
     async def argsort(
         self, x: Input, axis: int = -1, descending: bool = False, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions."""
+        """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions. NaN as in `sort`."""
 
     async def top_k(
         self, x: Input, k: int, axis: int = -1, largest: bool = True, *, priority: int = ..., device: str | None = ...,
         timeout: float | None = ..., max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
-        """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first."""
+        """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first.
+
+        NaN counts as larger than any number.
+        """
 
     async def unique(
         self, x: Input, *, priority: int = ..., device: str | None = ..., timeout: float | None = ..., max_retries: int = ...,
         tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Outputs:
-        """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone.
+        """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`.
+
+        NaN is equal to none, so that each stands alone, at the end.
         """
 
     async def concat(
@@ -884,6 +923,7 @@ class AsyncOperations:
         """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
         x: (..., inputs). weight: (outputs, inputs). bias: (outputs,) or absent. With no inputs the answer is the bias, or zeros.
+        NaN makes its row of the answer NaN (in `x`), or its column (in `weight` or `bias`).
         """
 
     async def conv2d(
@@ -895,7 +935,8 @@ class AsyncOperations:
 
         x: (images, channels, height, width). weight: (outputs, channels / groups, height, width). bias: (outputs,) or absent. `stride`,
         `padding` (with zeros, on both sides) and `dilation` in pixels, one number or [vertical, horizontal]. In the arrays' common
-        floating dtype. No images give an empty answer; no channels give the bias.
+        floating dtype. No images give an empty answer; no channels give the bias. NaN makes every output NaN whose window holds it, its
+        weight zero or not; in `weight` or `bias` its whole channel.
         Source: Chellapilla, Puri and Simard, High performance convolutional neural networks for document processing, 2006 (im2col).
         """
 
@@ -929,8 +970,9 @@ class AsyncOperations:
 
         q: (..., n, d). k: (..., m, d). v: (..., m, e). Leading axes (batch, heads) broadcast. mask: broadcasts to (..., n, m); booleans say
         which keys a query may attend to, floating numbers are added to the scores. `causal`: query i attends to the keys 0 to i only.
-        `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN makes its own query's row NaN (in `q`) or
-        every row (in `k` or `v`). Scores are worked through in blocks, so that memory does not grow with n times m.
+        `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN in `q` makes its query's row NaN, in
+        `k` the rows of the queries that may attend to it, in `v` its column. Scores are worked through in blocks, so that memory does not
+        grow with n times m.
         Source: Vaswani et al., Attention is all you need, arXiv:1706.03762.
         """
 
@@ -987,6 +1029,7 @@ class AsyncOperations:
         """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
         image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+        A pixel whose window holds NaN or infinity is NaN.
         The opacity of uint8 and uint16 images of four channels stays as it is.
         Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
         """
@@ -1000,7 +1043,7 @@ class AsyncOperations:
 
         Pixel centres lie at half integers. `bilinear`: a triangle, widened when shrinking unless `antialias` is false (as Pillow does).
         `area`: the mean over the part of the source that a target pixel covers. `nearest`: the pixel under the target's centre.
-        An axis that keeps its size is left as it is.
+        An axis that keeps its size is left as it is. A pixel that NaN or infinity has a part in is not finite.
         Source: Turkowski, Filters for common resampling tasks, Graphics Gems I, 1990.
         """
 
@@ -1012,7 +1055,7 @@ class AsyncOperations:
 
         image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
         kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
-        Edges are mirrored.
+        Edges are mirrored. A pixel beside NaN or infinity, diagonally too, is not finite; its own value does not count.
         Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
         """
 
@@ -1040,7 +1083,8 @@ class AsyncOperations:
         positions, velocities: (n, d). masses: (n,). Any consistent units, such as metres, seconds and kilograms with
         gravity = 6.6743e-11. softening: a length added in squares to every distance (Plummer), which bounds the forces. Answers
         positions and velocities (n, d), and energy (iterations + 1,), kinetic and potential, before the first step and after each: its
-        drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN.
+        drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN
+        within two steps.
         Source: Verlet, Computer "experiments" on classical fluids, 1967 (kick, drift, kick); Aarseth, Gravitational N-body simulations, 2003.
         """
 

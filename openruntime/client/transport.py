@@ -75,9 +75,7 @@ class HTTPTransport:
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], *, wait: float) -> Reply:
         assert self._client is not None, "opened before use"
-        size = sum(memoryview(part).nbytes for part in content)
-        sent = {**headers, "Content-Length": str(size)} if content else dict(headers)
-        body = None if not content else b"".join(content) if size <= JOINED else pieces(content)
+        sent, body = framed(headers, content)
         timeout = httpx.Timeout(GRACE, connect=10.0, read=wait + GRACE, pool=None)
         try:
             async with self._client.stream(method, path, headers=sent, content=body, timeout=timeout) as response:
@@ -127,7 +125,15 @@ class _WebSocket:
             yield str(message)
 
 
-async def pieces(content: Sequence[Buffer]) -> AsyncIterator[bytes]:
+def framed(headers: Mapping[str, str], content: Sequence[Buffer]) -> tuple[dict[str, str], bytes | AsyncIterator[bytes] | None]:
+    """The headers with the length of `content`, and the body as httpx takes it; no body for no content."""
+    if not content:
+        return dict(headers), None
+    size = sum(memoryview(part).nbytes for part in content)
+    return {**headers, "Content-Length": str(size)}, b"".join(content) if size <= JOINED else _pieces(content)
+
+
+async def _pieces(content: Sequence[Buffer]) -> AsyncIterator[bytes]:
     """The body in slices, so that no layer below copies it whole."""
     for part in content:
         view = memoryview(part).cast("B")

@@ -12,6 +12,14 @@ OpenRuntimeError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# The tree, which is all that `openruntime.errors` shows.
+__all__ = [
+    "BrokenPlugin", "CompileError", "Conflict", "DependencyFailed", "Expired", "Forbidden", "Internal", "InvalidParameter", "InvalidRequest",
+    "MethodNotAllowed", "MissingExtra", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady", "OpenRuntimeError", "OperationFailed",
+    "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout", "StorageFull", "TaskCancelled", "TaskFailed", "TaskTimeout",
+    "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation", "UnsupportedMediaType", "UnsupportedOnDevice", "WorkerCrashed",
+]  # fmt: skip
+
 
 class OpenRuntimeError(Exception):
     """Anything OpenRuntime refuses or fails with. `field` names the offending part of the request, if one does."""

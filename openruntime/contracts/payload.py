@@ -16,12 +16,11 @@ ITEMSIZE: dict[str, int] = {
 }  # fmt: skip
 
 
-class Spec(msgspec.Struct, frozen=True, gc=False):
-    """What is known of an array before it exists. `shape` is exact, or an upper bound where `exact` is false."""
+class _Sized(msgspec.Struct, frozen=True, gc=False):
+    """What has a dtype and a shape; `size` in elements, `nbytes` in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
-    exact: bool = True
 
     @property
     def size(self) -> int:
@@ -32,29 +31,25 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
         return prod(self.shape) * ITEMSIZE[self.dtype]
 
 
-class Array(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Spec(_Sized, frozen=True, gc=False):
+    """What is known of an array before it exists. `shape` is exact, or an upper bound where `exact` is false."""
+
+    exact: bool = True
+
+
+class Array(_Sized, frozen=True, eq=False, gc=False):
     """An array at rest: C-contiguous, little-endian.
 
     `data` may be a view into shared memory; the memory is given back when the last view on it is dropped.
     `blob` is the digest under which the bytes rest in the blob store; then `data` may be absent.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
     data: Any = None  # Buffer | None, which msgspec cannot decode: it has no unions of bytes and views
     blob: str | None = None
 
     @property
     def spec(self) -> Spec:
         return Spec(self.dtype, self.shape)
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * ITEMSIZE[self.dtype]
 
     @property
     def view(self) -> memoryview:

@@ -3,7 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, TypeAlias, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints, overload
 
 import msgspec
 
@@ -111,34 +111,37 @@ class Parameter(msgspec.Struct, frozen=True):
         return found
 
 
+class Declared(TypedDict, total=False):
+    """What an operation declares beside its function; see `operation`."""
+
+    family: str
+    check: Callable[..., Outputs]
+    estimate: Callable[..., Estimate]
+    version: int
+    batch_axis: int
+    cacheable: bool
+    outputs: tuple[str, ...]
+
+
 class Operation:
     """A function of arrays, with everything the runtime must know before it runs. Calling it calls the function."""
 
-    def __init__(
-        self,
-        function: Function,
-        *,
-        family: str | None = None,
-        check: Callable[..., Outputs] | None = None,
-        estimate: Callable[..., Estimate] | None = None,
-        version: int = 1,
-        batch_axis: int | None = None,
-        cacheable: bool = True,
-        outputs: tuple[str, ...] = ("output",),
-    ) -> None:
+    def __init__(self, function: Function, **declared: Unpack[Declared]) -> None:
+        for name in declared.keys() - Declared.__annotations__.keys():
+            raise TypeError(f"operation {function.__name__} cannot declare `{name}`{nearest(name, Declared.__annotations__)}")
         self.function = function
         self.name: str = function.__name__.rstrip("_")  # `sum_` is `sum`: Python's own stays usable in its module
-        self.family = family or function.__module__.rpartition(".")[2]
-        self.version = version
-        self.batch_axis = batch_axis
-        self.cacheable = cacheable
-        self.outputs = outputs
+        self.family = declared.get("family") or function.__module__.rpartition(".")[2]
+        self.version = declared.get("version", 1)
+        self.batch_axis = declared.get("batch_axis")
+        self.cacheable = declared.get("cacheable", True)
+        self.outputs = declared.get("outputs", ("output",))
         self.doc = inspect.getdoc(function) or ""
         signature = inspect.signature(function)
         self.takes = tuple(name for name in _INJECTED if name in signature.parameters)
         self.parameters, self.rest = _parameters(function, signature)
-        self._check = check or self._like_first
-        self._estimate = estimate
+        self._check = declared.get("check") or self._like_first
+        self._estimate = declared.get("estimate")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -267,17 +270,8 @@ class Operation:
 @overload
 def operation(function: Function, /) -> Operation: ...
 @overload
-def operation(
-    *,
-    family: str | None = None,
-    check: Callable[..., Outputs] | None = None,
-    estimate: Callable[..., Estimate] | None = None,
-    version: int = 1,
-    batch_axis: int | None = None,
-    cacheable: bool = True,
-    outputs: tuple[str, ...] = ("output",),
-) -> Callable[[Function], Operation]: ...
-def operation(function: Function | None = None, /, **declared: Any) -> Operation | Callable[[Function], Operation]:
+def operation(**declared: Unpack[Declared]) -> Callable[[Function], Operation]: ...
+def operation(function: Function | None = None, /, **declared: Unpack[Declared]) -> Operation | Callable[[Function], Operation]:
     """Make a function an operation.
 
     `check(**parameters)` gets a `Spec` for each array and returns the outputs' `Spec` or a dict of them (default: like the

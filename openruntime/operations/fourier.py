@@ -1,6 +1,6 @@
 """Discrete Fourier transforms and convolution.
 
-Booleans, integers and float64 give complex128; float32 and float16 complex64. NaN or infinity spreads over its whole transform.
+Booleans, integers and float64 give complex128; float32 and float16 complex64.
 """
 
 from functools import partial
@@ -62,20 +62,21 @@ def fft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "back
     """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
     `n` cuts `x`, or pads it with zeros. `norm` says which direction is divided: `backward` the inverse by n, `forward` this one by n,
-    `ortho` both by sqrt(n). At least one element is needed. Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
+    `ortho` both by sqrt(n). At least one element is needed. NaN or infinity spreads over its whole transform.
+    Source: Cooley and Tukey, 1965; Bluestein, 1970, for lengths with large primes.
     """
     return xp.fft.fft(cast(xp, x, complex_of(name_of(x))), n=n, axis=axis, norm=norm)
 
 
 @operation(check=partial(_whole, "ifft"), estimate=_cost(partial(_whole, "ifft")))
 def ifft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
-    """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters and shape as there."""
+    """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters, shape and NaN as there."""
     return xp.fft.ifft(cast(xp, x, complex_of(name_of(x))), n=n, axis=axis, norm=norm)
 
 
 @operation(check=_half, estimate=_cost(_half))
 def rfft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
-    """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused."""
+    """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused. NaN as in `fft`."""
     return xp.fft.rfft(cast(xp, x, real(complex_of(name_of(x)))), n=n, axis=axis, norm=norm)
 
 
@@ -83,7 +84,8 @@ def rfft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "bac
 def irfft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
-    Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored.
+    Imaginary parts that a real signal cannot have (of the first element, and of the last when n is even) are ignored. NaN gives NaN
+    wherever its sine or cosine is not 0.
     """
     return xp.fft.irfft(cast(xp, x, complex_of(name_of(x))), n=n, axis=axis, norm=norm)
 
@@ -113,13 +115,13 @@ Shape2 = tuple[Length, ...] | None
 
 @operation(check=partial(_plane, "fft2"), estimate=_plane_cost("fft2"))
 def fft2(x: Array, shape: Shape2 = None, axes: tuple[int, ...] = (-2, -1), norm: Scaling = "backward", *, xp: Namespace) -> Array:
-    """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). Else as `fft`."""
+    """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). NaN and all else as in `fft`."""
     return xp.fft.fftn(cast(xp, x, complex_of(name_of(x))), s=shape, axes=axes, norm=norm)
 
 
 @operation(check=partial(_plane, "ifft2"), estimate=_plane_cost("ifft2"))
 def ifft2(x: Array, shape: Shape2 = None, axes: tuple[int, ...] = (-2, -1), norm: Scaling = "backward", *, xp: Namespace) -> Array:
-    """The inverse of `fft2`."""
+    """The inverse of `fft2`. NaN as there."""
     return xp.fft.ifftn(cast(xp, x, complex_of(name_of(x))), s=shape, axes=axes, norm=norm)
 
 
@@ -158,8 +160,8 @@ def convolve(a: Array, b: Array, mode: Literal["full", "same", "valid"] = "full"
     """The discrete convolution of two arrays of any, equal rank: out[k] = sum of a[j] b[k - j], zeros beyond the edges.
 
     `full` has m + n - 1 elements an axis, `same` the middle of it in the shape of `a`, `valid` only what needs no zeros beyond the
-    edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly; beyond, Fourier transforms
-    are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
+    edges. Booleans and integers give float64. Up to 32 elements of the smaller array are summed directly, and NaN makes its own sums NaN;
+    beyond, Fourier transforms are multiplied: exact to rounding relative to the largest output, and one NaN makes every output NaN.
     """
     dtype = inexact(promote(name_of(a), name_of(b)))
     work = promote(dtype, "float32")  # no half-precision transforms

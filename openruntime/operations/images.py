@@ -1,7 +1,7 @@
 """Image filters. An image is (h, w) or (h, w, c): uint8, uint16, or floating with any range. Channels are treated alike, but for
 what finds or strengthens edges: it leaves the fourth channel of four, which in uint8 and uint16 is opacity, as it is.
 
-Integer pixels are filtered in float32, then rounded and clipped to their range. A pixel whose window holds NaN or infinity is not finite.
+Integer pixels are filtered in float32, then rounded and clipped to their range.
 """
 
 from collections.abc import Callable
@@ -121,6 +121,7 @@ def sharpen(image: Array, *, amount: Annotated[float, Meta(ge=0, le=1e6)] = 1.0,
     """Unsharp masking: `image + amount * (image - gaussian_blur(image, sigma))`; shape and dtype of `image`.
 
     image: (h, w) or (h, w, c). `sigma` in pixels. Integer pixels are clipped to their range, floating ones are not.
+    A pixel whose window holds NaN or infinity is NaN.
     The opacity of uint8 and uint16 images of four channels stays as it is.
     Source: Gonzalez and Woods, Digital Image Processing, section 3.6 (highboost filtering).
     """
@@ -133,7 +134,7 @@ def sobel(image: Array, *, xp: Namespace) -> Array:
 
     image: (h, w) or (h, w, c), each channel by itself; the opacity of uint8 and uint16 images of four channels stays as it is. The
     kernels are [1, 2, 1] / 4 and [-1, 0, 1], so that the result stays within the range that the pixels span (scikit-image's scale).
-    Edges are mirrored.
+    Edges are mirrored. A pixel beside NaN or infinity, diagonally too, is not finite; its own value does not count.
     Source: Sobel and Feldman, An isotropic 3x3 image gradient operator, 1968.
     """
 
@@ -205,7 +206,7 @@ def resize(image: Array, *, height: Side, width: Side, method: Method = "bilinea
 
     Pixel centres lie at half integers. `bilinear`: a triangle, widened when shrinking unless `antialias` is false (as Pillow does).
     `area`: the mean over the part of the source that a target pixel covers. `nearest`: the pixel under the target's centre.
-    An axis that keeps its size is left as it is.
+    An axis that keeps its size is left as it is. A pixel that NaN or infinity has a part in is not finite.
     Source: Turkowski, Filters for common resampling tasks, Graphics Gems I, 1990.
     """
 

@@ -1,15 +1,16 @@
 """Linear algebra. Arrays of more than two dimensions are stacks of matrices: `(..., m, n)`.
 
-Booleans and integers become float64 (but in matmul and einsum, which keep integers); float16 is refused where LAPACK has none.
+Booleans and integers become float64 (but in matmul and einsum, which keep integers); float16 is refused where LAPACK has none. NaN goes
+through products, equations, inverses and determinants; decompositions refuse it, since libraries differ in what they make of it.
 """
 
 from math import prod
 from typing import Any, Literal
 
-from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.dtypes import cast, inexact, is_complex, name_of, need, promote, real
+from openruntime.operations.numerics import need_finite
 from openruntime.operations.shapes import axes_of, broadcast, rank_of, reduced, some
 from openruntime.operations.subscripts import Subscripts
 
@@ -93,6 +94,7 @@ def einsum(subscripts: str, a: Array, b: Array | None = None, c: Array | None = 
     """Sums of products in Einstein's notation over one to four arrays, such as `ij,jk->ik`.
 
     Letters and one `...` a term, as in NumPy; without `->` the letters that occur once, sorted. Dtypes promote; integers wrap around.
+    NaN spreads to the sums it is part of.
     """
     operands = _common(xp, *_operands(a=a, b=b, c=c, d=d).values())
     return xp.einsum(subscripts.replace(" ", ""), *operands)
@@ -118,10 +120,11 @@ def _norm(x: Spec, axis: int | tuple[int, ...] | None, ord: Order | None, keepdi
 
 @operation(check=_norm, estimate=lambda x, axis, ord, keepdims: Estimate(2.0 * x.size))
 def norm(x: Array, axis: int | tuple[int, ...] | None = None, ord: Order | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null). NaN gives NaN.
+    """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null).
 
     `ord`: 2 by default for vectors (any number, 'inf', '-inf'), 'fro' for matrices (also 'nuc', 1, -1, 2, -2, 'inf', '-inf').
-    Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from.
+    Real, of the precision of `x`. No numbers have the norm 0, where an order needs none to choose from. NaN gives NaN, but 0 counts it as
+    other than zero, and a matrix's 'nuc', 2 and -2 raise `operation_failed` on NaN or infinity.
     """
     (x,) = _inexact(xp, x)
     order = float(ord) if ord in ("inf", "-inf") else ord
@@ -129,6 +132,8 @@ def norm(x: Array, axis: int | tuple[int, ...] | None = None, ord: Order | None 
         return xp.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if order is None else order)
     rows, columns = (one % x.ndim for one in axis)
     others = [i for i in range(x.ndim) if i not in (rows, columns)]
+    if order in ("nuc", 2, -2):
+        need_finite(xp, x, "x", "norm")
     found = xp.linalg.matrix_norm(xp.permute_dims(x, (*others, rows, columns)), ord="fro" if order is None else order)
     return xp.reshape(found, reduced(x.shape, (rows, columns), keepdims=True)) if keepdims else found
 
@@ -154,7 +159,7 @@ def _solve_cost(a: Spec, b: Spec) -> Estimate:
 def solve(a: Array, b: Array, *, xp: Namespace) -> Array:
     """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
-    NaN in an input gives NaN. Raises `operation_failed` when `a` is singular: lstsq answers then.
+    NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when `a` is singular: lstsq answers then.
     """
     a, b = _inexact(xp, a, b)
     return xp.linalg.solve(a, b)
@@ -184,15 +189,18 @@ def _svd_work(spec: Spec) -> float:
     check=_lstsq,
     estimate=lambda a, b, rcond: Estimate(_svd_work(a), memory=4 * a.nbytes + 3 * b.nbytes),
     outputs=("solution", "residuals", "rank", "singular_values"),
+    version=2,
 )
 def lstsq(a: Array, b: Array, rcond: float | None = None, *, xp: Namespace) -> dict[str, Array]:
     """The shortest `x` that makes `|a @ x - b|` least, by the singular values of `a`. `a` (m, n), `b` (m,) or (m, k).
 
     Outputs: `solution` (n,) or (n, k); `residuals`, the squared length of `a @ x - b` for each column (always given); `rank` and
     `singular_values` of `a`. Singular values up to `rcond` times the largest count as 0; by default the precision times max(m, n).
-    Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN.
+    Source: Golub and Van Loan, Matrix Computations, 4th edition, section 5.5. Raises `operation_failed` on NaN or infinity.
     """
     a, b = _inexact(xp, a, b)
+    for field, array in (("a", a), ("b", b)):
+        need_finite(xp, array, field, "lstsq")
     u, s, vh = xp.linalg.svd(a, full_matrices=False)
     limit = xp.max(s) * (xp.finfo(s.dtype).eps * max(a.shape) if rcond is None else rcond)
     kept = s > limit
@@ -222,26 +230,30 @@ def _cubic(factor: float) -> Any:
 def inv(x: Array, *, xp: Namespace) -> Array:
     """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
-    NaN gives NaN. Raises `operation_failed` when a matrix is singular.
+    NaN gives NaN, at least where the answer depends on it. Raises `operation_failed` when a matrix is singular.
     """
     return xp.linalg.inv(*_inexact(xp, x))
 
 
-@operation(check=lambda x: Spec(_matrix("det", x, "x", square=True), x.shape[:-2]), estimate=_cubic(1 / 3))
+@operation(check=lambda x: Spec(_matrix("det", x, "x", square=True), x.shape[:-2]), estimate=_cubic(1 / 3), version=2)
 def det(x: Array, *, xp: Namespace) -> Array:
     """The determinant of each square matrix of `x` (..., n, n), by LU. 0 for a singular one, 1 for one of no rows; NaN gives NaN."""
-    return xp.linalg.det(*_inexact(xp, x))
+    (x,) = _inexact(xp, x)
+    found = xp.linalg.det(x)  # 0 at the first pivot that is, whatever stands after it
+    return xp.where(xp.any(xp.isnan(x), axis=(-2, -1)), xp.full_like(found, float("nan")), found)
 
 
-@operation(check=lambda x, upper: Spec(_matrix("cholesky", x, "x", square=True), x.shape), estimate=_cubic(1 / 6))
+@operation(check=lambda x, upper: Spec(_matrix("cholesky", x, "x", square=True), x.shape), estimate=_cubic(1 / 6), version=2)
 def cholesky(x: Array, upper: bool = False, *, xp: Namespace) -> Array:
     """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
-    Reads one triangle only: the lower one, with `upper` the upper one. NaN is not refused where the library does not see it.
-    Raises `operation_failed` when a matrix is not positive definite.
+    Reads the lower triangle only, with `upper` too. Raises `operation_failed` when a matrix is not positive definite, and on NaN or
+    infinity in that triangle.
     """
     (x,) = _inexact(xp, x)
-    return xp.linalg.cholesky(x, upper=upper)
+    need_finite(xp, xp.tril(x), "x", "cholesky")
+    lower = xp.linalg.cholesky(x)
+    return xp.conj(xp.matrix_transpose(lower)) if upper else lower
 
 
 def _qr(x: Spec, mode: str) -> dict[str, Spec]:
@@ -251,13 +263,16 @@ def _qr(x: Spec, mode: str) -> dict[str, Spec]:
     return {"q": Spec(dtype, (*stack, m, k)), "r": Spec(dtype, (*stack, k, n))}
 
 
-@operation(check=_qr, estimate=lambda x, mode: Estimate(_work(x.dtype, 2.0 * x.size * min(x.shape[-2:]))), outputs=("q", "r"))
+@operation(check=_qr, estimate=lambda x, mode: Estimate(_work(x.dtype, 2.0 * x.size * min(x.shape[-2:]))), outputs=("q", "r"), version=2)
 def qr(x: Array, mode: Literal["reduced", "complete"] = "reduced", *, xp: Namespace) -> dict[str, Array]:
     """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
-    `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's. NaN gives NaN.
+    `q` is (..., m, k) and `r` (..., k, n), where k is min(m, n), with `complete` m. The signs of r's rows are the library's.
+    Raises `operation_failed` on NaN or infinity.
     """
-    q, r = xp.linalg.qr(*_inexact(xp, x), mode=mode)
+    (x,) = _inexact(xp, x)
+    need_finite(xp, x, "x", "qr")
+    q, r = xp.linalg.qr(x, mode=mode)
     return {"q": q, "r": r}
 
 
@@ -277,9 +292,12 @@ def _svd(x: Spec, full_matrices: bool) -> dict[str, Spec]:
 def svd(x: Array, full_matrices: bool = False, *, xp: Namespace) -> dict[str, Array]:
     """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
 
-    `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN.
+    `u` is (..., m, k) and `vh` (..., k, n); with `full_matrices` (..., m, m) and (..., n, n). Raises `operation_failed` on NaN
+    or infinity.
     """
-    u, s, vh = xp.linalg.svd(*_inexact(xp, x), full_matrices=full_matrices)
+    (x,) = _inexact(xp, x)
+    need_finite(xp, x, "x", "svd")
+    u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
     return {"u": u, "s": s, "vh": vh}
 
 
@@ -292,10 +310,9 @@ def _eigh(x: Spec) -> dict[str, Spec]:
 def eigh(x: Array, *, xp: Namespace) -> dict[str, Array]:
     """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 
-    Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN.
+    Reads the lower triangle only. Signs of the vectors are the library's. Raises `operation_failed` on NaN or infinity.
     """
     (x,) = _inexact(xp, x)
-    if not bool(xp.all(xp.isfinite(x))):
-        raise OperationFailed("eigh needs finite numbers: `x` holds NaN or infinity", field="x")
+    need_finite(xp, x, "x", "eigh")
     values, vectors = xp.linalg.eigh(x)
     return {"eigenvalues": values, "eigenvectors": vectors}

@@ -44,6 +44,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, xp: Namespace)
     """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
     x: (..., inputs). weight: (outputs, inputs). bias: (outputs,) or absent. With no inputs the answer is the bias, or zeros.
+    NaN makes its row of the answer NaN (in `x`), or its column (in `weight` or `bias`).
     """
     dtype, (x, weight, bias) = common(xp, x, weight, bias)
     result = xp.matmul(x, xp.matrix_transpose(weight)) if x.ndim > 1 else xp.matmul(weight, x)
@@ -107,7 +108,8 @@ def conv2d(
 
     x: (images, channels, height, width). weight: (outputs, channels / groups, height, width). bias: (outputs,) or absent. `stride`,
     `padding` (with zeros, on both sides) and `dilation` in pixels, one number or [vertical, horizontal]. In the arrays' common
-    floating dtype. No images give an empty answer; no channels give the bias.
+    floating dtype. No images give an empty answer; no channels give the bias. NaN makes every output NaN whose window holds it, its
+    weight zero or not; in `weight` or `bias` its whole channel.
     Source: Chellapilla, Puri and Simard, High performance convolutional neural networks for document processing, 2006 (im2col).
     """
     dtype, (x, weight, bias) = common(xp, x, weight, bias)
@@ -246,8 +248,9 @@ def attention(
 
     q: (..., n, d). k: (..., m, d). v: (..., m, e). Leading axes (batch, heads) broadcast. mask: broadcasts to (..., n, m); booleans say
     which keys a query may attend to, floating numbers are added to the scores. `causal`: query i attends to the keys 0 to i only.
-    `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN makes its own query's row NaN (in `q`) or
-    every row (in `k` or `v`). Scores are worked through in blocks, so that memory does not grow with n times m.
+    `scale`: 1 / sqrt(d) unless given. A query that may attend to no key gives zeros. NaN in `q` makes its query's row NaN, in
+    `k` the rows of the queries that may attend to it, in `v` its column. Scores are worked through in blocks, so that memory does not
+    grow with n times m.
     Source: Vaswani et al., Attention is all you need, arXiv:1706.03762.
     """
     dtype, (q, k, v) = common(xp, q, k, v)

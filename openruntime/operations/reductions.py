@@ -47,13 +47,16 @@ def _count(x: Array, axis: Axis) -> int:
 
 @operation(check=_reduce("sum", _summed), estimate=_passes(1))
 def sum_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """The sum along `axis`. Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs. None sum to 0."""
+    """The sum along `axis`. NaN gives NaN, no numbers give 0.
+
+    Booleans and integers are summed in 64 bits and wrap around beyond; other dtypes keep theirs.
+    """
     return xp.sum(cast(xp, x, _summed(name_of(x))), axis=axis, keepdims=keepdims)
 
 
 @operation(check=_reduce("mean", inexact), estimate=_passes(1))
 def mean(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """The arithmetic mean along `axis`. Booleans and integers give float64. The mean of no numbers is NaN."""
+    """The arithmetic mean along `axis`. Booleans and integers give float64. NaN gives NaN, and so do no numbers."""
     x = cast(xp, x, inexact(name_of(x)))
     if not _count(x, axis):
         return xp.sum(x, axis=axis, keepdims=keepdims) * float("nan")
@@ -72,7 +75,7 @@ def _deviation(function: str, x: Array, axis: Axis, correction: float, keepdims:
 
 @operation(check=_reduce("std", inexact, kinds="biuf", wanted="real numbers"), estimate=_passes(4))
 def std(x: Array, axis: Axis = None, correction: Correction = 0.0, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """The standard deviation along `axis`: the root of `var`, with the same parameters."""
+    """The standard deviation along `axis`: the root of `var`, with the same parameters. NaN gives NaN."""
     return _deviation("std", x, axis, correction, keepdims, xp)
 
 
@@ -80,7 +83,7 @@ def std(x: Array, axis: Axis = None, correction: Correction = 0.0, keepdims: boo
 def var(x: Array, axis: Axis = None, correction: Correction = 0.0, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
-    Computed in two passes. Booleans and integers give float64. NaN where n is not above `correction`.
+    Computed in two passes. Booleans and integers give float64. NaN gives NaN, and so does an n not above `correction`.
     """
     return _deviation("var", x, axis, correction, keepdims, xp)
 
@@ -93,13 +96,13 @@ def _extreme(function: str, x: Array, axis: Axis, keepdims: bool, xp: Namespace)
 
 @operation(check=_reduce("min", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1))
 def min_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """The smallest number along `axis`; NaN where there is one."""
+    """The smallest number along `axis`. NaN gives NaN."""
     return _extreme("min", x, axis, keepdims, xp)
 
 
 @operation(check=_reduce("max", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1))
 def max_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """The largest number along `axis`; NaN where there is one."""
+    """The largest number along `axis`. NaN gives NaN."""
     return _extreme("max", x, axis, keepdims, xp)
 
 
@@ -115,13 +118,13 @@ def _position(function: str, x: Array, axis: int | None, keepdims: bool, xp: Nam
 
 @operation(check=_place("argmin"), estimate=_passes(1))
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the smallest."""
+    """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the smallest."""
     return _position("argmin", x, axis, keepdims, xp)
 
 
 @operation(check=_place("argmax"), estimate=_passes(1))
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
-    """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. A NaN counts as the largest."""
+    """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the largest."""
     return _position("argmax", x, axis, keepdims, xp)
 
 
@@ -210,5 +213,8 @@ def _cumulative(x: Spec, axis: int | None, include_initial: bool) -> Spec:
 
 @operation(check=_cumulative, estimate=_passes(1))
 def cumulative_sum(x: Array, axis: int | None = None, include_initial: bool = False, *, xp: Namespace) -> Array:
-    """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`."""
+    """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`.
+
+    NaN makes NaN of what follows it.
+    """
     return xp.cumulative_sum(cast(xp, x, _summed(name_of(x))), axis=axis, include_initial=include_initial)

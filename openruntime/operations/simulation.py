@@ -148,7 +148,8 @@ def nbody(
     positions, velocities: (n, d). masses: (n,). Any consistent units, such as metres, seconds and kilograms with
     gravity = 6.6743e-11. softening: a length added in squares to every distance (Plummer), which bounds the forces. Answers
     positions and velocities (n, d), and energy (iterations + 1,), kinetic and potential, before the first step and after each: its
-    drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN.
+    drift shows whether `dt` is short enough. Raises `OperationFailed` when two bodies meet without softening. NaN makes all bodies NaN
+    within two steps.
     Source: Verlet, Computer "experiments" on classical fluids, 1967 (kick, drift, kick); Aarseth, Gravitational N-body simulations, 2003.
     """
     dtype, (positions, velocities, masses) = common(xp, positions, velocities, masses)
@@ -222,7 +223,7 @@ def _black_scholes_cost(**quotes: Spec | float) -> Estimate:
     return Estimate(160.0 * out.size, moved + 200.0 * work, moved + 22 * work)
 
 
-@operation(family="simulation", check=_black_scholes, estimate=_black_scholes_cost, outputs=_OUTPUTS)
+@operation(family="simulation", check=_black_scholes, estimate=_black_scholes_cost, outputs=_OUTPUTS, version=2)
 def black_scholes(
     spot: Number, strike: Number, time: Number, rate: Number, volatility: Number, dividend: Number = 0.0, *, xp: Namespace
 ) -> dict[str, Array]:
@@ -240,7 +241,7 @@ def black_scholes(
     given = [constant(xp, quote, like) if array is None else array for quote, array in zip(quotes, arrays, strict=True)]
     spot, strike, time, rate, volatility, dividend = xp.broadcast_arrays(*given)
 
-    valid = (spot > 0) & (strike > 0) & (time >= 0) & (volatility >= 0)
+    valid = (spot > 0) & (strike > 0) & (time >= 0) & (volatility >= 0) & ~xp.isnan(rate) & ~xp.isnan(dividend)
     one, zero, nan = xp.ones_like(spot), xp.zeros_like(spot), xp.full_like(spot, float("nan"))
     spot, strike = xp.where(valid, spot, one), xp.where(valid, strike, one)
     root = xp.sqrt(xp.where(valid, time, zero))

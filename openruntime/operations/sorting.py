@@ -41,13 +41,13 @@ def _ordered(x: Array, xp: Namespace) -> Array:
 
 @operation(check=_sort, estimate=_cost)
 def sort(x: Array, axis: int = -1, descending: bool = False, *, xp: Namespace) -> Array:
-    """`x` sorted along `axis`. Shape and dtype of `x`."""
+    """`x` sorted along `axis`. Shape and dtype of `x`. NaN stands last, with `descending` first."""
     return cast(xp, xp.sort(_ordered(x, xp), axis=axis, descending=descending, stable=False), name_of(x))
 
 
 @operation(check=_argsort, estimate=_indirect_cost)
 def argsort(x: Array, axis: int = -1, descending: bool = False, *, xp: Namespace) -> Array:
-    """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions."""
+    """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions. NaN as in `sort`."""
     return cast(xp, xp.argsort(_ordered(x, xp), axis=axis, descending=descending, stable=True), "int64")
 
 
@@ -61,7 +61,10 @@ def _top_k(x: Spec, k: int, axis: int, largest: bool) -> dict[str, Spec]:
 
 @operation(check=_top_k, estimate=_cost, outputs=("values", "indices"))
 def top_k(x: Array, k: Annotated[int, Meta(ge=0)], axis: int = -1, largest: bool = True, *, xp: Namespace) -> dict[str, Array]:
-    """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first."""
+    """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first.
+
+    NaN counts as larger than any number.
+    """
     axis %= x.ndim
     order = xp.argsort(_ordered(x, xp), axis=axis, descending=largest, stable=True)
     order = order[tuple(slice(k) if i == axis else slice(None) for i in range(x.ndim))]
@@ -75,7 +78,10 @@ def _unique(x: Spec) -> dict[str, Spec]:
 
 @operation(check=_unique, estimate=_cost, outputs=("values", "counts"))
 def unique(x: Array, *, xp: Namespace) -> dict[str, Array]:
-    """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`. NaNs are equal to none, so each stands alone."""
+    """The distinct numbers of `x`, rising, as `values`, and how often each occurs as int64 `counts`.
+
+    NaN is equal to none, so that each stands alone, at the end.
+    """
     values, counts = xp.unique_counts(_ordered(x, xp))
     order = xp.argsort(values, stable=True)  # the standard promises no order
     return {"values": cast(xp, xp.take(values, order), name_of(x)), "counts": cast(xp, xp.take(counts, order), "int64")}

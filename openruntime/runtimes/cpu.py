@@ -5,7 +5,7 @@ from openruntime.runtimes.manager import RuntimeManager, architecture, usable_co
 
 
 class CPURuntimeManager(RuntimeManager):
-    """Keeps workers for `cpu:0`. Defaults measured in `docs/explanation/performance.md`: two slots, all cores each.
+    """Keeps workers for `cpu:0`. Defaults measured by `python -m benchmarks.slots` (`docs/explanation/performance.md`): two slots, all cores each.
 
     One worker is warm before the server is ready; the second starts when a long task holds the first.
     """

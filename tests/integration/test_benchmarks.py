@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import durable, footprint, works
+from benchmarks import durable, footprint, slots, works
 from benchmarks.load import Connection, drive, request, wrk
 from benchmarks.report import Notebook
 from benchmarks.servers import Server
@@ -44,6 +44,16 @@ def test_start_is_measured(tmp_path: Path) -> None:
     notebook = Notebook()
     footprint.start(notebook, tmp_path)
     assert 0 < notebook.samples["start", "s to first answer", "openruntime"][0] < 60
+
+
+def test_slots_and_threads_are_compared(tmp_path: Path) -> None:
+    assert {(1, 1), (2, 1)} <= set(slots.choices())
+    notebook = Notebook()
+    for count in (1, 2):
+        slots.one_server(notebook, tmp_path, slots=count, threads=1, requests=2, long=1_200)
+    assert len(notebook.samples) == 10
+    p50 = {subject: values[0] for (_, measure, subject), values in notebook.samples.items() if measure == "tiny beside a long one, p50 ms"}
+    assert p50["2 × 1"] < p50["1 × 1"] / 5, "with one slot the tiny task waits until the long one is done"
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed; `make bench` installs it")

@@ -91,6 +91,7 @@ def test_the_law_holds_for_an_empty_tree(empty_tree: Path) -> None:
         ("openruntime/contracts/models.py", "import openruntime.tasks", "A layer imports only from layers below it"),
         ("openruntime/tasks/queue.py", "import openruntime.security", "A layer imports only from layers below it"),
         ("openruntime/client/sync.py", "import openruntime.operations", "A layer imports only from layers below it"),
+        ("openruntime/client/sync.py", "import openruntime.errors", "A layer imports only from layers below it"),
         ("openruntime/plumbing/__init__.py", "", "plumbing"),
         ("openruntime/tasks/queue.py", "import fastapi", "FastAPI and Starlette only"),
         ("openruntime/runtimes/manager.py", "def f():\n    import numpy", "The gateway's process never imports NumPy"),
@@ -108,15 +109,17 @@ def test_the_law_catches_a_wrong_import(empty_tree: Path, path: str, line: str, 
     assert any(broken in line for line in lines), outcome.stdout
 
 
-def test_importing_openruntime_is_light() -> None:
-    heavy = "{'fastapi', 'httpx', 'numpy', 'pydantic', 'scipy', 'uvicorn'}"
-    code = f"import sys, openruntime; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["openruntime", "openruntime.errors"])
+def test_importing_openruntime_is_light(module: str) -> None:
+    heavy = "{'fastapi', 'httpx', 'msgspec', 'numpy', 'pydantic', 'scipy', 'uvicorn'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout.strip() == "[]"
 
 
 def test_the_public_names_are_there() -> None:
-    code = "import openruntime; print(callable(openruntime.connect), openruntime.Runtime.__name__)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout.split() == ["True", "Runtime"]
+    code = "import openruntime; print(callable(openruntime.connect), openruntime.Runtime.__name__, openruntime.errors.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    assert found == ["True", "Runtime", "openruntime.errors"]
 
 
 def test_the_lint_target_runs_every_check() -> None:

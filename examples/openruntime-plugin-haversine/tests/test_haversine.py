@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from openruntime.backends.cpu import NumpyBackend
-from openruntime.contracts.errors import InvalidParameter
 from openruntime.contracts.payload import Spec
+from openruntime.errors import InvalidParameter
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.testing.cases import numpy_array, payload
 

@@ -71,7 +71,7 @@ def test_the_stub_is_up_to_date() -> None:
 
 
 def test_the_package_is_light_and_offers_what_it_says() -> None:
-    assert {"connect", "connect_async", "Runtime", "AsyncRuntime"} == set(openruntime.__all__)
+    assert {"connect", "connect_async", "Runtime", "AsyncRuntime", "errors"} == set(openruntime.__all__)
     assert openruntime.Runtime.__name__ == "Runtime"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = openruntime.nothing

@@ -193,3 +193,11 @@ def test_lists_of_arrays_need_names():
 
     with pytest.raises(TypeError, match="names of their own"):
         operation(loose)
+
+
+def test_what_no_operation_declares_is_refused_with_the_nearest_name():
+    def doubled(x: Array, *, xp: Namespace) -> Array:
+        return 2 * x
+
+    with pytest.raises(TypeError, match="operation doubled cannot declare `estimat`; did you mean estimate"):
+        operation(estimat=lambda x: Estimate(1.0))(doubled)  # type: ignore[call-overload]
