@@ -327,13 +327,16 @@ class Operations:
         self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike.
+
+        NaN stays where it is.
+        """
 
     def stack(
         self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote. NaN stays NaN."""
 
     def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,
@@ -876,13 +879,16 @@ class AsyncOperations:
         self, arrays: Sequence[Input], axis: int | None = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+        """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike.
+
+        NaN stays where it is.
+        """
 
     async def stack(
         self, arrays: Sequence[Input], axis: int = 0, *, priority: int = ..., device: str | None = ..., timeout: float | None = ...,
         max_retries: int = ..., tags: Sequence[str] = ..., cache: Cache = ..., traceparent: str | None = ...,
     ) -> Any:
-        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+        """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote. NaN stays NaN."""
 
     async def uniform(
         self, shape: Iterable[int], seed: int, low: float = 0.0, high: float = 1.0, dtype: Literal["float32", "float64"] = 'float64', *,

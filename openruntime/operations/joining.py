@@ -38,7 +38,10 @@ def _concat(arrays: list[Spec], axis: int | None) -> Spec:
 
 @operation(check=_concat, estimate=lambda arrays, axis: Estimate(0.0))
 def concat(arrays: list[Array], axis: int | None = 0, *, xp: Namespace) -> Array:
-    """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike."""
+    """The arrays one behind the other along `axis`; with `axis` null each is flattened first. Dtypes promote; other axes must be alike.
+
+    NaN stays where it is.
+    """
     return xp.concat(_alike(arrays, xp), axis=axis)
 
 
@@ -53,5 +56,5 @@ def _stack(arrays: list[Spec], axis: int) -> Spec:
 
 @operation(check=_stack, estimate=lambda arrays, axis: Estimate(0.0))
 def stack(arrays: list[Array], axis: int = 0, *, xp: Namespace) -> Array:
-    """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote."""
+    """The arrays beside each other along a new axis, which becomes `axis` of the output. All of one shape; dtypes promote. NaN stays NaN."""
     return xp.stack(_alike(arrays, xp), axis=axis)

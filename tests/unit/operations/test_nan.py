@@ -121,12 +121,18 @@ CASES = [
     *(Case("black_scholes", OPTION | {name: np.array([NAN])} | {"time": time}, verify=all_nan, note=f"{name} is NaN")
       for name in OPTION if name != "time" for time in (1.0, 0.0)),
     Case("black_scholes", OPTION | {"time": np.array([NAN])}, verify=all_nan),
+    Case("concat", {"arrays": [MATRIX, ONES]}, verify=nan_where(np.isnan(np.concat([MATRIX, ONES])))),
+    Case("stack", {"arrays": [MATRIX, MATRIX]}, verify=nan_where(np.isnan(np.stack([MATRIX, MATRIX])))),
 ]  # fmt: skip
+
+
+def _given(value: object) -> object:
+    return payload(value) if isinstance(value, np.ndarray) else [_given(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_does_with_nan_what_it_says(case: Case) -> None:
-    given = {name: payload(value) if isinstance(value, np.ndarray) else value for name, value in case.parameters.items()}
+    given = {name: _given(value) for name, value in case.parameters.items()}
     if case.refused:
         with pytest.raises(InvalidParameter, match=case.refused):
             CATALOGUE.bind(case.operation, given)
