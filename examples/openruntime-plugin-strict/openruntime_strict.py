@@ -19,14 +19,13 @@ class StrictBackend(ArrayBackend):
     name = "strict"
     xp = array_api_strict
     unsupported: ClassVar[Mapping[str, str]] = {"einsum": "the Array API standard has no einsum"}
+    lacks: ClassVar[Mapping[str, str]] = {**ArrayBackend.lacks, "float16": NO_HALVES}
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
         with np.errstate(all="ignore"):  # infinities and NaN are answers
             return super()._run(operation, arguments)
 
     def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
-        if array.dtype == "float16":
-            raise UnsupportedOnDevice(NO_HALVES)
         return self.xp.asarray(array, copy=True)
 
     def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:

@@ -30,13 +30,13 @@ class ArrayBackend(ComputeBackend):
     """Runs every operation of the catalogue on `xp`; a subclass names its library and, where measured faster, its own routines.
 
     `native`: operation -> function taking the operation's parameters by name (`steps` too where it has steps, and `empty`, see
-    `execute`, where `native_outputs` lists it). `unsupported`: operation -> the reason shown to the user.
+    `execute`, where `native_outputs` lists it). Arrays pass through NumPy on the way, so that it lacks what NumPy lacks.
     """
 
     xp: Any
     native: ClassVar[Mapping[str, Native]] = {}
     native_outputs: ClassVar[frozenset[str]] = frozenset()
-    unsupported: ClassVar[Mapping[str, str]] = {}
+    lacks: ClassVar[Mapping[str, str]] = {"bfloat16": "NumPy has no bfloat16; send float32"}
     inline: ClassVar[int] = 65_536  # bytes up to which an output is not worth a buffer of its own
 
     def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
@@ -79,9 +79,9 @@ class ArrayBackend(ComputeBackend):
         arguments: dict[str, Any] = {}
         for name, value in params.items():
             if isinstance(value, Array):
-                arguments[name] = self._input(value, memory)
+                arguments[name] = self._input(name, value, memory)
             elif isinstance(value, list) and value and isinstance(value[0], Array):
-                arguments[name] = [self._input(item, memory) for item in value]
+                arguments[name] = [self._input(name, item, memory) for item in value]
             elif name not in ("allocate", "steps"):
                 arguments[name] = tuple(value) if isinstance(value, list) else value
         if operation.name not in self.native:
@@ -93,7 +93,10 @@ class ArrayBackend(ComputeBackend):
             arguments["steps"] = params.get("steps") or _no_steps
         return arguments
 
-    def _input(self, array: Array, memory: "Memory") -> Any:
+    def _input(self, name: str, array: Array, memory: "Memory") -> Any:
+        if array.dtype in self.lacks:
+            where = f"{self.device}/{self.name}"
+            raise UnsupportedOnDevice(f"`{name}` is {array.dtype}, which does not run on {where}: {self.lacks[array.dtype]}", field=name)
         host = host_array(array)
         memory.inputs.append(host)
         return self.from_host(host)
@@ -182,9 +185,7 @@ class Memory:
 
 
 def host_array(array: Array) -> "np.ndarray[Any, Any]":
-    """A NumPy view of an array's bytes. Raises `UnsupportedOnDevice` for bfloat16, which NumPy lacks."""
-    if array.dtype == "bfloat16":
-        raise UnsupportedOnDevice("NumPy has no bfloat16; send float32, or choose a backend that has it")
+    """A NumPy view of an array's bytes; of any dtype but bfloat16."""
     if not array.size:
         return np.empty(array.shape, array.dtype)
     return np.frombuffer(array.view, _little(array.dtype)).reshape(array.shape)

@@ -166,10 +166,10 @@ class AsyncRuntime(AsyncOperations):
         """Delete an array kept on the server."""
         await self.connection.call("DELETE", f"/tensors/{tensor if isinstance(tensor, str) else tensor.id}")
 
-    async def devices(self) -> list[dict[str, Any]]:
-        """Every device: id, name, type, memory in bytes, status, backends, load."""
+    async def devices(self, *, backends: bool = False) -> list[dict[str, Any]]:
+        """Every device: id, name, type, memory in bytes, status, backends, load. `backends`: every backend instead, working or why not."""
         document = await self.connection.json("GET", "/devices")
-        return list(document["devices"])
+        return list(document["backends" if backends else "devices"])
 
     async def operations(self) -> dict[str, dict[str, Any]]:
         """Every operation by name, with its JSON Schema. Asked for once."""

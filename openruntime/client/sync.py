@@ -236,9 +236,9 @@ class Runtime(Operations):
         """Delete an array kept on the server."""
         self._portal.run(self._client.forget(tensor))
 
-    def devices(self) -> list[dict[str, Any]]:
-        """Every device: id, name, type, memory in bytes, status, backends, load."""
-        return self._portal.run(self._client.devices())
+    def devices(self, *, backends: bool = False) -> list[dict[str, Any]]:
+        """Every device: id, name, type, memory in bytes, status, backends, load. `backends`: every backend instead, working or why not."""
+        return self._portal.run(self._client.devices(backends=backends))
 
     def operations(self) -> dict[str, dict[str, Any]]:
         """Every operation by name, with its JSON Schema. Asked for once."""

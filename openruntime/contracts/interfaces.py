@@ -2,21 +2,29 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from openruntime.contracts.events import AnyEvent
 from openruntime.contracts.models import ModelInfo, TaskRequest
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.contracts.records import Call, Principal, Result, Task
+from openruntime.contracts.records import Call, Principal, Probe, Result, Task
 
 
 class ComputeBackend(ABC):
     """A library that drives one device. Lives in a worker; runs one call at a time.
 
-    Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name.
+    Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name. What it cannot do is data, so that it is
+    refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and what would be right.
     """
 
     name: str
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    lacks: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def probe(cls) -> Sequence[Probe]:
+        """The devices of this machine that it can drive: the processor, unless a subclass knows better. Asked in a process of its own."""
+        return (Probe(cls.name, "cpu"),)
 
     @abstractmethod
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
@@ -282,5 +290,16 @@ class Devices(Protocol):
     def set_state(self, device_id: str, state: str) -> dict[str, Any]:
         """`ready` or `draining`. Raises `NotFound`, `InvalidParameter`."""
 
-    def lane(self, preference: str | None, operation: str) -> str:
-        """The lane for a binding preference. Raises `NoSuchDevice`, `UnsupportedOnDevice`, with what there is."""
+    def lane(self, preference: str | None, call: Call) -> str:
+        """The lane for a binding preference, narrowed to what can run `call`.
+
+        Raises `NoSuchDevice`, `UnsupportedOnDevice`, with what there is; `Unavailable` while it is not known yet."""
+
+    def places(self, lane: str, operation: str) -> Iterable[tuple[str, str]]:
+        """The (device, backend) pairs of a lane that run `operation`."""
+
+    def backends(self) -> Iterable[dict[str, Any]]:
+        """Each that is registered: `{"name", "status", "devices", "reason", "remedy", "unsupported", "lacks"}`."""
+
+    async def found(self) -> None:
+        """Wait, for some seconds at most, until every registered backend was asked which devices it drives."""

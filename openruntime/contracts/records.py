@@ -42,6 +42,33 @@ class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     cacheable: bool = True
     dtype: str = ""  # of the largest array: part of the cost model's key
     elements: int = 0  # of all array inputs and outputs: the size the cost model interpolates over
+    others: tuple[str, ...] = ()  # further dtypes among its array inputs and outputs, sorted: a backend may lack one
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """A device as one backend sees it: `platform` and the backend's own number for it, `cpu` and 0 for the processor. Bytes.
+
+    `uuid` and `pci` (bus id) as the driver spells them, None where it does not tell.
+    """
+
+    backend: str
+    platform: str
+    index: int = 0
+    name: str = ""
+    memory_total: int = 0
+    memory_available: int = 0
+    uuid: str | None = None
+    pci: str | None = None
+    unified: bool = False
+    utilization: float | None = None
+
+
+class Abilities(msgspec.Struct, frozen=True):
+    """What a backend says of itself: the operations it runs, and why it does not run others or compute with some dtypes."""
+
+    operations: frozenset[str]
+    unsupported: dict[str, str] = {}
+    lacks: dict[str, str] = {}
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

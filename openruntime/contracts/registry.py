@@ -12,6 +12,13 @@ from openruntime.contracts.errors import BrokenPlugin, MissingExtra, NotFound, n
 log = logging.getLogger(__name__)
 
 
+def _is_backend(name: str, found: Any) -> None:
+    from openruntime.contracts.interfaces import ComputeBackend  # what only reads names need not pay for the models
+
+    if not (isinstance(found, type) and issubclass(found, ComputeBackend)):
+        raise TypeError(f"{found!r:.100} is no ComputeBackend")
+
+
 def _anything(name: str, found: Any) -> None:
     """The check of a registry that has none."""
 
@@ -106,7 +113,7 @@ def _package(point: EntryPoint) -> str:
     return str(point.dist.name) if point.dist else point.value
 
 
-BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")})
+BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")}, check=_is_backend)
 EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},

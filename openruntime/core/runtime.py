@@ -15,6 +15,7 @@ from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
+from openruntime.contracts.registry import BACKENDS
 from openruntime.core.config import Settings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
@@ -25,6 +26,7 @@ from openruntime.monitoring.gauges import watch_devices, watch_process
 from openruntime.monitoring.metrics import Metrics
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
+from openruntime.runtimes.probe import discover
 from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
@@ -53,8 +55,9 @@ class Runtime:
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
-            self.runtimes, self.events, depths=self.queue.depths, workers=lambda device: self.executor.workers.describe(device)
-        )
+            self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
+            workers=lambda device: self.executor.workers.describe(device),
+        )  # fmt: skip
         self.pool.limit = self.devices.memory_total() // 2
         self.cost = CostModel()
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
@@ -119,12 +122,14 @@ class Runtime:
         self.executor.start()  # the worker comes up while the store is read
         self.catalogue.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
+        self.devices.serve({task.lane for task in recovered})
         await self._load_cost()
         await self.tasks.recover(recovered)
         if recovered:
             log.info("%d tasks were waiting and are taken up", len(recovered))
         start = asyncio.get_running_loop().create_task
         self._background = [
+            start(self._find_backends(), name="backends"),
             start(self._keep_house(), name="housekeeping"),
             start(
                 export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"
@@ -160,6 +165,16 @@ class Runtime:
             log.warning("what was learned of run times is not kept: %s", error)
         await self.store.close()
         self.pool.close()
+
+    async def _find_backends(self) -> None:
+        """Ask every backend but NumPy what it drives, beside the work."""
+        reports = await discover(name for name in BACKENDS.names() if name != "numpy")
+        for report in reports:
+            if report.failure is not None and report.extra is None:
+                log.warning("%s", report.failure)
+        self.devices.adopt(reports)
+        self.executor.add_slots()
+        self.executor.wake()
 
     async def _keep_house(self) -> None:
         while True:

@@ -79,6 +79,10 @@ class CostModel:
         seconds = self._known.get(key) or self._guessed.get(key)
         return seconds or self._work_out(key, estimate)
 
+    def measured(self, operation: str, device: str, backend: str) -> bool:
+        """Whether any call of the operation has ended there, beyond the first of each worker."""
+        return (operation, device, backend) in self._cells
+
     def predict_first(self, call: Call, device: str, backend: str) -> float:
         """Seconds of the first call of a shape, compiling included; as `predict` where none was seen."""
         firsts = self._firsts.get((call.operation, device, backend))

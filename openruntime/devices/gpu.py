@@ -6,28 +6,11 @@ from collections.abc import Iterable
 import msgspec
 
 from openruntime.contracts.models import DeviceInfo
+from openruntime.contracts.records import Probe
 
 # the driver that gives a card its id, the preferred first
 PLATFORMS = ("cuda", "rocm", "xpu", "metal", "opencl", "vulkan")
 UNIFIED = "unified_memory"
-
-
-class Probe(msgspec.Struct, frozen=True):
-    """A GPU as one backend sees it. Bytes; `index` is the backend's own number for it.
-
-    `uuid` and `pci` (bus id) as the driver spells them, None where it does not tell.
-    """
-
-    backend: str
-    platform: str
-    index: int
-    name: str
-    memory_total: int
-    memory_available: int
-    uuid: str | None = None
-    pci: str | None = None
-    unified: bool = False
-    utilization: float | None = None
 
 
 class GPUDevice(msgspec.Struct, frozen=True):

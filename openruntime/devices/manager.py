@@ -1,27 +1,35 @@
 """The devices of this node: what there is, what it can run, how it is doing, and which lane a wish means."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, UnsupportedOnDevice, nearest
+from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.models import DeviceInfo
+from openruntime.contracts.records import Abilities, Call
 from openruntime.devices.host import Host, cpu_name, load_average
 from openruntime.runtimes.manager import RuntimeManager
+from openruntime.runtimes.probe import Report
 
 ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
+LOOKING = 10.0  # seconds that `found` waits at most
+
+Place = tuple[str, str]  # device, backend
+Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
 
 
 class DeviceManager:
     """Implements the `Devices` interface over what the runtime managers found.
 
     `depths()` gives waiting tasks by lane; `workers(device)` one mapping a slot, in which `outstanding` counts the tasks sent to its worker
-    and `state` is `failed` where no worker comes up.
+    and `state` is `failed` where no worker comes up. `registered` are the backends that `adopt` will tell of.
     """
 
     def __init__(
@@ -30,6 +38,7 @@ class DeviceManager:
         events: EventSink,
         *,
         node: str = "local",
+        registered: Sequence[str] = (),
         depths: Callable[[], Mapping[str, int]] = dict,
         workers: Callable[[str], Sequence[Mapping[str, Any]]] = lambda device: (),
         host: Host | None = None,
@@ -40,29 +49,53 @@ class DeviceManager:
         self._depths = depths
         self._workers = workers
         self._host = host or Host()
+        self._managers = runtimes
+        self._registered = registered
+        self._reports: dict[str, Report] = {}
+        self._looked = asyncio.Event()
         self._devices: dict[str, DeviceInfo] = {}
         self._runtimes: dict[str, RuntimeManager] = {}
         self._draining: set[str] = set()
         self._best: dict[str, list[float]] = {}
-        self._capabilities: dict[tuple[str, str], frozenset[str]] = {}
-        self._remembered: dict[tuple[str, str], str] = {}
-        for runtime in runtimes:
+        self._remembered: dict[tuple[str | None, str, str, tuple[str, ...]], str] = {}
+        self._places: dict[str, list[Place]] = {}  # lane that a client can name -> who serves it
+        self._lanes: dict[Place, list[str]] = {}  # the lists that the slots hold
+        self._joined: dict[str, None] = {}  # lanes of several places that no name stands for
+        self._read()
+        if not registered:
+            self._looked.set()
+
+    def _read(self) -> None:
+        """Take the devices as the runtime managers have them now."""
+        self._devices.clear()
+        self._remembered.clear()
+        self._places = {ANY: []}
+        for runtime in self._managers:
             for found in runtime.devices():
                 if found.id in self._devices:
                     raise ValueError(f"two runtime managers list the device {found.id}")
                 self._runtimes[found.id] = runtime
-                named = {"name": cpu_name()} if found.type == "cpu" else {}
-                self._devices[found.id] = found.model_copy(update={"backends": list(runtime.backends[found.id]), **named})
-        self._places = self._index()
+                self._devices[found.id] = found.model_copy(update={"name": cpu_name()}) if found.type == "cpu" else found
+                for backend in found.backends:
+                    place = found.id, backend
+                    lanes = [ANY, found.type, found.id, backend, f"{found.id}/{backend}"]
+                    self._lanes.setdefault(place, lanes)
+                    for lane in lanes:
+                        self._places.setdefault(lane, []).append(place)
+        self.serve(self._joined)
 
-    def _index(self) -> dict[str, list[tuple[str, str]]]:
-        """Lane -> the (device, backend) pairs that serve it."""
-        places: dict[str, list[tuple[str, str]]] = {ANY: []}
-        for device in self._devices.values():
-            for backend in device.backends:
-                for lane in self.lanes(device.id, backend):
-                    places.setdefault(lane, []).append((device.id, backend))
-        return places
+    def adopt(self, reports: Sequence[Report]) -> None:
+        """Take up the backends that were asked, with the devices they drive."""
+        for report in reports:
+            self._reports[report.backend] = report
+            for runtime in self._managers:
+                runtime.adopt(report)
+        self._read()
+        self._looked.set()
+
+    async def found(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), LOOKING)
 
     # -- what there is and how it is doing ------------------------------------------------------------------------------------
 
@@ -125,7 +158,8 @@ class DeviceManager:
     def _describe(self, device: DeviceInfo) -> dict[str, Any]:
         depths, workers = self._depths(), self._workers(device.id)
         served = {lane for backend in device.backends for lane in self.lanes(device.id, backend)}
-        operations = {name for backend in device.backends for name in self._runs(device.id, backend)}
+        told = [self._abilities((device.id, backend)) for backend in device.backends]
+        operations: frozenset[str] = frozenset().union(*(known.operations for known in told if known))
         live = {
             "capabilities": sorted(operations.union(device.capabilities)),
             "status": self._status(device, workers),
@@ -145,30 +179,85 @@ class DeviceManager:
         usage = self._host.usage()
         return {"memory_total": usage.memory_total, "memory_available": usage.memory_available, "utilization": usage.utilization}
 
+    def backends(self) -> Sequence[dict[str, Any]]:
+        """Each backend that is registered: where it works, or why it does not."""
+        return [self._backend(name) for name in dict.fromkeys([backend for _, backend in self._places[ANY]] + list(self._registered))]
+
+    def _backend(self, name: str) -> dict[str, Any]:
+        places = [place for place in self._places[ANY] if place[1] == name]
+        report = self._reports.get(name)
+        status, reason, remedy = "ready", None, None
+        if not places and report is None:
+            status, reason = "looking", "it is being asked which devices it drives"
+        elif report is not None and report.failure is not None:
+            status, reason, remedy = "failed", report.failure, "mend or uninstall the package that brings it"
+            if report.extra is not None:
+                status, remedy = "absent", f"pip install 'openruntime[{report.extra}]'"
+        elif not places:
+            status, reason = "absent", "no device that it can drive was found"
+        else:
+            workers = [worker for device, _ in places for worker in self._workers(device) if worker["backend"] == name]
+            if (why := next((worker["reason"] for worker in workers if worker.get("reason")), None)) is not None:
+                status, reason, remedy = "failed", why, "mend or uninstall the package that brings it"
+        known = next((told for place in places if (told := self._runtimes[place[0]].abilities(*place))), None)
+        return {
+            "name": name, "status": status, "devices": [device for device, _ in places], "reason": reason, "remedy": remedy,
+            "unsupported": known.unsupported if known else {}, "lacks": known.lacks if known else {},
+        }  # fmt: skip
+
     # -- lanes ----------------------------------------------------------------------------------------------------------------
 
-    def lanes(self, device: str, backend: str) -> tuple[str, ...]:
-        """All lanes that a slot of this device and backend serves. Raises `NotFound`."""
-        return ANY, self._device(device).type, device, backend, f"{device}/{backend}"
+    def lanes(self, device: str, backend: str) -> Sequence[str]:
+        """All lanes that a slot of this device and backend serves; grows while it is held. Raises `NotFound`."""
+        return self._lanes[self._device(device).id, backend]
 
-    def places(self, lane: str, operation: str) -> Sequence[tuple[str, str]]:
+    def serve(self, lanes: Iterable[str]) -> None:
+        """Have the slots serve these lanes too, where they are of several places: tasks wait there since an earlier start."""
+        for lane in [lane for lane in lanes if "+" in lane]:
+            self._joined[lane] = None
+            for place in lane.split("+"):
+                device, _, backend = place.partition("/")
+                served = self._lanes.get((device, backend))
+                if served is not None and lane not in served:
+                    served.append(lane)
+
+    def places(self, lane: str, operation: str) -> Sequence[Place]:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
-        return [place for place in self._places.get(lane, ()) if not (known := self._runs(*place)) or operation in known]
+        return [place for place in self._places.get(lane, ()) if not (known := self._abilities(place)) or operation in known.operations]
 
-    def lane(self, preference: str | None, operation: str) -> str:
+    def takes(self, device: str, backend: str, call: Call) -> bool:
+        """Whether the device takes tasks, and the backend runs the call there, as far as it has said."""
+        return self.accepts(device) and self._refusal((device, backend), call) is None
+
+    def lane(self, preference: str | None, call: Call) -> str:
         """The lane for a wish: `auto`, a kind, a device, a backend or `device/backend`, on this node or as `NODE/...`; in any case.
 
-        Raises `NoSuchDevice`, or `UnsupportedOnDevice` when nothing in that lane runs `operation`; both say what there is."""
-        wish = preference or ANY
-        lane = self._remembered.get((wish, operation))
-        if lane is None:
-            lane = self._parse(wish)
-            if not self.places(lane, operation):
-                raise UnsupportedOnDevice(self._unsupported(lane, operation), field="device_preference")
+        Where only some of its backends can run `call`, the lane that only those serve. Raises `NoSuchDevice`, `UnsupportedOnDevice` when
+        nothing in that lane runs it, both with what there is; `Unavailable` while backends are being asked what they drive."""
+        key = (preference, call.operation, call.dtype, call.others)
+        return self._remembered.get(key) or self._find(key, call)
+
+    def _find(self, key: tuple[str | None, str, str, tuple[str, ...]], call: Call) -> str:
+        lane = self._parse(key[0] or ANY)
+        places = self._places[lane]
+        refusals = {place: refusal for place in places if (refusal := self._refusal(place, call)) is not None}
+        able = [place for place in places if place not in refusals]
+        if not able:
+            raise self._unsupported(lane, call, refusals.values())
+        if refusals:
+            lane = self._lane_of(able)
+        if all(map(self._abilities, places)):  # else what is only possible now is certain, or refused, soon
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            self._remembered[wish, operation] = lane
+            self._remembered[key] = lane
         return lane
+
+    def _lane_of(self, places: Sequence[Place]) -> str:
+        named = next((lane for lane, served in self._places.items() if served == places), None)
+        if named is None:
+            named = "+".join(f"{device}/{backend}" for device, backend in places)
+            self.serve([named])
+        return named
 
     def _parse(self, preference: str) -> str:
         wish = preference.strip().casefold()
@@ -180,8 +269,15 @@ class DeviceManager:
         lanes = {lane.casefold(): lane for lane in self._places}
         if wish in lanes:
             return lanes[wish]
+        if not self._looked.is_set():
+            raise Unavailable(
+                f"`device_preference`: {preference.strip()!r} is not known yet; backends are being asked what they drive", retry_after=1
+            )
         first, _, backend = wish.partition("/")
-        if first in {device.type for device in self._devices.values()} and backend:
+        report = self._reports.get(backend or first)
+        if report is not None and report.failure is not None:
+            why = report.failure
+        elif first in {device.type for device in self._devices.values()} and backend:
             why = f"{first!r} is a kind, and a backend goes with a device"
         elif slash and wish != rest and first not in lanes and ":" not in first:
             why = f"there is no node {first!r}; this one is {self._node!r}"
@@ -190,17 +286,41 @@ class DeviceManager:
         offer = ", ".join(lane for lane in self._places if lane != ANY) or "no devices"
         raise NoSuchDevice(f"`device_preference`: {why} (there are {offer}){nearest(wish, lanes)}", field="device_preference")
 
-    def _unsupported(self, lane: str, operation: str) -> str:
-        able = [f"{device}/{backend}" for device, backend in self.places(ANY, operation)]
-        where = "anything here" if lane == ANY else lane
-        return f"`{operation}` does not run on {where}; it runs on {', '.join(able)}" if able else f"`{operation}` does not run on {where}"
+    # -- what backends cannot do ----------------------------------------------------------------------------------------------
 
-    def _runs(self, device: str, backend: str) -> frozenset[str]:
-        """The operations of a backend on a device, kept once it has said them; empty before."""
-        known = self._capabilities.get((device, backend))
+    def _abilities(self, place: Place) -> Abilities | None:
+        return self._runtimes[place[0]].abilities(*place)
+
+    def _refusal(self, place: Place, call: Call) -> Refusal | None:
+        known = self._abilities(place)
         if known is None:
-            known = frozenset(self._runtimes[device].capabilities(device, backend))
-            if known:
-                self._capabilities[device, backend] = known
-                self._remembered.clear()  # what was only possible is now certain, or refused
-        return known
+            return None
+        if call.operation in known.unsupported or call.operation not in known.operations:
+            return None, known.unsupported.get(call.operation)
+        if known.lacks:
+            for dtype in (call.dtype, *call.others):
+                if dtype in known.lacks:
+                    return dtype, known.lacks[dtype]
+        return None
+
+    def _unsupported(self, lane: str, call: Call, refusals: Iterable[Refusal]) -> UnsupportedOnDevice:
+        """Says why, and where it would run."""
+        able = [f"{device}/{backend}" for device, backend in self._places[ANY] if self._refusal((device, backend), call) is None]
+        where = "anything here" if lane == ANY else lane
+        refusals = tuple(refusals)
+        reasons = "; ".join(dict.fromkeys(reason for _, reason in refusals if reason))
+        told = (f": {reasons}" if reasons else "") + (f"; it runs on {', '.join(able)}" if able else "")
+        dtype = next((dtype for dtype, _ in refusals if dtype), None)
+        if dtype is None:
+            return UnsupportedOnDevice(f"`{call.operation}` does not run on {where}{told}", field="device_preference")
+        field, what = _of_dtype(call, dtype)
+        return UnsupportedOnDevice(f"{what} {dtype}, which does not run on {where}{told}", field=field)
+
+
+def _of_dtype(call: Call, dtype: str) -> tuple[str, str]:
+    """The parameter that brings a dtype in, and the beginning of a sentence about it."""
+    for name, value in call.parameters.items():
+        for item in value if isinstance(value, list) else (value,):
+            if item == dtype or getattr(item, "dtype", None) == dtype:
+                return name, f"`{name}` of {call.operation} is"
+    return "parameters", f"an array of {call.operation} is"

@@ -18,8 +18,24 @@ from openruntime.gateway.tasks import json_response
 from openruntime.gateway.wire import JSON, Receive, Scope, Send, media_type, respond
 
 
+class BackendInfo(BaseModel):
+    """A library that drives devices. `status` is ready, looking (not asked yet), absent (nothing here for it) or failed, with the reason.
+
+    `unsupported` says why operations do not run on it, `lacks` why dtypes do not.
+    """
+
+    name: str
+    status: Literal["ready", "looking", "absent", "failed"]
+    devices: list[str]
+    reason: str | None = None
+    remedy: str | None = None
+    unsupported: dict[str, str] = {}
+    lacks: dict[str, str] = {}
+
+
 class DeviceList(BaseModel):
     devices: list[DeviceInfo]
+    backends: list[BackendInfo]
 
 
 class DeviceDetail(DeviceInfo):
@@ -44,8 +60,9 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
 
     @routes.get("/devices", response_model=DeviceList, responses={200: example(examples.DEVICES), **problems(503)})
     async def list_devices() -> Response:
-        """List the devices."""
-        return json_response({"devices": list(devices.list())})
+        """List the devices, and the backends that are installed."""
+        await devices.found()
+        return json_response({"devices": list(devices.list()), "backends": list(devices.backends())})
 
     @routes.get("/devices/{device_id}", response_model=DeviceDetail, responses={200: example(examples.DEVICE), **problems(404, 503)})
     async def get_device(device_id: Annotated[str, Path(description="The device's id, as `cpu:0`.")]) -> Response:

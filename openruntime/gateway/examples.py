@@ -54,7 +54,11 @@ DEVICE: dict[str, Any] = {
     "id": "cpu:0", "name": "AMD EPYC 7B13", "type": "cpu", "capabilities": ["matmul", "sum"], "memory_total": 8589934592,
     "memory_available": 6442450944, "status": "ready", "backends": ["numpy"], "slots": 1, "busy": 0, "queued": 0, "utilization": 0.04,
 }  # fmt: skip
-DEVICES = {"devices": [DEVICE]}
+BACKEND = {
+    "name": "numpy", "status": "ready", "devices": ["cpu:0"], "reason": None, "remedy": None, "unsupported": {},
+    "lacks": {"bfloat16": "NumPy has no bfloat16; send float32"},
+}  # fmt: skip
+DEVICES = {"devices": [DEVICE], "backends": [BACKEND]}
 DRAINING = {**DEVICE, "status": "draining"}
 OPERATION: dict[str, Any] = {
     "name": "matmul", "family": "linalg", "version": 1, "summary": "The product of two matrices.",

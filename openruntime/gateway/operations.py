@@ -36,22 +36,21 @@ class OperationList(BaseModel):
 def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
-    def described(name: str, devices: list[dict[str, Any]]) -> dict[str, Any]:
-        having = [device for device in devices if name in device["capabilities"]]
-        backends = sorted({backend for device in having for backend in device.get("backends", ())})
-        return {"devices": [device["id"] for device in having], "backends": backends} | services.catalogue.describe(name)
+    def described(name: str) -> dict[str, Any]:
+        places = list(services.devices.places("any", name))
+        having: dict[str, Any] = {"devices": list(dict.fromkeys(device for device, _ in places)), "backends": sorted({b for _, b in places})}
+        return having | services.catalogue.describe(name)
 
     @routes.get("/operations", response_model=OperationList, responses={200: example(examples.OPERATIONS), **problems(503)})
     async def list_operations() -> Response:
         """List the operations."""
-        devices = list(services.devices.list())
-        return json_response({"operations": [described(name, devices) for name in services.catalogue.names()]})
+        return json_response({"operations": [described(name) for name in services.catalogue.names()]})
 
     @routes.get("/operations/{name}", response_model=OperationInfo, responses={200: example(examples.OPERATION), **problems(404, 503)})
     async def get_operation(name: Annotated[str, Path(description="The operation's name, as `matmul`.")]) -> Response:
         """An operation with its parameters and outputs."""
         try:
-            return json_response(described(name, list(services.devices.list())))
+            return json_response(described(name))
         except UnknownOperation as error:
             raise NotFound(error.message, field="name") from None
 

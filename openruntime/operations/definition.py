@@ -201,7 +201,8 @@ class Operation:
             raise TooLarge(f"{self.name} would need {cost.memory:.1e} bytes of memory; no machine has them")
         largest = max(specs or outputs.values(), key=lambda spec: spec.nbytes, default=None)
         dtype = largest.dtype if largest else ""
-        return Call(self.name, self.version, self._plain(given), outputs, cost, self.cacheable, dtype, elements)
+        others = tuple(sorted({spec.dtype for spec in (*specs, *outputs.values())} - {dtype}))
+        return Call(self.name, self.version, self._plain(given), outputs, cost, self.cacheable, dtype, elements, others)
 
     def _read(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}

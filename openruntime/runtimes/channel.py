@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Abilities
 from openruntime.runtimes.shared_memory import Slab, SlabPool, locate
 
 INLINE_BYTES = 64 * 1024
@@ -58,9 +59,8 @@ class Run(msgspec.Struct, array_like=True, frozen=True, tag=1):
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A worker is ready."""
 
-    capabilities: list[str]
+    abilities: Abilities
     seconds: float  # from exec to ready
-    detail: dict[str, Any] = {}
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):

@@ -1,4 +1,4 @@
-"""The CPU as a device: `cpu:0`, driven by NumPy."""
+"""The CPU as a device: `cpu:0`, driven by NumPy and by every plugin that says so."""
 
 from openruntime.contracts.models import DeviceInfo
 from openruntime.runtimes.manager import RuntimeManager, architecture, usable_cores
@@ -18,7 +18,7 @@ class CPURuntimeManager(RuntimeManager):
         return [
             DeviceInfo(
                 id="cpu:0", name=architecture(), type="cpu", capabilities=[], memory_total=0, memory_available=0,
-                status="ready", backends=["numpy"], slots=slots,
+                status="ready", backends=["numpy", *self._backends.get("cpu:0", ())], slots=slots,
             )
         ]  # fmt: skip
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from openruntime.contracts.models import DeviceInfo
+from openruntime.contracts.records import Abilities
+from openruntime.runtimes.probe import Report
 from openruntime.runtimes.process import Answer, WorkerProcess
 from openruntime.runtimes.shared_memory import SlabPool
 
@@ -13,23 +15,33 @@ from openruntime.runtimes.shared_memory import SlabPool
 class RuntimeManager(ABC):
     """Devices of one platform: what drives them, how many slots they have, how a worker on them starts."""
 
+    platform: str
+    """What a backend's `Probe` calls these devices: `cpu` for `cpu:0`."""
+
     def __init__(self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None) -> None:
         self.pool = pool
         self._slots = slots
         self._threads = threads
-        self._capabilities: dict[tuple[str, str], list[str]] = {}
+        self._backends: dict[str, list[str]] = {}  # device -> those that were found after the start
+        self._abilities: dict[tuple[str, str], Abilities] = {}
 
     @abstractmethod
     def devices(self) -> list[DeviceInfo]:
-        """The devices found, with memory, backends and slots. Cheap: asked once at start."""
+        """The devices found, with memory, backends and slots. Cheap: asked at start, and once the backends were asked."""
 
-    @property
-    def backends(self) -> dict[str, list[str]]:
-        return {device.id: device.backends for device in self.devices()}
+    def adopt(self, report: Report) -> bool:
+        """Take up a backend that drives devices of this platform; whether it does."""
+        there = {device.id for device in self.devices()}
+        mine = [device for probe in report.probes if probe.platform == self.platform and (device := f"{probe.platform}:{probe.index}") in there]
+        for device in mine:
+            self._backends.setdefault(device, []).append(report.backend)
+            if report.abilities is not None:
+                self._abilities[device, report.backend] = report.abilities
+        return bool(mine)
 
-    def capabilities(self, device: str, backend: str) -> list[str]:
-        """The operations a backend runs on a device: known since its first worker said so."""
-        return self._capabilities.get((device, backend), [])
+    def abilities(self, device: str, backend: str) -> Abilities | None:
+        """What a backend on a device said of itself, when it was asked or when its first worker started; None before."""
+        return self._abilities.get((device, backend))
 
     @abstractmethod
     def threads(self, slots: int) -> int:
@@ -49,7 +61,8 @@ class RuntimeManager(ABC):
             device.id, backend, pool=self.pool, threads=self.threads(device.slots), on_answer=on_answer, on_progress=on_progress, on_death=on_death
         )
         await worker.start()
-        self._capabilities[device.id, backend] = worker.capabilities
+        if worker.abilities is not None:
+            self._abilities[device.id, backend] = worker.abilities
         return worker
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from openruntime.contracts.errors import Unavailable
 from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Abilities
 from openruntime.runtimes import channel
 from openruntime.runtimes.channel import Done, Failed, FrameReader, Hello, JobWriter, Outcome, Progress
 from openruntime.runtimes.shared_memory import SlabPool
@@ -55,7 +56,7 @@ class WorkerProcess:
     ) -> None:
         self.device = device
         self.backend = backend
-        self.capabilities: list[str] = []
+        self.abilities: Abilities | None = None
         self.pid: int | None = None
         self.start_seconds = 0.0
         self._threads = threads
@@ -111,7 +112,7 @@ class WorkerProcess:
             self.kill("its start was given up")
             await self._dead.wait()
             raise
-        self.capabilities = hello.capabilities
+        self.abilities = hello.abilities
         self.start_seconds = hello.seconds
 
     def run(self, jobs: Sequence[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int = 0) -> None:
@@ -272,10 +273,14 @@ class WorkerProcess:
         self._on_death(reason)
 
     def last_words(self) -> str:
-        """The last lines the process wrote to stderr for this job; of a faulthandler's report, its first line."""
-        text = b"".join(self._stderr)[-STDERR_KEPT:].decode(errors="replace")
-        said, fatal, report = text.partition("Fatal Python error")
-        return "\n".join([*said.strip().splitlines()[-8:], *([fatal + report.partition("\n")[0]] if fatal else [])])
+        """The last lines the process wrote to stderr for this job."""
+        return last_lines(b"".join(self._stderr))
+
+
+def last_lines(stderr: bytes) -> str:
+    """The last lines of what a process wrote to stderr; of a faulthandler's report, its first line."""
+    said, fatal, report = stderr[-STDERR_KEPT:].decode(errors="replace").partition("Fatal Python error")
+    return "\n".join([*said.strip().splitlines()[-8:], *([fatal + report.partition("\n")[0]] if fatal else [])])
 
 
 def describe_exit(status: int, last_words: str) -> str:

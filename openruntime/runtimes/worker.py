@@ -25,6 +25,7 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
 from openruntime.runtimes import channel
 from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
+from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
 ALIGNMENT = 64
@@ -209,7 +210,7 @@ def main() -> None:
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     gc.collect()
     gc.freeze()
-    tasks.sendall(channel.frame(Hello(backend.get_capabilities(), time.monotonic() - options.begun)))
+    tasks.sendall(channel.frame(Hello(abilities(backend), time.monotonic() - options.begun)))
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the gateway is gone; nobody is left to answer
         asyncio.run(worker.serve())
     sys.stderr.flush()

@@ -27,7 +27,7 @@ from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.tasks.events import announce, finished
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.queue import TaskQueue
-from openruntime.tasks.slots import TINY, Slot, SlotState
+from openruntime.tasks.slots import TINY, Slot, SlotState, new_slots, rivals_of
 from openruntime.tasks.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,9 @@ class TaskExecutor:
         self._pool = pool
         self._on_end = on_end
         self._outstanding = outstanding
-        self.slots = [
-            Slot(runtime, device, backend, index, devices.lanes(device.id, backend))
-            for runtime in runtimes for device in runtime.devices() for backend in device.backends for index in range(device.slots)
-        ]  # fmt: skip
+        self._runtimes = runtimes
+        self.slots: list[Slot] = []
+        self.add_slots()
         self._jobs = 0
         self._turn = 0
         self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
@@ -73,9 +72,13 @@ class TaskExecutor:
         self._stopping = False
         self._clock = time.time() - time.monotonic()  # workers report monotonic seconds
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, wanted=lambda slot: queue.best(slot.lanes), wake=self.wake,
+            self.slots, events, idle=worker_idle, wanted=lambda slot: self._best(slot)[0], wake=self.wake,
             on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
+
+    def add_slots(self) -> None:
+        """Make the slots of every device and backend that has none yet."""
+        self.slots += new_slots(self._runtimes, self._devices.lanes, self.slots)
 
     def start(self) -> None:
         """Begin to work. The warm workers are asked for, not up yet."""
@@ -126,13 +129,13 @@ class TaskExecutor:
 
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
-            best = self._queue.best(slot.lanes)
+            best, lanes = self._best(slot)
             if best is None:
                 return
             tiny = best.predicted <= TINY
             if not tiny and slot.outstanding:
                 return
-            claimed = await self._queue.claim(slot.lanes, min(room, MESSAGE) if tiny else 1)
+            claimed = await self._queue.claim(lanes, min(room, MESSAGE) if tiny else 1)
             sending: list[Task] = []
             for index, task in enumerate(claimed):
                 if (index and task.predicted > TINY) or not self._place(task, slot):
@@ -144,14 +147,23 @@ class TaskExecutor:
             if len(sending) < len(claimed):
                 return
 
+    def _best(self, slot: Slot) -> tuple[Task | None, Sequence[str]]:
+        """The task that the slot would take first, and the lanes it may claim from: those whose first task is better off elsewhere are left."""
+        lanes = slot.lanes
+        best = self._queue.best(lanes)
+        while best is not None and not slot.primary and not self._place(best, slot):
+            lanes = [lane for lane in lanes if lane != best.lane]
+            best = self._queue.best(lanes)
+        return best, lanes
+
     def _place(self, task: Task, here: Slot) -> bool:
         """Whether `task` runs here and now; false leaves it for a slot that is predicted to finish it sooner."""
-        if task.predicted <= TINY:
-            return True  # cheaper to run than to compare
-        accepts = self._devices.accepts
-        rivals = [s for s in self.slots if s is here or (s.state is not SlotState.FAILED and task.lane in s.lanes and accepts(s.device.id))]
-        if len(rivals) == 1:
-            return True
+        devices = self._devices
+        if task.predicted <= TINY:  # cheaper to run than to compare; what may run on a device's first backend runs there
+            return here.primary or task.lane not in devices.lanes(here.device.id, here.device.backends[0])
+        rivals = rivals_of(task, here, self.slots, devices.takes)
+        if len(rivals) < 2:
+            return bool(rivals)
         now = time.monotonic()
         candidates = [self._candidate(task, slot, now) for slot in rivals]
         self._turn += 1
@@ -162,15 +174,18 @@ class TaskExecutor:
 
     def _candidate(self, task: Task, slot: Slot, now: float) -> Candidate:
         warm = slot.state is SlotState.READY
+        predicted = self._cost.predict(task.call, slot.device.id, slot.backend)
+        if not (slot.primary or self._cost.measured(task.call.operation, slot.device.id, slot.backend)):
+            predicted = max(predicted, task.predicted)  # nothing is known of it: not taken to be faster than the first backend
         return Candidate(
             device=slot.device.id, backend=slot.backend, slot=slot.index, warm=warm, backlog=slot.remaining(now), outstanding=len(slot.outstanding),
-            capacity=self._outstanding, start_cost=0.0 if warm else START_COST, predicted=self._cost.predict(task.call, slot.device.id, slot.backend),
+            capacity=self._outstanding, start_cost=0.0 if warm else START_COST, predicted=predicted,
             memory_free=self._memory_free(slot), memory_needed=task.call.estimate.memory,
         )  # fmt: skip
 
     def _memory_free(self, slot: Slot) -> int:
         """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
-        busy = any(s.outstanding for s in self.slots if s.device is slot.device)
+        busy = any(s.outstanding for s in self.slots if s.device.id == slot.device.id)
         return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total()
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:

@@ -115,8 +115,7 @@ class TaskManager:
             call, needs = await self._dependencies.bind(operation, parameters, found, principal)
         else:
             call, needs = self._catalogue.bind(operation, parameters), ()
-        preference = request.device_preference
-        lane = "any" if preference is None else self._devices.lane(preference, operation)
+        lane = self._devices.lane(request.device_preference, call)
         if call.estimate.memory > self._memory():
             raise TooLarge(
                 f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: "

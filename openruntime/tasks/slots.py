@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from openruntime.contracts.models import DeviceInfo
@@ -24,13 +25,14 @@ class SlotState(StrEnum):
 class Slot:
     """One place for a worker of `backend` on `device`. The first slot of a device's first backend stays warm; others come and go."""
 
-    def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: tuple[str, ...]) -> None:
+    def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: Sequence[str]) -> None:
         self.runtime = runtime
         self.device = device
         self.backend = backend
         self.index = index
         self.lanes = lanes
-        self.warm = index == 0 and backend == device.backends[0]
+        self.primary = backend == device.backends[0]
+        self.warm = index == 0 and self.primary
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
         self.outstanding: OrderedDict[int, Task] = OrderedDict()  # in the order they run; the first is running
@@ -39,6 +41,7 @@ class Slot:
         self.head_since = 0.0  # monotonic
         self.idle_since = time.monotonic()
         self.failures = 0  # starts in a row that failed
+        self.reason: str | None = None  # why the last one did
         self.restarts = 0
         self.starting: asyncio.Task[None] | None = None
         self.overstay: asyncio.TimerHandle | None = None
@@ -94,8 +97,32 @@ class Slot:
         head = self.head()
         return {
             "backend": self.backend, "state": self.state.value, "pid": self.worker.pid if self.worker else None, "outstanding": len(self.outstanding),
-            "backlog": self.backlog, "task": head.id if head else None, "restarts": self.restarts,
+            "backlog": self.backlog, "task": head.id if head else None, "restarts": self.restarts, "reason": self.reason,
         }  # fmt: skip
+
+    def twin_of(self, other: "Slot") -> bool:
+        """Whether both are of one backend on one device."""
+        return self.backend == other.backend and self.device.id == other.device.id
 
     def job_of(self, task: Task) -> int | None:
         return next((job for job, held in self.outstanding.items() if held is task), None)
+
+
+def new_slots(runtimes: Sequence[RuntimeManager], lanes: Callable[[str, str], Sequence[str]], present: Sequence[Slot]) -> list[Slot]:
+    """The slots of every device and backend that has none among those present."""
+    have = {(slot.device.id, slot.backend) for slot in present}
+    return [
+        Slot(runtime, device, backend, index, lanes(device.id, backend))
+        for runtime in runtimes for device in runtime.devices() for backend in device.backends for index in range(device.slots)
+        if (device.id, backend) not in have
+    ]  # fmt: skip
+
+
+def rivals_of(task: Task, here: Slot, slots: Sequence[Slot], takes: Callable[[str, str, Call], bool]) -> list[Slot]:
+    """The slots that a task could wait for, `here` among them; none where the backend here cannot run it."""
+    if not here.primary and not takes(here.device.id, here.backend, task.call):
+        return []
+    return [
+        slot for slot in slots
+        if slot is here or (slot.state is not SlotState.FAILED and task.lane in slot.lanes and takes(slot.device.id, slot.backend, task.call))
+    ]  # fmt: skip

@@ -84,12 +84,14 @@ class Workers:
         except (OpenRuntimeError, OSError) as error:
             delay = RETRY_START[min(slot.failures, len(RETRY_START) - 1)]
             slot.failures += 1
-            slot.state = SlotState.FAILED
+            first, *rest = str(error).splitlines()
+            slot.state, slot.reason = SlotState.FAILED, " ".join([first, *rest[-1:]])[:500]  # of a traceback, what it ends with
             log.error("a %s worker of %s did not start (try %d): %s", slot.backend, slot.device.id, slot.failures, error)
-            self._events.publish(DeviceChanged(time=time.time(), device=slot.device.id, status="failed", reason=str(error)[:500]))
+            if not any(other.state is SlotState.READY and other.device.id == slot.device.id for other in self.slots):
+                self._events.publish(DeviceChanged(time=time.time(), device=slot.device.id, status="failed", reason=slot.reason))
             asyncio.get_running_loop().call_later(delay, self._start_again, slot)
             return
-        slot.failures = 0
+        slot.failures, slot.reason = 0, None
         slot.met.clear()
         slot.state = SlotState.READY
         seconds, pid = slot.worker.start_seconds, slot.worker.pid
@@ -99,7 +101,10 @@ class Workers:
         self._wake()
 
     def _start_again(self, slot: Slot) -> None:
-        if not self._stopping and slot.state is SlotState.FAILED:
+        if self._stopping or slot.state is not SlotState.FAILED:
+            return
+        slot.state = SlotState.COLD
+        if slot.warm or self._wanted(slot) is not None:
             self._start(slot)
 
     def _died(self, slot: Slot, reason: str) -> None:
@@ -121,17 +126,23 @@ class Workers:
         self._on_lost(slot, tasks, reason)
 
     def grow(self, accepts: Callable[[str], bool]) -> None:
-        """Start a cold slot's worker when a task has waited for a while and every warm one is busy."""
+        """Start a cold slot's worker when a task has waited for a while and every warm one is busy or drives it worse."""
+        now, later = time.time(), float("inf")
+        asked: list[Slot] = []  # the first cold slot of each driver: one starts at a time
         for slot in self.slots:
-            if slot.state is SlotState.COLD and not self._stopping and accepts(slot.device.id) and (task := self._wanted(slot)) is not None:
-                break
-        else:
-            return
-        waited = time.time() - task.created
-        if waited >= GROW_AFTER:
-            self._start(slot)
-        elif self._grow_timer is None:
-            self._grow_timer = asyncio.get_running_loop().call_later(GROW_AFTER - waited + 0.001, self._grow_again)
+            if slot.state is not SlotState.COLD or self._stopping or not accepts(slot.device.id) or any(map(slot.twin_of, asked)):
+                continue
+            task = self._wanted(slot)
+            if task is None or any(other.state is SlotState.STARTING and slot.twin_of(other) for other in self.slots):
+                continue
+            asked.append(slot)
+            remaining = GROW_AFTER - (now - task.created)
+            if remaining <= 0:
+                self._start(slot)
+            else:
+                later = min(later, remaining)
+        if asked and later < GROW_AFTER and self._grow_timer is None:
+            self._grow_timer = asyncio.get_running_loop().call_later(later + 0.001, self._grow_again)
 
     def _grow_again(self) -> None:
         self._grow_timer = None

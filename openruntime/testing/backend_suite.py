@@ -1,7 +1,6 @@
 """The contract of a compute backend, as tests. Subclass `BackendSuite` and set `backend_class`."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed, TaskCancelled, UnknownOperation, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend
-from openruntime.contracts.payload import Array
+from openruntime.contracts.payload import ITEMSIZE, Array
 from openruntime.contracts.records import Call, Result
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.testing.cases import Case, cases, numpy_array, payload
@@ -69,13 +68,22 @@ class BackendSuite:
         assert str(case.refused) in caught.value.message
 
     def test_every_unsupported_entry_raises_its_reason(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
-        unsupported: Mapping[str, str] = getattr(backend, "unsupported", {})
-        for name, reason in unsupported.items():
+        for name, reason in backend.unsupported.items():
             catalogue.get(name)
             with pytest.raises(UnsupportedOnDevice) as caught:
                 asyncio.run(backend.execute(name, {}))
             assert reason in caught.value.message
             assert name not in backend.get_capabilities()
+
+    def test_every_dtype_it_lacks_raises_its_reason(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
+        for dtype, reason in backend.lacks.items():
+            call = catalogue.bind("sort", {"x": Array(dtype, (2,), bytes(2 * ITEMSIZE[dtype]))})
+            with pytest.raises(UnsupportedOnDevice) as caught:
+                asyncio.run(backend.execute(call.operation, call.parameters))
+            assert reason in caught.value.message
+
+    def test_it_says_which_devices_it_drives(self) -> None:
+        assert all(probe.platform and probe.index >= 0 for probe in self.backend_class.probe())
 
     def test_capabilities_are_operations_of_the_catalogue(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         assert backend.get_capabilities()
@@ -122,7 +130,7 @@ class BackendSuite:
 
 
 def _supported(case: Case, backend: ComputeBackend) -> None:
-    reason = getattr(backend, "unsupported", {}).get(case.operation)
+    reason = backend.unsupported.get(case.operation)
     if reason is not None:
         pytest.skip(f"unsupported: {reason}")
 

@@ -15,7 +15,7 @@ import pytest
 
 import openruntime
 from benchmarks.servers import Server
-from openruntime.contracts.errors import InvalidParameter
+from openruntime.contracts.errors import InvalidParameter, UnsupportedOnDevice
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {"add-an-operation": "openruntime-plugin-haversine", "add-a-backend": "openruntime-plugin-strict"}
@@ -158,6 +158,24 @@ def test_a_worker_runs_the_backend(installed: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(bytes([2, 1, 4, 3]))
+
+
+def test_a_server_runs_tasks_on_the_backend(installed: Path, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 20))
+    with start_server(store="memory", environment={"PYTHONPATH": path_with(installed)}) as server, openruntime.connect(server.url) as rt:
+        assert rt.devices()[0]["backends"] == ["numpy", "strict"]
+        for wish in ("strict", "cpu:0/strict"):
+            task = rt.submit("sort", x, device=wish, cache="no-store")
+            np.testing.assert_array_equal(task.result(30), np.sort(x))
+            assert (task.status().backend, task.status().device_used) == ("strict", "cpu:0")
+        with pytest.raises(UnsupportedOnDevice, match="the Array API standard has no einsum; it runs on cpu:0/numpy"):
+            rt.einsum("ij->ji", x, device="strict")
+        with pytest.raises(UnsupportedOnDevice, match="the Array API standard has no float16; use float32; it runs on cpu:0/numpy") as caught:
+            rt.sum(x.astype("float16"), device="strict")
+        assert caught.value.field == "x"
+        task = rt.submit("sum", x.astype("float16"), cache="no-store")
+        assert task.result(30) == pytest.approx(x.sum(), rel=0.01)
+        assert task.status().backend == "numpy"
 
 
 @pytest.mark.parametrize(("page", "package"), EXAMPLES.items())

@@ -182,8 +182,11 @@ def test_arrays_are_read_without_a_copy():
     body[:8] = np.float64(9).tobytes()
     assert host[0, 0] == 9
     assert host_array(Array("int8", (0, 5), b"")).shape == (0, 5)
-    with pytest.raises(UnsupportedOnDevice, match="bfloat16"):
-        host_array(Array("bfloat16", (1,), b"ab"))
+
+
+async def test_a_dtype_that_it_lacks_is_refused_by_name():
+    with pytest.raises(UnsupportedOnDevice, match="`x` is bfloat16, which does not run on cpu:0/numpy: NumPy has no bfloat16; send float32"):
+        await NumpyBackend().execute("sum", {"x": Array("bfloat16", (1,), b"ab")})
 
 
 def test_what_leaves_is_contiguous_and_little_endian():

@@ -5,7 +5,8 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from openruntime.devices.gpu import Probe, merge, normal_pci, normal_uuid
+from openruntime.contracts.records import Probe
+from openruntime.devices.gpu import merge, normal_pci, normal_uuid
 
 UUIDS = ["GPU-8f2b6a5c-0d3e-4a11-9c77-1b2c3d4e5f60", "GPU-11111111-0d3e-4a11-9c77-1b2c3d4e5f60"]
 CUDA = Probe("cuda", "cuda", 0, "NVIDIA H100 80GB HBM3", 80, 70, uuid=UUIDS[0], pci="00000000:65:00.0", utilization=0.5)

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
-from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, UnsupportedOnDevice
+from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice
 from openruntime.contracts.events import AnyEvent, DeviceChanged
 from openruntime.contracts.interfaces import Devices
 from openruntime.contracts.models import DeviceInfo
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Abilities, Call, Estimate, Probe
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
+from openruntime.runtimes.probe import Report
 
 
 class Events(list[AnyEvent]):
@@ -20,26 +23,34 @@ class Events(list[AnyEvent]):
 class Platform:
     """What a runtime manager tells: here of a CPU with two backends and a GPU with one."""
 
-    def __init__(self, devices: dict[str, dict[str, list[str]]]) -> None:
+    def __init__(self, devices: dict[str, dict[str, list[str] | Abilities]]) -> None:
         self.known = devices
         self.asked = 0
-
-    @property
-    def backends(self) -> dict[str, list[str]]:
-        return {device: list(backends) for device, backends in self.known.items()}
 
     def devices(self) -> list[DeviceInfo]:
         return [
             DeviceInfo(
                 id=d, name="x", type="cpu" if d.startswith("cpu") else "gpu", capabilities=[], status="ready", slots=2,
-                memory_total=80, memory_available=60,
+                memory_total=80, memory_available=60, backends=list(backends),
             )
-            for d in self.known
+            for d, backends in self.known.items()
         ]  # fmt: skip
 
-    def capabilities(self, device: str, backend: str) -> list[str]:
+    def adopt(self, report: Report) -> bool:
+        mine = [device for probe in report.probes if (device := f"{probe.platform}:{probe.index}") in self.known]
+        for device in mine:
+            self.known[device][report.backend] = report.abilities or []
+        return bool(mine)
+
+    def abilities(self, device: str, backend: str) -> Abilities | None:
         self.asked += 1
-        return self.known[device][backend]
+        said = self.known[device][backend]
+        return said if isinstance(said, Abilities) else Abilities(frozenset(said)) if said else None
+
+
+def call(operation: str, dtype: str = "float64", *others: str) -> Call:
+    arrays = {name: Array(found, (1,)) for name, found in zip("xyz", (dtype, *others), strict=False)}
+    return Call(operation, 1, arrays, {}, Estimate(), dtype=dtype, others=others)
 
 
 CPU = {"cpu:0": {"numpy": ["fft", "sort"], "torch": ["fft"]}}
@@ -114,12 +125,12 @@ def test_unknown_device_and_state(devices: DeviceManager) -> None:
     ],
 )  # fmt: skip
 def test_what_a_wish_means(devices: DeviceManager, wish: str | None, lane: str) -> None:
-    assert devices.lane(wish, "fft") == lane
-    assert devices.lane(wish, "fft") == lane  # from memory
+    assert devices.lane(wish, call("fft")) == lane
+    assert devices.lane(wish, call("fft")) == lane  # from memory
 
 
 def test_every_lane_is_served_by_the_slots_that_list_it(devices: DeviceManager) -> None:
-    assert devices.lanes("cpu:0", "torch") == ("any", "cpu", "cpu:0", "torch", "cpu:0/torch")
+    assert devices.lanes("cpu:0", "torch") == ["any", "cpu", "cpu:0", "torch", "cpu:0/torch"]
     assert devices.places("torch", "fft") == [("cpu:0", "torch"), ("cuda:0", "torch")]
     assert devices.places("any", "matmul") == [("cuda:0", "cuda")]
 
@@ -139,29 +150,130 @@ def test_every_lane_is_served_by_the_slots_that_list_it(devices: DeviceManager) 
 )  # fmt: skip
 def test_no_such_device(devices: DeviceManager, wish: str, says: str) -> None:
     with pytest.raises(NoSuchDevice, match=says) as refused:
-        devices.lane(wish, "fft")
+        devices.lane(wish, call("fft"))
     assert refused.value.field == "device_preference"
 
 
 def test_unsupported_there_names_where_it_runs(devices: DeviceManager) -> None:
     with pytest.raises(UnsupportedOnDevice, match="`matmul` does not run on cpu; it runs on cuda:0/cuda"):
-        devices.lane("cpu", "matmul")
+        devices.lane("cpu", call("matmul"))
     with pytest.raises(UnsupportedOnDevice, match=r"`svd` does not run on anything here$"):
-        devices.lane(None, "svd")
+        devices.lane(None, call("svd"))
 
 
 def test_a_backend_that_never_had_a_worker_is_not_refused() -> None:
     known: dict[str, Any] = {"cpu:0": {"numpy": []}}
     platform = Platform(known)
     devices = DeviceManager([platform], Events())
-    assert devices.lane("cpu:0", "matmul") == "cpu:0"
+    assert devices.lane("cpu:0", call("matmul")) == "cpu:0"
     known["cpu:0"]["numpy"] = ["fft"]
     assert devices.list()[0]["capabilities"] == ["fft"]
     with pytest.raises(UnsupportedOnDevice):
-        devices.lane("cpu:0", "matmul")
+        devices.lane("cpu:0", call("matmul"))
+
+
+def test_a_lane_is_remembered_once_every_backend_in_it_has_said_what_it_can() -> None:
+    known: dict[str, Any] = {"cpu:0": {"numpy": []}}
+    platform = Platform(known)
+    devices = DeviceManager([platform], Events())
+    assert devices.lane(None, call("sort", "bfloat16")) == "any"
+    known["cpu:0"]["numpy"] = Abilities(frozenset({"sort"}), {}, {"bfloat16": "send float32"})
+    with pytest.raises(UnsupportedOnDevice, match="which does not run on anything here: send float32") as refused:
+        devices.lane(None, call("sort", "bfloat16"))
+    assert refused.value.field == "x"
+    assert devices.lane(None, call("sort")) == "any"
     asked = platform.asked
-    devices.list()
-    assert platform.asked == asked  # once said, it is kept
+    assert devices.lane(None, call("sort")) == "any"
+    assert platform.asked == asked
+
+
+ODD = {
+    "cpu:0": {
+        "numpy": Abilities(frozenset({"fft", "sort", "svd"}), {}, {"bfloat16": "NumPy has no bfloat16; send float32"}),
+        "mlx": Abilities(frozenset({"fft", "sort"}), {"svd": "it has no svd here"}, {"float64": "MLX has no float64; send float32"}),
+        "torch": Abilities(frozenset({"fft", "sort"}), {"svd": "it is slow"}),
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("wish", "made", "lane"),
+    [
+        (None, call("sort", "float32"), "any"),
+        (None, call("svd", "float32"), "numpy"),
+        ("cpu", call("svd", "float32"), "numpy"),
+        (None, call("sort", "bfloat16"), "cpu:0/mlx+cpu:0/torch"),
+        ("cpu:0", call("sort", "float64"), "cpu:0/numpy+cpu:0/torch"),
+        (None, call("sort", "float32", "bfloat16", "float64"), "torch"),
+        ("mlx", call("sort", "bfloat16"), "mlx"),
+    ],
+)
+def test_a_lane_narrows_to_the_backends_that_can(wish: str | None, made: Call, lane: str) -> None:
+    devices = DeviceManager([Platform(ODD)], Events())
+    held = {backend: devices.lanes("cpu:0", backend) for backend in ODD["cpu:0"]}
+    assert devices.lane(wish, made) == lane
+    serving = {backend for backend, lanes in held.items() if lane in lanes}
+    assert serving == {backend for backend in held if devices.takes("cpu:0", backend, made) and (wish != "mlx" or backend == "mlx")}
+
+
+@pytest.mark.parametrize(
+    ("wish", "made", "says", "field"),
+    [
+        ("numpy", call("sort", "bfloat16"), "`x` of sort is bfloat16, which does not run on numpy: NumPy has no bfloat16; send float32;"
+         " it runs on cpu:0/mlx, cpu:0/torch", "x"),
+        ("mlx", call("sort", "float32", "float64"), "`y` of sort is float64, which does not run on mlx: MLX has no float64; send float32;"
+         " it runs on cpu:0/numpy, cpu:0/torch", "y"),
+        ("torch", call("svd"), "`svd` does not run on torch: it is slow; it runs on cpu:0/numpy", "device_preference"),
+        (None, call("svd", "bfloat16"), "`x` of svd is bfloat16, which does not run on anything here: NumPy has no bfloat16; send float32;"
+         " it has no svd here; it is slow", "x"),
+    ],
+)  # fmt: skip
+def test_what_no_backend_of_the_lane_can_is_refused_with_the_reason(wish: str | None, made: Call, says: str, field: str) -> None:
+    with pytest.raises(UnsupportedOnDevice) as refused:
+        DeviceManager([Platform(ODD)], Events()).lane(wish, made)
+    assert (refused.value.message, refused.value.field) == (says, field)
+
+
+def test_lanes_of_several_places_are_served_after_a_restart() -> None:
+    known: dict[str, Any] = {"cpu:0": {"numpy": ["sort"]}}
+    devices = DeviceManager([Platform(known)], Events(), registered=["torch"])
+    held = devices.lanes("cpu:0", "numpy")
+    devices.serve(["any", "cpu:0/numpy+cpu:0/torch", "cuda:0/torch+cpu:0/mlx"])
+    assert held[-1] == "cpu:0/numpy+cpu:0/torch"
+    devices.adopt([Report("torch", [Probe("torch", "cpu")], Abilities(frozenset({"sort"})))])
+    assert devices.lanes("cpu:0", "torch")[-1] == held[-1] == "cpu:0/numpy+cpu:0/torch"
+    assert devices.lanes("cpu:0", "numpy") is held
+
+
+async def test_backends_are_found_and_told_of() -> None:
+    known: dict[str, Any] = {"cpu:0": {"numpy": ["sort"]}}
+    failed = [{"backend": "weak", "reason": "it does not start", "outstanding": 0, "state": "failed"}]
+    devices = DeviceManager([Platform(known)], Events(), registered=["torch", "broken", "chip", "jax", "weak"], workers=lambda device: failed)
+    with pytest.raises(Unavailable, match="'torch' is not known yet; backends are being asked what they drive") as early:
+        devices.lane("torch", call("sort"))
+    assert early.value.retry_after == 1
+    assert devices.lane("numpy", call("sort")) == "numpy"
+    assert [(row["name"], row["status"]) for row in devices.backends()][:2] == [("numpy", "ready"), ("torch", "looking")]
+    can = Abilities(frozenset({"sort", "fft"}), {"svd": "no"}, {"float16": "none"})
+    devices.adopt([
+        Report("torch", [Probe("torch", "cpu"), Probe("torch", "cuda")], can), Report("broken", failure="backend broken cannot be loaded"),
+        Report("chip"), Report("jax", failure="jax (jax is not installed)", extra="jax"), Report("weak", [Probe("weak", "cpu")], can),
+    ])  # fmt: skip
+    await devices.found()
+    assert devices.get("cpu:0")["backends"] == ["numpy", "torch", "weak"]
+    assert devices.get("cpu:0")["capabilities"] == ["fft", "sort"]
+    assert devices.lane("cpu:0/torch", call("fft")) == "cpu:0/torch"
+    rows = {row["name"]: row for row in devices.backends()}
+    assert [(row["status"], row["devices"], row["reason"]) for row in rows.values()] == [
+        ("ready", ["cpu:0"], None), ("ready", ["cpu:0"], None), ("failed", ["cpu:0"], "it does not start"),
+        ("failed", [], "backend broken cannot be loaded"), ("absent", [], "no device that it can drive was found"),
+        ("absent", [], "jax (jax is not installed)"),
+    ]  # fmt: skip
+    assert list(rows) == ["numpy", "torch", "weak", "broken", "chip", "jax"]
+    assert rows["jax"]["remedy"] == "pip install 'openruntime[jax]'"
+    assert (rows["torch"]["unsupported"], rows["torch"]["lacks"]) == ({"svd": "no"}, {"float16": "none"})
+    with pytest.raises(NoSuchDevice, match=r"`device_preference`: backend broken cannot be loaded \(there are cpu"):
+        devices.lane("broken", call("sort"))
 
 
 def test_no_devices_at_all() -> None:
@@ -169,7 +281,7 @@ def test_no_devices_at_all() -> None:
     assert list(devices.list()) == []
     assert devices.memory_total() == 0
     with pytest.raises(NoSuchDevice, match="there are no devices"):
-        devices.lane("cpu", "fft")
+        devices.lane("cpu", call("fft"))
 
 
 def test_a_device_has_one_owner() -> None:

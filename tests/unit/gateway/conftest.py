@@ -176,8 +176,20 @@ class SmallDevices:
         self.state = state
         return self.get(device_id)
 
-    def lane(self, preference: str | None, operation: str) -> str:
+    def lane(self, preference: str | None, call: Call) -> str:
         return "any"
+
+    def places(self, lane: str, operation: str) -> Sequence[tuple[str, str]]:
+        return [("cpu:0", "numpy")] if operation == "double" else []
+
+    def backends(self) -> Sequence[dict[str, Any]]:
+        return [
+            {"name": "numpy", "status": "ready", "devices": ["cpu:0"], "reason": None, "remedy": None, "unsupported": {}, "lacks": {}},
+            {"name": "odd", "status": "failed", "devices": [], "reason": "no chip", "remedy": "mend it", "unsupported": {}, "lacks": {}},
+        ]
+
+    async def found(self) -> None:
+        pass
 
 
 class SmallCatalogue:

@@ -38,6 +38,9 @@ async def test_metrics(gateway: Any) -> None:
 
 async def test_devices(gateway: Any, problem: Any) -> None:
     assert [device["id"] for device in (await gateway.client.get("/devices")).json()["devices"]] == ["cpu:0"]
+    assert [(row["name"], row["status"], row["reason"]) for row in (await gateway.client.get("/devices")).json()["backends"]] == [
+        ("numpy", "ready", None), ("odd", "failed", "no chip"),
+    ]  # fmt: skip
     problem(await gateway.client.get("/devices/cuda:0"), 404, "not_found")
     assert (await gateway.client.put("/devices/cpu:0/state", json={"state": "draining"})).json()["status"] == "draining"
     assert (await gateway.client.get("/devices/cpu:0")).json()["status"] == "draining"

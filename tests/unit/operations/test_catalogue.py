@@ -119,3 +119,12 @@ def test_items_that_came_by_name_are_not_remembered(catalogue):
     one, two = (Array("uint8", (1,), bytes([i])) for i in (1, 2))
     for array in (one, two):
         assert catalogue.bind("concat", {"arrays.0": array}).parameters["arrays"] == [array]
+
+
+def test_a_call_names_every_dtype_it_has_to_do_with() -> None:
+    catalogue = OperationCatalogue()
+    for _ in range(2):  # worked out, then remembered
+        call = catalogue.bind("matmul", {"a": Array("float32", (9, 4)), "b": Array("bfloat16", (4, 2))})
+        assert (call.dtype, call.others) == ("float32", ("bfloat16",))
+    assert catalogue.bind("argmin", {"x": Array("float32", (9,))}).others == ("int64",)
+    assert catalogue.bind("sum", {"x": Array("float32", (9,))}).others == ()

@@ -1,0 +1,106 @@
+"""Asks a backend which devices it drives and what it cannot do. Started as `python -m openruntime.runtimes.probe NAME`.
+
+In a process of its own: the gateway imports no library that drives a device, and a plugin that crashes or hangs there harms nobody.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable
+
+import msgspec
+
+from openruntime.contracts.errors import MissingExtra, OpenRuntimeError
+from openruntime.contracts.interfaces import ComputeBackend
+from openruntime.contracts.records import Abilities, Probe
+from openruntime.contracts.registry import BACKENDS
+from openruntime.runtimes.process import STDERR_KEPT, describe_exit, last_lines, worker_environment
+
+TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
+AT_ONCE = 2  # processes: the first worker starts beside them
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What came of asking. No probes and no failure: it works, and drives nothing here. `extra` is what would bring a missing library."""
+
+    backend: str
+    probes: list[Probe] = []
+    abilities: Abilities | None = None
+    failure: str | None = None
+    extra: str | None = None
+
+
+def abilities(backend: ComputeBackend) -> Abilities:
+    """What a backend says of itself, as plain data."""
+    return Abilities(frozenset(backend.get_capabilities()), dict(backend.unsupported), dict(backend.lacks))
+
+
+def look(name: str) -> Report:
+    """Import the backend's library here and ask."""
+    try:
+        found: type[ComputeBackend] = BACKENDS.load(name)
+        probes = [msgspec.structs.replace(probe, backend=name) for probe in found.probe()]
+        if not probes:
+            return Report(name)
+        first = f"{probes[0].platform}:{probes[0].index}"
+        return Report(name, probes, abilities(found(device=first, threads=1)))  # type: ignore[call-arg]  # every backend takes them
+    except MissingExtra as error:
+        return Report(name, failure=error.message.partition(":")[0], extra=error.extra)
+    except OpenRuntimeError as error:
+        return Report(name, failure=error.message)
+    except Exception as error:  # it is a third party's code
+        return Report(name, failure=f"backend {name} cannot be used: {type(error).__name__}: {error}"[:1000])
+
+
+async def discover(names: Iterable[str]) -> list[Report]:
+    """Ask each backend, a few at a time, in the order of `names`. Never raises for what a backend does."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str) -> Report:
+        async with places:
+            try:
+                return await ask(name)
+            except OSError as error:  # no process can be started now
+                return Report(name, failure=f"backend {name} cannot be asked which devices it drives: {error}")
+
+    return await asyncio.gather(*map(one, names))
+
+
+async def ask(name: str, timeout: float = TIMEOUT) -> Report:
+    """Ask one backend in a process of its own, which is gone when this returns."""
+    command = [sys.executable, "-P", "-m", "openruntime.runtimes.probe", name, str(timeout)]
+    with tempfile.TemporaryFile() as said:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=said, env=os.environ | worker_environment(1)
+        )
+        try:
+            answer, _ = await asyncio.wait_for(process.communicate(), timeout)
+        except TimeoutError:
+            return Report(name, failure=f"backend {name} did not say within {timeout:g} s which devices it drives")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        try:
+            return msgspec.json.decode(answer, type=Report)
+        except msgspec.DecodeError:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - STDERR_KEPT))
+            how = describe_exit(process.returncode or 0, last_lines(said.read()))
+            return Report(name, failure=f"backend {name} cannot be asked which devices it drives: {how}")
+
+
+def main() -> None:
+    name, timeout = sys.argv[1], float(sys.argv[2])
+    signal.alarm(int(timeout) + 5)  # outlives a gateway that was killed by no more than that
+    os.nice(5)  # the first worker starts beside it
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not look like the answer
+    with open(answer, "wb") as out:
+        out.write(msgspec.json.encode(look(name)))
+    os._exit(0)  # no library's clean-up is needed, and some hang
+
+
+if __name__ == "__main__":
+    main()
