@@ -149,6 +149,7 @@ class Store(ABC):
     async def finish(self, task: Task, attempt: int) -> bool:
         """Record an ended task (its `life`, `failure`, `outputs`). False, and nothing recorded, when `attempt` is stale.
 
+        Large outputs may lose their bytes soon after, because others want the memory; `get` has them loaded.
         Does not wait for the disk unless the task is `kept` and somebody asks `settled`."""
 
     @abstractmethod

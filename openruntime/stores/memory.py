@@ -1,7 +1,9 @@
 """Everything in memory: fast, and gone with the process. For embedded runtimes, tests, and servers that need no durability."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from time import time
 from typing import Any, Unpack
@@ -13,6 +15,9 @@ from openruntime.contracts.interfaces import BlobStore, Shelf
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Task
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
+from openruntime.stores.spill import own
+
+log = logging.getLogger(__name__)
 
 
 class MemoryBlobs(BlobStore):
@@ -146,6 +151,18 @@ class MemoryStore(EmbeddedStore):
         return len(ended) - len(self._ended)
 
     def _retire(self, task: Task) -> None:
-        self._shelve(task)
+        size, outputs = self._shelve(task), task.outputs
+        if outputs is not None and size > self._inline_bytes:
+            copying = asyncio.get_running_loop().run_in_executor(None, own, outputs)
+            copying.add_done_callback(partial(_moved, task, outputs))
         while len(self._ended) > self._history or self._ended_bytes > self._history_bytes:
             self._forget(next(iter(self._ended.values())))
+
+
+def _moved(task: Task, outputs: dict[str, Array], copying: asyncio.Future[dict[str, Array]]) -> None:
+    if copying.cancelled():
+        return
+    if error := copying.exception():
+        log.warning("the result of task %s stays in shared memory: %s", task.id, error)
+    elif task.outputs is outputs:
+        task.outputs = copying.result()
