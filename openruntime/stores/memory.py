@@ -13,7 +13,7 @@ import msgspec
 from openruntime.contracts.errors import Expired
 from openruntime.contracts.interfaces import BlobStore, Shelf
 from openruntime.contracts.payload import Array, Buffer
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
 from openruntime.stores.spill import own
 
@@ -127,19 +127,8 @@ class MemoryStore(EmbeddedStore):
         task = self._live.get(task_id) or self._ended.get(task_id)
         return None if task is None else self._fresh(task)
 
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: str | None = None,
-        operation: str | None = None,
-        device: str | None = None,
-        tag: str | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[list[Task], str | None]:
-        filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
-        return page(await asyncio.to_thread(self._in_memory, filters, after, limit + 1), limit)
+    async def list(self, filter: Filter = ANY, *, after: str | None = None, limit: int = 50) -> tuple[list[Task], str | None]:
+        return page(await asyncio.to_thread(self._in_memory, filter, after, limit + 1), limit)
 
     async def prune(self, now: float) -> int:
         ended = list(self._ended.values())

@@ -91,6 +91,6 @@ def _copied(array: Array) -> Array:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     target = memoryview(memory)
-    # unlike a slice assignment it lets other threads run meanwhile
-    ctypes.memmove(*(ctypes.addressof(ctypes.c_ubyte.from_buffer(view)) for view in (target, source)), source.nbytes)
+    to, start = (ctypes.addressof(ctypes.c_ubyte.from_buffer(view)) for view in (target, source))
+    ctypes.memmove(to, start, source.nbytes)  # unlike a slice assignment it lets other threads run meanwhile
     return msgspec.structs.replace(array, data=target.toreadonly())

@@ -14,7 +14,7 @@ import msgspec
 
 from openruntime.contracts.errors import Expired, Internal, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores import pending
 from openruntime.stores.codec import result_bytes
 from openruntime.stores.database import queries
@@ -182,22 +182,10 @@ class SqliteStore(EmbeddedStore):
                 task.outputs = filled
         return task
 
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: str | None = None,
-        operation: str | None = None,
-        device: str | None = None,
-        tag: str | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[list[Task], str | None]:
-        filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
-
+    async def list(self, filter: Filter = ANY, *, after: str | None = None, limit: int = 50) -> tuple[list[Task], str | None]:
         def newest(connection: sqlite3.Connection) -> Records:
-            found = {task.id: task for task in self._in_memory(filters, after, limit + 1)}
-            return self._past.newest(connection, found, filters, after, limit + 1)
+            found = {task.id: task for task in self._in_memory(filter, after, limit + 1)}
+            return self._past.newest(connection, found, filter, after, limit + 1)
 
         return page(await self._disk.read(newest), limit)
 
