@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 from openruntime.contracts.events import AnyEvent
 from openruntime.contracts.models import ModelInfo, TaskRequest
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.contracts.records import Call, Principal, Probe, Result, Task
+from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task
 
 
 class ComputeBackend(ABC):
@@ -157,6 +157,7 @@ class Store(ABC):
     async def finish(self, task: Task, attempt: int) -> bool:
         """Record an ended task (its `life`, `failure`, `outputs`). False, and nothing recorded, when `attempt` is stale.
 
+        Large outputs may lose their bytes soon after, because others want the memory; `get` has them loaded.
         Does not wait for the disk unless the task is `kept` and somebody asks `settled`."""
 
     @abstractmethod
@@ -171,17 +172,7 @@ class Store(ABC):
     async def find(self, tenant: str, idempotency: str) -> Task | None: ...
 
     @abstractmethod
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: str | None = None,
-        operation: str | None = None,
-        device: str | None = None,
-        tag: str | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[list[Task], str | None]:
+    async def list(self, filter: Filter = ANY, *, after: str | None = None, limit: int = 50) -> tuple[list[Task], str | None]:
         """Newest first, without inputs and outputs; and the cursor for the next page, or None."""
 
     @abstractmethod
@@ -242,7 +233,10 @@ class Tasks(Protocol):
     async def cancel(self, task_id: str, *, principal: Principal = ...) -> Task:
         """Ask it to stop; an ended task is returned unchanged. Raises `NotFound`."""
 
-    async def list(self, *, principal: Principal = ..., **filters: Any) -> tuple[Sequence[Task], str | None]: ...
+    async def list(
+        self, filter: Filter = ANY, *, principal: Principal = ..., after: str | None = None, limit: int = 50
+    ) -> tuple[Sequence[Task], str | None]:
+        """The principal's own, whatever `filter` says of tenants; else as `Store.list`."""
 
     async def explain(self, task_id: str, *, principal: Principal = ...) -> dict[str, Any]: ...
 

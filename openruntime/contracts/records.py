@@ -143,3 +143,25 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     @property
     def status(self) -> TaskStatus:
         return self.life.status
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks a list shows: those that have all that is given."""
+
+    tenant: str | None = None
+    status: str | None = None
+    operation: str | None = None
+    device: str | None = None
+    tag: str | None = None
+
+    def matches(self, task: Task) -> bool:
+        return (
+            self.tenant in (None, task.tenant)
+            and self.status in (None, task.life.status)
+            and self.operation in (None, task.call.operation)
+            and self.device in (None, task.device)
+            and (self.tag is None or self.tag in task.tags)
+        )
+
+
+ANY = Filter()

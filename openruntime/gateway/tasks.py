@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from openruntime.contracts.errors import InvalidRequest, nearest
 from openruntime.contracts.models import Problem, TaskRequest, TaskResponse, TaskStatus
+from openruntime.contracts.records import Filter
 from openruntime.gateway import examples, openapi
 from openruntime.gateway.body import BodyReader
 from openruntime.gateway.dependencies import Services, principal
@@ -139,9 +140,8 @@ def router(services: Services, submission: Submission, results: Results, bodies:
             if name not in _FILTERS:
                 raise InvalidRequest(f"`{name[:100]}` is no filter of tasks{nearest(name, _FILTERS)}", field=name[:100])
         check_cursor(cursor)
-        found, after = await tasks.list(
-            principal=principal(request.scope), status=status and status.value, operation=operation, device=device, tag=tag, limit=limit, after=cursor
-        )
+        chosen = Filter(status=status and status.value, operation=operation, device=device, tag=tag)
+        found, after = await tasks.list(chosen, principal=principal(request.scope), limit=limit, after=cursor)
         return json_response({"tasks": [describe(task) for task in found], "next": after})
 
     @routes.delete("/tasks/{task_id}", response_model=TaskResponse, responses={200: example(examples.CANCELLED), **problems(404, 503, 507)})

@@ -1,4 +1,4 @@
-"""Anonymous shared memory for large arrays: slabs of powers of two, owned by the gateway, passed to workers by descriptor.
+"""Anonymous shared memory for large arrays: slabs of a few sizes, owned by the gateway, passed to workers by descriptor.
 
 A slab is leased as a `memoryview`. The lease ends when the last view on it is dropped, wherever it went (an `Array`, a
 transport's write buffer), so no slab is reused while somebody can still read it. Nothing is left behind after kill -9.
@@ -13,6 +13,7 @@ from collections import defaultdict
 from openruntime.contracts.errors import Unavailable
 
 PAGE = 4096
+_COARSE = 1 << 20  # bytes up to which slabs are powers of two
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 
@@ -25,8 +26,22 @@ def _anonymous_file(size: int) -> int:
         name = f"/or-{os.getpid()}-{os.urandom(6).hex()}"
         fd = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
         _posixshmem.shm_unlink(name)
-    os.ftruncate(fd, size)
+    try:
+        if hasattr(os, "posix_fallocate"):  # all pages at once cost half of what touching each does, and none is missing later
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.ftruncate(fd, size)
+    except OSError as error:
+        os.close(fd)
+        raise Unavailable(f"the system has no {size} bytes of shared memory free now: {error.strerror}", retry_after=1) from error
     return fd
+
+
+def _size(nbytes: int) -> int:
+    """The smallest size of slab that holds `nbytes`: a power of two, from 1 MiB on in quarters between two of them."""
+    size = max(PAGE, 1 << max(0, nbytes - 1).bit_length())
+    step = size // 8 if size > _COARSE else size
+    return max(1, -(-nbytes // step)) * step
 
 
 class Slab:
@@ -63,8 +78,8 @@ class SlabPool:
         return self._leased_bytes
 
     def allocate(self, nbytes: int) -> memoryview:
-        """`nbytes` of writable shared memory, its content undefined. Raises `Unavailable` over the limit."""
-        size = max(PAGE, 1 << max(0, nbytes - 1).bit_length())
+        """`nbytes` of writable shared memory, its content undefined. Raises `Unavailable` over the limit, the system's or ours."""
+        size = _size(nbytes)
         if self._leased_bytes + size > self.limit:
             raise Unavailable(f"{nbytes} bytes of shared memory are not free now: {self._leased_bytes} of {self.limit} are in use", retry_after=1)
         idle = self._idle[size]

@@ -1,6 +1,7 @@
-"""Content-addressed files: each blob under its SHA-256, written once, found damaged never half-written."""
+"""Files by name: content under its SHA-256, written once; results under a name of their own. Never found half-written."""
 
 import asyncio
+import errno
 import fcntl
 import mmap
 import os
@@ -11,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 from time import time
+from uuid import uuid4
 
 from openruntime.contracts.errors import Expired
 from openruntime.contracts.interfaces import BlobStore
@@ -18,6 +20,8 @@ from openruntime.contracts.payload import Buffer
 from openruntime.stores.database import translate
 
 _MAPPED = 1 << 20  # from this size on a file is mapped, below it is read
+_BLOCK = 4096  # bytes: what goes past the page cache is a multiple of it
+_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class FileBlobs(BlobStore):
@@ -32,12 +36,16 @@ class FileBlobs(BlobStore):
     async def write(self, data: Buffer, *, durable: bool) -> str:
         return await asyncio.to_thread(self._write, memoryview(data), durable)
 
+    async def add(self, data: Buffer, *, durable: bool) -> str:
+        """As `write`, under a name of its own: for what hardly comes twice, because hashing costs more than writing."""
+        return await asyncio.to_thread(self._write, memoryview(data), durable, uuid4().hex)
+
     async def read(self, digest: str) -> memoryview:
         return await asyncio.to_thread(self.load, digest)
 
-    async def renew(self, digest: str) -> bool:
-        """Begin the blob's grace anew; whether it is there."""
-        return await asyncio.to_thread(self._touch, digest)
+    async def renew(self, digest: str, *, durable: bool) -> bool:
+        """Begin the blob's grace anew, and have it fsynced if `durable`; whether it is there."""
+        return await asyncio.to_thread(self._renew, digest, durable)
 
     def load(self, digest: str) -> memoryview:
         """As `read`, for callers in a thread of their own."""
@@ -65,22 +73,35 @@ class FileBlobs(BlobStore):
                 return False
             return True
 
-    def _write(self, data: memoryview, durable: bool) -> str:
-        digest = sha256(data).hexdigest()
+    def _renew(self, digest: str, durable: bool) -> bool:
+        try:
+            found = self._touch(digest)
+            if found and durable:  # the first writer may not have asked for it
+                sync(self._path(digest))
+                self._sync_folders(digest)
+            return found
+        except OSError as error:
+            raise translate(error, self._directory) from error
+
+    def _write(self, data: memoryview, durable: bool, name: str | None = None) -> str:
+        digest = name or sha256(data).hexdigest()
         path = self._path(digest)
         try:
-            if self._touch(digest) and self._whole(path, data.nbytes, durable):
-                if durable:  # the first writer may not have asked for it
+            if name is None and self._touch(digest) and self._whole(path, data.nbytes, durable):
+                if durable:
                     sync(path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._create(path, data, durable)
             if durable:
-                sync(path.parent)
-                sync(self._directory)
+                self._sync_folders(digest)
         except OSError as error:
             raise translate(error, self._directory) from error
         return digest
+
+    def _sync_folders(self, digest: str) -> None:
+        sync(self._path(digest).parent)
+        sync(self._directory)
 
     @staticmethod
     def _whole(path: Path, size: int, durable: bool) -> bool:
@@ -95,6 +116,8 @@ class FileBlobs(BlobStore):
         try:
             with draft.open("xb", buffering=0) as file:
                 left = data.cast("B") if data.nbytes else data
+                if left.nbytes >= _MAPPED:
+                    left = left[_write_directly(file.fileno(), left) :]
                 while left.nbytes:
                     left = left[file.write(left) :]
                 if durable:
@@ -117,6 +140,22 @@ class FileBlobs(BlobStore):
                 except FileNotFoundError:  # a draft that was renamed meanwhile
                     continue
         return dropped
+
+
+def _write_directly(descriptor: int, data: memoryview) -> int:
+    """Write past the page cache, which costs a copy and fresh memory. The bytes written; 0 where memory, system or disk do not allow it."""
+    if not _DIRECT:
+        return 0
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT)
+        return os.write(descriptor, data[: data.nbytes // _BLOCK * _BLOCK])
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return 0
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
 def sync(path: Path) -> None:

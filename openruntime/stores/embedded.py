@@ -10,11 +10,9 @@ import msgspec
 
 from openruntime.contracts.errors import QueueFull
 from openruntime.contracts.interfaces import Store
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Filter, Task
 from openruntime.stores.codec import bare, result_bytes
 from openruntime.stores.queue import LaneHeaps
-
-Filters = dict[str, str | None]
 
 
 class Bounds(TypedDict, total=False):
@@ -143,20 +141,10 @@ class EmbeddedStore(Store):
             self._ended_bytes -= result_bytes(task)
         task.outputs = None
 
-    def _in_memory(self, filters: Filters, after: str | None, limit: int) -> list[Task]:
-        chosen = [task for task in (*self._live.values(), *self._ended.values()) if (after is None or task.id < after) and matches(task, filters)]
+    def _in_memory(self, filter: Filter, after: str | None, limit: int) -> list[Task]:
+        chosen = [task for task in (*self._live.values(), *self._ended.values()) if (after is None or task.id < after) and filter.matches(task)]
         chosen.sort(key=lambda task: task.id, reverse=True)
         return [bare(task) for task in islice(chosen, limit)]
-
-
-def matches(task: Task, filters: Filters) -> bool:
-    return (
-        filters["tenant"] in (None, task.tenant)
-        and filters["status"] in (None, task.life.status)
-        and filters["operation"] in (None, task.call.operation)
-        and filters["device"] in (None, task.device)
-        and (filters["tag"] is None or filters["tag"] in task.tags)
-    )
 
 
 def page(tasks: list[Task], limit: int) -> tuple[list[Task], str | None]:

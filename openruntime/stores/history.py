@@ -5,12 +5,13 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 
+import msgspec
+
 from openruntime.contracts.errors import Expired
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Filter, Task
 from openruntime.stores.codec import task_of
 from openruntime.stores.database import queries
 from openruntime.stores.disk import Disk
-from openruntime.stores.embedded import Filters, matches
 from openruntime.stores.spill import Spill
 
 _BATCH = 500  # rows or pages dropped in one group, so that those who wait for theirs are not kept long
@@ -27,20 +28,20 @@ class History:
     async def find(self, task_id: str) -> Task | None:
         return await self._disk.read(partial(self._find, task_id))
 
-    def newest(self, connection: sqlite3.Connection, found: dict[str, Task], filters: Filters, after: str | None, limit: int) -> list[Task]:
+    def newest(self, connection: sqlite3.Connection, found: dict[str, Task], filter: Filter, after: str | None, limit: int) -> list[Task]:
         """`found` in memory, and what the disk has besides; newest first. For reading threads."""
-        status = filters["status"]
+        status, named = filter.status, {**msgspec.structs.asdict(filter), "after": after}
         if status in (None, "completed", "failed", "cancelled"):
             query = queries()["list_rare_tasks" if status in ("failed", "cancelled") else "list_tasks"]
-            for (meta,) in connection.execute(query, {**filters, "after": after, "limit": limit}):
+            for (meta,) in connection.execute(query, {**named, "limit": limit}):
                 task = task_of(meta)
                 found.setdefault(task.id, task)
         if status in (None, "completed"):
-            for last, tasks in self._disk.pages.newest(connection, filters, after):
+            for last, tasks in self._disk.pages.newest(connection, named):
                 if sum(task_id > last for task_id in found) >= limit:
                     break
                 for task in tasks:
-                    if matches(task, filters):
+                    if filter.matches(task):
                         found.setdefault(task.id, task)
         return sorted(found.values(), key=lambda task: task.id, reverse=True)[:limit]
 

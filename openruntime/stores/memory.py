@@ -1,7 +1,9 @@
 """Everything in memory: fast, and gone with the process. For embedded runtimes, tests, and servers that need no durability."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from time import time
 from typing import Any, Unpack
@@ -11,8 +13,11 @@ import msgspec
 from openruntime.contracts.errors import Expired
 from openruntime.contracts.interfaces import BlobStore, Shelf
 from openruntime.contracts.payload import Array, Buffer
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
+from openruntime.stores.spill import own
+
+log = logging.getLogger(__name__)
 
 
 class MemoryBlobs(BlobStore):
@@ -122,19 +127,8 @@ class MemoryStore(EmbeddedStore):
         task = self._live.get(task_id) or self._ended.get(task_id)
         return None if task is None else self._fresh(task)
 
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: str | None = None,
-        operation: str | None = None,
-        device: str | None = None,
-        tag: str | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[list[Task], str | None]:
-        filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
-        return page(await asyncio.to_thread(self._in_memory, filters, after, limit + 1), limit)
+    async def list(self, filter: Filter = ANY, *, after: str | None = None, limit: int = 50) -> tuple[list[Task], str | None]:
+        return page(await asyncio.to_thread(self._in_memory, filter, after, limit + 1), limit)
 
     async def prune(self, now: float) -> int:
         ended = list(self._ended.values())
@@ -146,6 +140,18 @@ class MemoryStore(EmbeddedStore):
         return len(ended) - len(self._ended)
 
     def _retire(self, task: Task) -> None:
-        self._shelve(task)
+        size, outputs = self._shelve(task), task.outputs
+        if outputs is not None and size > self._inline_bytes:
+            copying = asyncio.get_running_loop().run_in_executor(None, own, outputs)
+            copying.add_done_callback(partial(_moved, task, outputs))
         while len(self._ended) > self._history or self._ended_bytes > self._history_bytes:
             self._forget(next(iter(self._ended.values())))
+
+
+def _moved(task: Task, outputs: dict[str, Array], copying: asyncio.Future[dict[str, Array]]) -> None:
+    if copying.cancelled():
+        return
+    if error := copying.exception():
+        log.warning("the result of task %s stays in shared memory: %s", task.id, error)
+    elif task.outputs is outputs:
+        task.outputs = copying.result()

@@ -108,9 +108,10 @@ class Pages:
                 return task
         return None
 
-    def newest(self, connection: sqlite3.Connection, filters: dict[str, str | None], after: str | None) -> Iterator[tuple[str, list[Task]]]:
-        """The tasks of each page that may match, and the largest id in it and those that follow."""
-        for last, records in connection.execute(queries()["list_pages"], {**filters, "after": after}):
+    def newest(self, connection: sqlite3.Connection, named: dict[str, str | None]) -> Iterator[tuple[str, list[Task]]]:
+        """The tasks of each page that may match a `Filter`'s fields and `after`, and the largest id in it and those that follow."""
+        after = named["after"]
+        for last, records in connection.execute(queries()["list_pages"], named):
             found = _decode_tasks(records)
             yield last, [_decode_task(record) for task_id, record in found.items() if after is None or task_id < after]
 

@@ -7,14 +7,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any, Unpack
 
 import msgspec
 
-from openruntime.contracts.errors import Internal, OpenRuntimeError
+from openruntime.contracts.errors import Expired, Internal, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores import pending
 from openruntime.stores.codec import result_bytes
 from openruntime.stores.database import queries
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 Records = list[Task]  # inside the class `list` is the method
 
-_IDLE = 0.5  # seconds without a submit after which large results that nobody was promised are written
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 
 
@@ -56,9 +55,7 @@ class SqliteStore(EmbeddedStore):
             self._disk, history=self._history, history_bytes=self._history_bytes, backlog=recent, backlog_bytes=recent_bytes, evict=self._evict
         )
         self._bulky: dict[str, Task] = {}  # ended, with large outputs that are not on disk yet
-        self._bulky_bytes = 0
         self._bulky_added = asyncio.Event()
-        self._submitted = 0.0
         self._spooler: asyncio.Task[None] | None = None
         self._grown = self._grown_bytes = 0  # history since the last prune
         self._pruner: asyncio.Task[None] | None = None
@@ -88,7 +85,6 @@ class SqliteStore(EmbeddedStore):
 
     async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
         self._admit(tasks)
-        self._submitted = monotonic()
         if not promised:
             for task in tasks:
                 if task.life.status.ended:
@@ -137,9 +133,9 @@ class SqliteStore(EmbeddedStore):
                     await writer.urgently(self._promise([task], self._unpromise))
                     if task.id in self._heaps:
                         self._empty(task)
-            if task.id in self._bulky:
+            if self._spill.needed(task.outputs):
                 await self._rest(task)
-                self._lighten(task)
+                self._bulky.pop(task.id, None)
                 await writer.urgently((), [task])
             self._gathering.keep(task)
             while task.id not in self._live and writer.unsaved(task.id):
@@ -174,24 +170,22 @@ class SqliteStore(EmbeddedStore):
 
     async def get(self, task_id: str) -> Task | None:
         task = self._live.get(task_id) or self._ended.get(task_id) or await self._past.find(task_id)
-        return None if task is None else self._fresh(task)
+        if task is None:
+            return None
+        outputs = self._fresh(task).outputs
+        if outputs is not None and any([array.data is None for array in outputs.values()]):
+            try:
+                filled = await asyncio.to_thread(self._spill.filled, outputs)
+            except Expired:
+                filled = None
+            if task.outputs is outputs:
+                task.outputs = filled
+        return task
 
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: str | None = None,
-        operation: str | None = None,
-        device: str | None = None,
-        tag: str | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[list[Task], str | None]:
-        filters = {"tenant": tenant, "status": status, "operation": operation, "device": device, "tag": tag}
-
+    async def list(self, filter: Filter = ANY, *, after: str | None = None, limit: int = 50) -> tuple[list[Task], str | None]:
         def newest(connection: sqlite3.Connection) -> Records:
-            found = {task.id: task for task in self._in_memory(filters, after, limit + 1)}
-            return self._past.newest(connection, found, filters, after, limit + 1)
+            found = {task.id: task for task in self._in_memory(filter, after, limit + 1)}
+            return self._past.newest(connection, found, filter, after, limit + 1)
 
         return page(await self._disk.read(newest), limit)
 
@@ -264,7 +258,7 @@ class SqliteStore(EmbeddedStore):
             if task.id in self._live:
                 task.call = msgspec.structs.replace(call, parameters=parameters)
         elif task.outputs is not None:
-            task.outputs = await self._spill.write(task.outputs, durable=task.kept)
+            task.outputs = emptied(await self._spill.write(task.outputs, durable=task.kept, results=True))  # their memory is wanted again
 
     def _empty(self, task: Task) -> None:
         """Give back the memory of a waiting task's large inputs; `load` reads them again."""
@@ -277,7 +271,6 @@ class SqliteStore(EmbeddedStore):
         size, outputs = self._shelve(task), task.outputs
         if outputs is not None and self._spill.bulky(outputs, size):
             self._bulky[task.id] = task
-            self._bulky_bytes += size
             self._bulky_added.set()
         elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
             self._disk.writer.lazily(task)
@@ -285,10 +278,6 @@ class SqliteStore(EmbeddedStore):
             self._gathering.add(task, size)
             return not task.kept
         return False
-
-    def _lighten(self, task: Task) -> None:
-        if self._bulky.pop(task.id, None) is not None:
-            self._bulky_bytes -= result_bytes(task)
 
     def _on_saved(self, saved: Task | Page | PendingPage) -> None:
         if isinstance(saved, PendingPage):
@@ -328,15 +317,13 @@ class SqliteStore(EmbeddedStore):
             log.warning("history could not be pruned: %s", error)
 
     async def _spool(self) -> None:
-        """Write large results: those promised at once, others when nothing else happens or memory gets short."""
+        """Write large results, those promised first: the next ones want their memory."""
         while True:
             if not self._bulky:
                 self._bulky_added.clear()
                 await self._bulky_added.wait()
-            task = next((task for task in self._bulky.values() if task.kept), None)
-            if task is None and (self._bulky_bytes > self._recent_bytes // 4 or monotonic() - self._submitted > _IDLE):
-                task = next(iter(self._bulky.values()))
-            if task is None or not await self._write_bulky(task):
+            task = next((task for task in self._bulky.values() if task.kept), None) or next(iter(self._bulky.values()))
+            if not await self._write_bulky(task):
                 await asyncio.sleep(0.1)
 
     async def _write_bulky(self, task: Task) -> bool:
@@ -345,8 +332,7 @@ class SqliteStore(EmbeddedStore):
         except OpenRuntimeError as error:
             log.warning("the result of task %s could not be written: %s", task.id, error)
             return False
-        if task.id in self._bulky:
-            self._lighten(task)
+        if self._bulky.pop(task.id, None) is not None:
             self._disk.writer.lazily(task)
         return True
 
@@ -359,7 +345,7 @@ class SqliteStore(EmbeddedStore):
 
     def _refuse(self, task: Task) -> None:
         """Undo a submit that could not be written."""
-        self._lighten(task)
+        self._bulky.pop(task.id, None)
         self._forget(task)
         self._resting.discard(task.id)
         self._saved.pop(task.id, None)

@@ -17,7 +17,7 @@ from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Failure, Task
-from openruntime.devices.allocator import Candidate, DeviceAllocator
+from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
 from openruntime.runtimes.channel import INLINE_BYTES
@@ -26,8 +26,9 @@ from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.tasks.events import announce, finished
 from openruntime.tasks.lifecycle import Event, Instruction, advance
+from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
-from openruntime.tasks.slots import TINY, Slot, SlotState, new_slots, rivals_of
+from openruntime.tasks.slots import TINY, Slot, new_slots
 from openruntime.tasks.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worke
 MESSAGE = 16  # tasks in one message: the worker begins with the first ones while the next are written
 MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
-START_COST = 0.5  # seconds a worker takes to start, until one has been seen to
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
 
@@ -52,7 +52,6 @@ class TaskExecutor:
         self._queue = queue
         self._store = store
         self._devices = devices
-        self._allocator = allocator
         self._cost = cost
         self._events = events
         self._pool = pool
@@ -61,8 +60,8 @@ class TaskExecutor:
         self._runtimes = runtimes
         self.slots: list[Slot] = []
         self.add_slots()
+        self._placement = Placement(queue, self.slots, devices, allocator, cost, outstanding)
         self._jobs = 0
-        self._turn = 0
         self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
         self._todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the pump, in order
         self._answers: deque[tuple[Slot, Answer]] = deque()
@@ -72,7 +71,7 @@ class TaskExecutor:
         self._stopping = False
         self._clock = time.time() - time.monotonic()  # workers report monotonic seconds
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, wanted=lambda slot: self._best(slot)[0], wake=self.wake,
+            self.slots, events, idle=worker_idle, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
             on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
 
@@ -129,7 +128,7 @@ class TaskExecutor:
 
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
-            best, lanes = self._best(slot)
+            best, lanes = self._placement.best(slot)
             if best is None:
                 return
             tiny = best.predicted <= TINY
@@ -138,7 +137,7 @@ class TaskExecutor:
             claimed = await self._queue.claim(lanes, min(room, MESSAGE) if tiny else 1)
             sending: list[Task] = []
             for index, task in enumerate(claimed):
-                if (index and task.predicted > TINY) or not self._place(task, slot):
+                if (index and task.predicted > TINY) or not self._placement.here(task, slot):
                     await self._settle(task, Event.RELEASED)
                     continue
                 sending.append(task)
@@ -146,47 +145,6 @@ class TaskExecutor:
                 return
             if len(sending) < len(claimed):
                 return
-
-    def _best(self, slot: Slot) -> tuple[Task | None, Sequence[str]]:
-        """The task that the slot would take first, and the lanes it may claim from: those whose first task is better off elsewhere are left."""
-        lanes = slot.lanes
-        best = self._queue.best(lanes)
-        while best is not None and not slot.primary and not self._place(best, slot):
-            lanes = [lane for lane in lanes if lane != best.lane]
-            best = self._queue.best(lanes)
-        return best, lanes
-
-    def _place(self, task: Task, here: Slot) -> bool:
-        """Whether `task` runs here and now; false leaves it for a slot that is predicted to finish it sooner."""
-        devices = self._devices
-        if task.predicted <= TINY:  # cheaper to run than to compare; what may run on a device's first backend runs there
-            return here.primary or task.lane not in devices.lanes(here.device.id, here.device.backends[0])
-        rivals = rivals_of(task, here, self.slots, devices.takes)
-        if len(rivals) < 2:
-            return bool(rivals)
-        now = time.monotonic()
-        candidates = [self._candidate(task, slot, now) for slot in rivals]
-        self._turn += 1
-        decision = self._allocator.decide(candidates, self._turn)
-        task.placement = {"reason": decision.reason, "candidates": decision.explain()}
-        chosen = decision.choice
-        return chosen is not None and (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
-
-    def _candidate(self, task: Task, slot: Slot, now: float) -> Candidate:
-        warm = slot.state is SlotState.READY
-        predicted = self._cost.predict(task.call, slot.device.id, slot.backend)
-        if not (slot.primary or self._cost.measured(task.call.operation, slot.device.id, slot.backend)):
-            predicted = max(predicted, task.predicted)  # nothing is known of it: not taken to be faster than the first backend
-        return Candidate(
-            device=slot.device.id, backend=slot.backend, slot=slot.index, warm=warm, backlog=slot.remaining(now), outstanding=len(slot.outstanding),
-            capacity=self._outstanding, start_cost=0.0 if warm else START_COST, predicted=predicted,
-            memory_free=self._memory_free(slot), memory_needed=task.call.estimate.memory,
-        )  # fmt: skip
-
-    def _memory_free(self, slot: Slot) -> int:
-        """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
-        busy = any(s.outstanding for s in self.slots if s.device.id == slot.device.id)
-        return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total()
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""

@@ -6,13 +6,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from uuid_utils import uuid7
 
 from openruntime.contracts.errors import Expired, InvalidParameter, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
 from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
-from openruntime.contracts.records import LOCAL, Call, Failure, Life, Principal, Task
+from openruntime.contracts.records import ANY, LOCAL, Call, Failure, Filter, Life, Principal, Task
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references
 from openruntime.tasks.events import announce, finished
@@ -279,8 +280,10 @@ class TaskManager:
             await self._interrupt(task, Event.CANCEL)
         return task
 
-    async def list(self, *, principal: Principal = LOCAL, **filters: Any) -> tuple[Sequence[Task], str | None]:
-        return await self._store.list(tenant=principal.tenant, **filters)
+    async def list(
+        self, filter: Filter = ANY, *, principal: Principal = LOCAL, after: str | None = None, limit: int = 50
+    ) -> tuple[Sequence[Task], str | None]:
+        return await self._store.list(msgspec.structs.replace(filter, tenant=principal.tenant), after=after, limit=limit)
 
     async def explain(self, task_id: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
         task = await self.status(task_id, principal=principal)

@@ -18,7 +18,7 @@ from openruntime.contracts.errors import Expired, QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Reference
-from openruntime.contracts.records import Life, Task
+from openruntime.contracts.records import Filter, Life, Task
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 Opener = Callable[..., contextlib.AbstractAsyncContextManager[Store]]
@@ -191,11 +191,12 @@ class EndSuite(_Suite):
                 await store.submit([task], promised=promised)
                 await store.claim(["any"], 1)
                 attempt = run(task)
-                await store.finish(end(task, size=200_000), attempt)
+                outputs = end(task, size=200_000).outputs
+                await store.finish(task, attempt)
                 await store.keep(task)
                 found = await store.get(task.id)
                 assert found is not None
-                assert same(found.outputs, task.outputs)
+                assert same(found.outputs, outputs)
 
     async def test_keep_is_harmless_at_any_time(self, store: Store) -> None:
         task = new_task(parameters={"x": new_array(100_000)})
@@ -250,7 +251,7 @@ class HistorySuite(_Suite):
         await store.submit([queued], promised=True)
 
         async def ids(**filters: Any) -> list[str]:
-            return [task.id for task in (await store.list(**filters))[0]]
+            return [task.id for task in (await store.list(Filter(**filters)))[0]]
 
         assert await ids(operation="fft") == [fft.id]
         assert await ids(tenant="other") == [failed.id]
@@ -317,7 +318,7 @@ class HistorySuite(_Suite):
             assert await store.claim(["any"], 1) == [tasks[0]]
             run(tasks[0])
         async with opened() as store:
-            recovered = await store.list(status="queued")
+            recovered = await store.list(Filter(status="queued"))
             assert [task.id for task in recovered[0]] == [task.id for task in reversed([tasks[0], tasks[2], tasks[3], held])]
             again = await store.claim(["any"], 10)
             assert [task.id for task in again] == [tasks[0].id, tasks[2].id, tasks[3].id]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 
@@ -15,7 +16,7 @@ from openruntime.contracts.errors import InvalidParameter, NotFound, NotReady, Q
 from openruntime.contracts.events import AnyEvent, Gap
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array, Spec
-from openruntime.contracts.records import LOCAL, Call, Estimate, Failure, Life, Principal, Task
+from openruntime.contracts.records import ANY, LOCAL, Call, Estimate, Failure, Filter, Life, Principal, Task
 from openruntime.gateway.app import create_gateway
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.gateway.http_protocol import protocol_class
@@ -119,9 +120,9 @@ class SmallTasks:
         return task
 
     async def list(
-        self, *, principal: Principal = LOCAL, limit: int = 50, after: str | None = None, **filters: Any
+        self, filter: Filter = ANY, *, principal: Principal = LOCAL, limit: int = 50, after: str | None = None
     ) -> tuple[Sequence[Task], str | None]:
-        self.calls.append(filters)
+        self.calls.append(msgspec.structs.asdict(filter))
         found = sorted((t for t in self.tasks.values() if after is None or t.id < after), key=lambda t: t.id, reverse=True)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 

@@ -1,5 +1,6 @@
 """Leases end with the last view, wherever it went; nothing is reused while somebody can read it."""
 
+import errno
 import gc
 import os
 
@@ -40,6 +41,30 @@ def test_locate_tells_slab_and_offset() -> None:
     view[4096] = 77
     assert (offset, slab.map[4096]) == (4096, 77)
     assert locate(memoryview(bytearray(10))) is None
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "taken"),
+    [(0, 4096), (4097, 8192), (1 << 20, 1 << 20), ((1 << 20) + 1, 5 << 18), (8 << 20, 8 << 20), ((8 << 20) + 1, 10 << 20), (15 << 20, 16 << 20)],
+)
+def test_little_is_lost_to_the_size_of_slabs(nbytes: int, taken: int) -> None:
+    pool = SlabPool()
+    view = pool.allocate(nbytes)
+    assert (view.nbytes, pool.leased_bytes) == (nbytes, taken)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set pages aside")
+def test_a_system_without_memory_is_unavailable_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pool, before = SlabPool(), len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(Unavailable, match="10485760 bytes"):
+        pool.allocate(10 << 20)
+    assert (pool.leased_bytes, len(os.listdir("/dev/fd"))) == (0, before)
+    monkeypatch.undo()
+    assert pool.allocate(10).nbytes == 10
 
 
 def test_over_the_limit_is_refused_and_heals() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import mmap
 import os
 from pathlib import Path
 
@@ -14,6 +15,17 @@ async def test_the_same_bytes_are_written_once(tmp_path: Path) -> None:
     digests = await asyncio.gather(*(blobs.write(b"x" * 100_000, durable=n % 2 == 0) for n in range(8)))
     assert len(set(digests)) == 1
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [digests[0]]
+
+
+@pytest.mark.parametrize("offset", [0, 64])  # in its page: only the first can go past the page cache
+@pytest.mark.parametrize("size", [0, 5, 1 << 20, (1 << 20) + 4097])
+async def test_results_have_names_of_their_own(tmp_path: Path, size: int, offset: int) -> None:
+    blobs = FileBlobs(tmp_path)
+    memory = mmap.mmap(-1, size + 4096)
+    memory[offset : offset + size] = data = os.urandom(size)
+    names = [await blobs.add(memoryview(memory)[offset : offset + size], durable=durable) for durable in (False, True)]
+    assert len(set(names)) == 2
+    assert [bytes(await blobs.read(name)) for name in names] == [data, data]
 
 
 async def test_a_blob_that_a_power_cut_ate_is_written_again(tmp_path: Path) -> None:

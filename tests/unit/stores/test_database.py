@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from openruntime.contracts.errors import Unavailable
+from openruntime.contracts.records import Filter
 from openruntime.stores.database import NAME, migrations, queries
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
@@ -130,7 +131,7 @@ async def test_a_released_database_is_migrated_with_everything_in_it(tmp_path: P
     assert waiting.call.parameters["x"].shape == (3,)
     assert bytes(waiting.call.parameters["x"].view) == b"abc"
     assert waiting.tags == ("waiting",)
-    completed, failed = [(await store.list(status=status))[0][0] for status in ("completed", "failed")]
+    completed, failed = [(await store.list(Filter(status=status)))[0][0] for status in ("completed", "failed")]
     found = await store.get(completed.id)
     assert found is not None
     assert found.outputs is not None

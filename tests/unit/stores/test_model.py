@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from openruntime.contracts.errors import QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Filter, Task
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
@@ -153,7 +153,7 @@ class Stores(RuleBasedStateMachine):
         cursor = sorted(self.twins)[len(self.twins) // 2] if after and self.twins else None
 
         async def page(store: Store, number: int) -> tuple[list[str], str | None]:
-            tasks, following = await store.list(after=cursor, limit=limit, status=status)
+            tasks, following = await store.list(Filter(status=status), after=cursor, limit=limit)
             return [task.id for task in tasks], following
 
         found = self.both(page)[0]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Filter, Task
 from openruntime.stores import gathering as module
 from openruntime.stores.database import NAME
 from openruntime.stores.sqlite import SqliteStore
@@ -48,7 +48,7 @@ async def listed(store: SqliteStore, limit: int = 70, **filters: Any) -> list[st
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page, cursor = await store.list(after=cursor, limit=limit, **filters)
+        page, cursor = await store.list(Filter(**filters), after=cursor, limit=limit)
         assert all(task.outputs is None for task in page)
         seen += [task.id for task in page]
         if cursor is None:

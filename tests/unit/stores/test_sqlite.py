@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
@@ -18,15 +19,19 @@ from openruntime.contracts.errors import Internal, StorageFull
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
+from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.stores.database import NAME
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 
-async def finish(store: SqliteStore, task: Task, size: int = 16) -> None:
+async def finish(store: SqliteStore, task: Task, size: int = 16) -> dict[str, Array] | None:
+    """The outputs, whose bytes the store may drop from the record."""
     assert task in await store.claim([task.lane], 1)
     attempt = run(task)
-    assert await store.finish(end(task, size=size), attempt)
+    outputs = end(task, size=size).outputs
+    assert await store.finish(task, attempt)
+    return outputs
 
 
 async def until_full(store: SqliteStore, make: Callable[[], list[Task]]) -> list[Task]:
@@ -187,7 +192,7 @@ async def test_unpromised_tasks_are_recorded_when_they_have_ended(tmp_path: Path
     small, large, never = new_task(lane="a"), new_task(lane="b"), new_task(lane="c")
     await store.submit([small, large, never], promised=False)
     await finish(store, small)
-    await finish(store, large, size=5000)
+    outputs = await finish(store, large, size=5000)
     assert rows(tmp_path) == {}
     await store.close()
     assert rows(tmp_path) == {large.id: "completed"}
@@ -197,7 +202,74 @@ async def test_unpromised_tasks_are_recorded_when_they_have_ended(tmp_path: Path
     assert (await store.get(small.id)) is not None
     found = await store.get(large.id)
     assert found is not None
-    assert same(found.outputs, large.outputs)
+    assert same(found.outputs, outputs)
+    await store.close()
+
+
+async def test_shared_memory_of_a_result_comes_back_with_its_file_not_with_its_row(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    pool, data = SlabPool(), os.urandom(3_000_001)
+    task = new_task()
+    await store.submit([task], promised=False)
+    await store.claim(["any"], 1)
+    attempt = run(task)
+    memory = pool.allocate(len(data))
+    memory[:] = data
+    end(task).outputs = {"output": Array("uint8", (len(data),), memory)}
+    del memory
+    go_on = threading.Event()
+    held = asyncio.create_task(store._disk.writer.job(lambda _: go_on.wait(10)))
+    await store.finish(task, attempt)
+    async with asyncio.timeout(5):
+        while pool.leased_bytes:
+            await asyncio.sleep(0.001)
+    assert rows(tmp_path) == {}
+    found = await store.get(task.id)
+    assert found is task
+    assert found.outputs is not None
+    assert bytes(found.outputs["output"].view) == data
+    go_on.set()
+    await held
+    await store.close()
+    assert rows(tmp_path) == {task.id: "completed"}
+
+
+async def test_a_result_that_a_power_cut_ate_has_expired(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    task = new_task()
+    await store.submit([task], promised=False)
+    await finish(store, task, size=2_000_000)
+    await store.close()
+    (file,) = (path for path in (tmp_path / "blobs").rglob("*") if path.is_file())
+    for left in (1_500_000, 0):
+        os.truncate(file, left)
+        store = SqliteStore(tmp_path)
+        await store.open()
+        found = await store.get(task.id)
+        assert found is not None
+        assert found.outputs is None
+        await store.close()
+
+
+async def test_keeping_an_ended_task_has_its_result_fsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    task = new_task()
+    await store.submit([task], promised=False)
+    go_on = threading.Event()
+    held = asyncio.create_task(store._disk.writer.job(lambda _: go_on.wait(10)))
+    await finish(store, task, size=100_000)
+    while task.outputs is None or task.outputs["output"].blob is None:
+        await asyncio.sleep(0.001)
+    synced: list[str] = []
+    monkeypatch.setattr("openruntime.stores.blobs.sync", lambda path: synced.append(path.name))
+    keeping = asyncio.create_task(store.keep(task))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await asyncio.gather(held, keeping)
+    assert task.outputs["output"].blob in synced
     await store.close()
 
 
