@@ -65,7 +65,8 @@ class Outbox:
         """Write what waits now: before anything else is written to a connection, and before one is closed."""
         waiting, self._waiting = self._waiting, []
         for transport, answer in waiting:
-            transport.write(answer)
+            if not transport.is_closing():  # else uvloop raises, and the others' answers were lost with this one
+                transport.write(answer)
 
 
 OUTBOX = Outbox()

@@ -244,3 +244,14 @@ async def test_an_unused_connection_is_closed_and_a_waiting_one_is_not(gateway: 
         await known(client, message(DOUBLE, "Prefer: wait=0.6"))
         await known(client, asked)
         assert (await client.ask(asked))[0] == 202, "it waited longer than a body may stop"
+
+
+async def test_a_client_that_is_gone_costs_no_other_its_answer(gateway: Any) -> None:
+    asked = message(DOUBLE, WAIT)
+    for _ in range(20):
+        async with connected(gateway) as leaving, connected(gateway) as staying:
+            await known(staying, asked)
+            leaving.writer.write(asked)
+            staying.writer.write(asked)
+            leaving.writer.transport.abort()
+            assert (await staying.answer())[0] == 200
