@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import islice
 
 from openruntime.contracts.events import AnyEvent, Gap, TaskFinished, TaskQueued
 from openruntime.contracts.interfaces import EventSink
@@ -71,7 +72,8 @@ class EventBus:
         """Events after a number, and how many of them are no longer in the ring."""
         wanted = self._last - after
         kept = min(wanted, len(self._events))
-        newest = [self._events[-i] for i in range(kept, 0, -1)] if kept < 64 else list(self._events)[-kept:]
+        newest = list(islice(reversed(self._events), kept))  # from the end: the ring is long, and what is new is little
+        newest.reverse()
         return newest, wanted - kept
 
     async def read(self, *, after: int | None, limit: int = 10_000) -> AsyncIterator[Sequence[AnyEvent]]:
