@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
-MESSAGE = 16  # tasks in one message: the worker begins with the first ones while the next are written
 MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
 # what cannot succeed by trying again: the values or the request are wrong
@@ -134,7 +133,7 @@ class TaskExecutor:
             tiny = best.predicted <= TINY
             if not tiny and slot.outstanding:
                 return
-            claimed = await self._queue.claim(lanes, min(room, MESSAGE) if tiny else 1)
+            claimed = await self._queue.claim(lanes, room if tiny else 1)
             sending: list[Task] = []
             for index, task in enumerate(claimed):
                 if (index and task.predicted > TINY) or not self._placement.here(task, slot):
