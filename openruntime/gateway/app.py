@@ -22,7 +22,7 @@ from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
 from openruntime.gateway.direct import Line
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
-from openruntime.gateway.exchange import Handler, Request, Response, application
+from openruntime.gateway.exchange import Request, Response, application
 from openruntime.gateway.openapi import problems
 from openruntime.gateway.results import Results
 from openruntime.gateway.submission import Submission
@@ -80,7 +80,8 @@ class Front:
         self.rest = rest
         self._bodies = bodies
         self._route = submission.route
-        self._posts = {b"POST /tasks HTTP/1.1": Line(submission.submit), b"POST /tasks/batch HTTP/1.1": Line(submission.batch)}
+        posts = {b"POST /tasks HTTP/1.1": submission.submit, b"POST /tasks/batch HTTP/1.1": submission.batch}
+        self._posts = {text: Line(text, handler) for text, handler in posts.items()}
         self._hosts = Hosts(services.limits.hosts)
         self._preflight: CORSMiddleware | None = None
         self._exposed: list[tuple[bytes, bytes]] = []
@@ -128,8 +129,7 @@ class Front:
             if not answer.status:
                 await _send_problem(answer, receive, _internal(request_id), request_id)
         if logged:
-            taken = (perf_counter() - began) * 1e3
-            log.debug("%s %s %d %.2f ms", scope["method"], scope["path"], answer.status, taken, extra=_ids(scope) | {"status": answer.status})
+            _log_answer(scope["method"], scope["path"], answer.status, began, _ids(scope))
 
     def _unusual(self, scope: Scope) -> Application | None:
         """The application for a method that no route lists."""
@@ -182,21 +182,26 @@ class Front:
             return None
         path, query = asked.groups()
         route = self._route("GET", path.decode())
-        return None if route is None else Line(*route, query or b"")
+        return None if route is None else Line(line, *route, query or b"")
 
-    async def respond(self, handler: Handler, request: Request) -> Response | None:
+    async def respond(self, line: Line, request: Request) -> Response | None:
+        logged = log.isEnabledFor(logging.DEBUG)
+        began = perf_counter() if logged else 0.0
+        response = None
         try:
-            return await handler(request)
+            response = await line.handler(request)
         except Disconnected:
-            return None
+            pass
         except OpenRuntimeError as error:
-            return _problem(error, request.id)
+            response = _problem(error, request.id)
         except Exception:
             log.exception("a request failed", extra={"request_id": request.id, "task_id": request.task_id or None})
-            return _problem(_internal(request.id), request.id)
-        finally:
-            if log.isEnabledFor(logging.DEBUG):
-                log.debug("answered", extra={"request_id": request.id, "task_id": request.task_id or None})
+            response = _problem(_internal(request.id), request.id)
+        if logged:
+            method, target, _ = line.text.decode("ascii").split(" ")
+            ids = {"request_id": request.id, "task_id": request.task_id or None}
+            _log_answer(method, target.partition("?")[0], response.status if response is not None else 0, began, ids)
+        return response
 
 
 def _preflight(scope: Scope) -> bool:
@@ -216,6 +221,10 @@ def _ids(scope: Scope) -> dict[str, Any]:
     """What belongs to a line of the log about a request."""
     found = {"request_id": scope["openruntime.request_id"], "task_id": scope.get("openruntime.task_id")}
     return found | trace.ids(scope.get("openruntime.trace"))
+
+
+def _log_answer(method: str, path: str, status: int, began: float, ids: dict[str, Any]) -> None:
+    log.debug("%s %s %d %.2f ms", method, path, status, (perf_counter() - began) * 1e3, extra=ids | {"status": status})
 
 
 def _internal(request_id: str) -> Internal:

@@ -18,6 +18,7 @@ MOST = 1024  # blocks
 class Line(NamedTuple):
     """What a request line asks for."""
 
+    text: bytes
     handler: Handler
     task_id: str = ""
     query: bytes = b""
@@ -32,7 +33,7 @@ class Gateway(Protocol):
     def line(self, line: bytes) -> Line | None:
         """What a whole request line asks for, where that is a hot path."""
 
-    async def respond(self, handler: Handler, request: Request) -> Response | None:
+    async def respond(self, line: Line, request: Request) -> Response | None:
         """What to answer, refusals included; None where nobody is left."""
 
 
@@ -64,19 +65,22 @@ class Blocks:
 class Direct(Request):
     """A request on the short way. `answer(response)` is called once on the loop, unless `lost` came before."""
 
-    __slots__ = ("_answer", "_left", "_running")
+    __slots__ = ("_answer", "_left", "_lost", "_running")
 
     def __init__(self, request_id: str, headers: Mapping[bytes, bytes], line: Line, body: Buffer, answer: Callable[[Response | None], None]) -> None:
         super().__init__(request_id, headers, line.query, body, task_id=line.task_id)
         self._answer = answer
         self._left: asyncio.Future[None] | None = None
+        self._lost = False
 
     async def gone(self) -> None:
-        self._left = asyncio.get_running_loop().create_future()
-        await self._left
+        if not self._lost:
+            self._left = asyncio.get_running_loop().create_future()
+            await self._left
 
     def lost(self) -> None:
         """The client went away."""
+        self._lost = True
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 

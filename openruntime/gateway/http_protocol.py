@@ -123,7 +123,9 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             if now - self._progress_at > self.body_timeout:
                 self._refuse(RequestTimeout(f"no byte of the body came for {self.body_timeout:g} seconds"))
         elif not self._within:
-            if now - self._idle_since > self.timeout_keep_alive:
+            if self.transport.get_write_buffer_size():
+                self._idle_since = now  # an answer is still on its way
+            elif now - self._idle_since > self.timeout_keep_alive:
                 self.transport.close()
         elif now - max(self._progress_at, self._idle_since) > self.body_timeout and (self._large is None or self._large.future.done()):
             if self._in_head:
@@ -238,8 +240,9 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         if not self._within and (self.cycle is None or self.cycle.response_complete):
             start = data.find(b"\r\n")
             end = data.find(b"\r\n\r\n", start)
-            known = self.blocks.get(data[start:end])
-            if known is not None and self._go_direct(data, start, end + 4, known):
+            if not 0 < start <= end:  # the head is not whole, or an empty line comes before its own
+                end = -1
+            elif (known := self.blocks.get(data[start:end])) is not None and self._go_direct(data, start, end + 4, known):
                 return
         self._progress_at = self.loop.time()
         super().data_received(data)
@@ -269,7 +272,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         if len(data) > whole:
             self._early = data[whole:]
         request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered)
-        request.start(self.loop, gateway.respond(line.handler, request))
+        request.start(self.loop, gateway.respond(line, request))
         return True
 
     def _answered(self, response: Response | None) -> None:
@@ -278,10 +281,12 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             return  # the client is gone
         self.server_state.total_requests += 1
         self._idle_since = self.loop.time()
-        if response is not None:
+        if response is not None and not self.transport.is_closing():
             status, content_type, body, headers = response
             total = sum([len(part) for part in body])
             head = [b"%b: %b\r\n" % header for header in headers]
+            if self._closing:
+                head.append(b"connection: close\r\n")
             start = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nx-content-type-options: nosniff\r\n%b\r\n" % (
                 STATUS_LINE[status], content_type, total, request.id.encode(), b"".join(head),
             )  # fmt: skip

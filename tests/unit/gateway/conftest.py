@@ -252,6 +252,7 @@ class Gateway:
     unready: list[str]
     client: httpx.AsyncClient
     app: Any
+    server: uvicorn.Server
 
     @property
     def port(self) -> int:
@@ -271,7 +272,7 @@ async def start() -> AsyncIterator[Start]:
     """`await start(body_bytes=..., root_path=..., own_protocol=True)`: a gateway with these limits, served by uvicorn."""
     running: list[tuple[_Server, asyncio.Task[None], httpx.AsyncClient]] = []
 
-    async def begin(*, root_path: str = "", own_protocol: bool = False, **limits: Any) -> Gateway:
+    async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
         tasks, tensors, events, unready = SmallTasks(), SmallTensors(), SmallEvents(), []
         services = Services(
             tasks, tensors, SmallDevices(), SmallCatalogue(), events, SmallMetrics(),
@@ -282,8 +283,9 @@ async def start() -> AsyncIterator[Start]:
         if own_protocol:
             http = protocol_class(services.allocate, limit=services.limits.body_bytes, body_timeout=services.limits.body_timeout, gateway=app)
         config = uvicorn.Config(
-            app, port=0, log_config=None, access_log=False, lifespan="off", http=http, ws="websockets-sansio", root_path=root_path
-        )
+            app, port=0, log_config=None, access_log=False, lifespan="off", http=http, ws="websockets-sansio", root_path=root_path,
+            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # uvicorn asks for whole seconds and takes parts
+        )  # fmt: skip
         server = _Server(config)
         serving = asyncio.ensure_future(server.serve())
         while not server.started:
@@ -291,7 +293,7 @@ async def start() -> AsyncIterator[Start]:
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
         running.append((server, serving, client))
-        return Gateway(url, tasks, tensors, events, unready, client, app)
+        return Gateway(url, tasks, tensors, events, unready, client, app, server)
 
     yield begin
     for server, serving, client in running:

@@ -36,6 +36,9 @@ class Client:
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:-2])}
         return int(head[0].split()[1]), headers, await self._reader.readexactly(int(headers.get("content-length", 0)))
 
+    async def ended(self) -> bool:
+        return await asyncio.wait_for(self._reader.read(1), 5) == b""
+
     async def ask(self, data: bytes) -> Answer:
         self.writer.write(data)
         return await self.answer()
@@ -193,15 +196,35 @@ async def test_a_request_that_comes_while_another_is_answered_waits(gateway: Any
     assert direct
 
 
-@pytest.mark.parametrize("cut", [1, 30, 100, 130, 150])
-async def test_a_request_in_pieces(gateway: Any, cut: int) -> None:
+async def test_a_request_in_pieces(gateway: Any) -> None:
+    """Cut in two anywhere, the middle of the end of its head included."""
     asked = message(DOUBLE, WAIT)
     async with connected(gateway) as client:
         await known(client, asked)
-        for _ in range(3):
+        for cut in range(1, len(asked)):
             client.writer.write(asked[:cut])
-            await asyncio.sleep(0.02)
-            assert (await client.ask(asked[cut:]))[0] == 200
+            await asyncio.sleep(0.001)
+            assert (await client.ask(asked[cut:]))[0] == 200, cut
+
+
+async def test_a_head_that_begins_like_one_seen_before(gateway: Any) -> None:
+    """The shorter message's block stands in the longer's first piece, whose next byte is one more digit of its length."""
+    short, long = message(b" " * 5), message(DOUBLE)
+    async with connected(gateway) as client:
+        await known(client, short)
+        at = long.index(b"Content-Length: 52") + len(b"Content-Length: 52")
+        client.writer.write(long[:at])
+        await asyncio.sleep(0.02)
+        assert (await client.ask(long[at:]))[0] == 202
+
+
+async def test_an_empty_line_before_a_request_does_not_make_its_line_a_header(gateway: Any, direct: list[bytes]) -> None:
+    first = b"\r\n" + message(line="GET /tasks/none-such")
+    async with connected(gateway) as client:
+        for _ in range(3):
+            assert (await client.ask(first))[0] == 404
+        assert (await client.ask(b"GET /tasks/none-such HTTP/1.1" + first))[0] == 400
+    assert not direct
 
 
 async def test_head_and_body_apart_go_the_short_way(gateway: Any, direct: list[bytes]) -> None:
@@ -238,12 +261,76 @@ async def test_a_client_that_leaves_takes_its_task_with_it(gateway: Any, direct:
     assert direct == [GONE]
 
 
-async def test_an_unused_connection_is_closed_and_a_waiting_one_is_not(gateway: Any) -> None:
+async def test_a_client_that_left_before_its_task_was_taken_takes_it_with_it(
+    gateway: Any, direct: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = message(GONE, "Prefer: wait=3")
+    async with connected(gateway) as client:
+        await known(client, message(b'{"operation": "double", "parameters": {"x": [1]}}'.ljust(len(GONE)), "Prefer: wait=3"))
+        submit = gateway.tasks.submit
+
+        async def slowly(*given: Any, **named: Any) -> Any:
+            await asyncio.sleep(0.1)
+            return await submit(*given, **named)
+
+        monkeypatch.setattr(gateway.tasks, "submit", slowly)
+        client.writer.write(asked)
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    assert len(direct) == 1
+    assert gateway.tasks.tasks[max(gateway.tasks.tasks)].life.status.value == "cancelled"
+
+
+async def test_a_large_answer_that_leaves_slowly_keeps_its_connection(start: Any, direct: list[bytes]) -> None:
+    """Longer than an unused connection is kept, and no slower than its client."""
+    gateway = await start(own_protocol=True, keep_alive=0.5)
+    large = b"".join(safetensors.encode({"x": Array("uint8", (16_000_000,), bytes(16_000_000))}, {"task": '{"operation":"double"}'}))
+    asked = message(large, WAIT, "Accept: application/x-safetensors").replace(b"application/json", b"application/x-safetensors", 1)
+    async with connected(gateway) as client:
+        task_id = (await client.ask(asked))[1]["location"].rpartition("/")[2]
+        fetch = message(b"", "Accept: application/x-safetensors", line=f"GET /tasks/{task_id}/result")
+        await known(client, fetch)
+        client.writer.write(fetch)
+        await asyncio.sleep(1.2)
+        assert len((await client.answer())[2]) > 16_000_000
+        assert (await client.ask(fetch))[0] == 200
+    assert direct
+
+
+async def test_a_server_that_stops_says_that_it_closes(gateway: Any, direct: list[bytes]) -> None:
+    slow = message(SLOW, "Prefer: wait=0.2")
+    async with connected(gateway) as client:
+        await known(client, slow)
+        client.writer.write(slow)
+        await asyncio.sleep(0.05)
+        for connection in list(gateway.server.server_state.connections):
+            connection.shutdown()
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (202, "close")
+        assert await client.ended()
+    assert direct
+
+
+async def test_the_log_says_what_was_answered(gateway: Any, direct: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    asked = message(line="GET /tasks/none-such?wait=1")
+    async with connected(gateway) as client:
+        await known(client, asked)
+        caplog.set_level(logging.DEBUG, "openruntime.gateway.app")
+        _, headers, _ = await client.ask(asked)
+    assert len(direct) == 1
+    (line,) = [record for record in caplog.records if record.name == "openruntime.gateway.app"]
+    assert line.getMessage().startswith("GET /tasks/none-such 404 ")
+    assert (line.__dict__["status"], line.__dict__["request_id"]) == (404, headers["x-request-id"])
+
+
+async def test_an_unused_connection_is_closed_and_a_waiting_one_is_not(start: Any, direct: list[bytes]) -> None:
+    gateway = await start(own_protocol=True, keep_alive=0.2, body_timeout=0.2)
     asked = message(SLOW, "Prefer: wait=0.6")
     async with connected(gateway) as client:
-        await known(client, message(DOUBLE, "Prefer: wait=0.6"))
         await known(client, asked)
-        assert (await client.ask(asked))[0] == 202, "it waited longer than a body may stop"
+        assert (await client.ask(asked))[0] == 202, "it waited longer than a connection is kept, or a body may stop"
+        assert direct
+        assert await client.ended()
 
 
 async def test_a_client_that_is_gone_costs_no_other_its_answer(gateway: Any) -> None:
