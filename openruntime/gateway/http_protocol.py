@@ -57,6 +57,9 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         OUTBOX.flush()
+        if self.flow.write_paused:
+            await self.flow.drain()
+            self.disconnected = self.disconnected or self.transport.is_closing()  # uvicorn tells only the last of those pipelined
         await super().send(message)
 
     def whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: Sequence[Buffer], total: int) -> bool:

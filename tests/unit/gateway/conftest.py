@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+import uvloop
 
 from openruntime.contracts import nested
 from openruntime.contracts.errors import InvalidParameter, NotFound, NotReady, QueueFull, UnknownOperation, error_class
@@ -265,6 +266,11 @@ class _Server(uvicorn.Server):
 
 
 Start = Callable[..., Awaitable[Gateway]]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that serves users: it raises where asyncio's only warns."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from openruntime.contracts import safetensors
 from openruntime.contracts.payload import Array
 from openruntime.gateway import http_protocol
+from openruntime.gateway.connection import Outbox
 from openruntime.gateway.direct import Direct
 
 DOUBLE = b'{"operation": "double", "parameters": {"x": [1, 2]}}'
@@ -334,11 +335,22 @@ async def test_an_unused_connection_is_closed_and_a_waiting_one_is_not(start: An
 
 
 async def test_a_client_that_is_gone_costs_no_other_its_answer(gateway: Any) -> None:
-    asked = message(DOUBLE, WAIT)
-    for _ in range(20):
-        async with connected(gateway) as leaving, connected(gateway) as staying:
-            await known(staying, asked)
-            leaving.writer.write(asked)
-            staying.writer.write(asked)
-            leaving.writer.transport.abort()
-            assert (await staying.answer())[0] == 200
+    """What two connections wait to write, when one of them closes meanwhile."""
+    loop, outbox = asyncio.get_running_loop(), Outbox()
+    async with connected(gateway) as leaving, connected(gateway) as staying:
+        leaving.writer.transport.abort()
+        outbox.write(loop, leaving.writer.transport, message(DOUBLE))
+        outbox.write(loop, staying.writer.transport, message(DOUBLE))
+        assert (await staying.answer())[0] == 202
+
+
+async def test_a_client_that_leaves_while_its_answers_wait_for_it_is_no_defect(gateway: Any, caplog: pytest.LogCaptureFixture) -> None:
+    large = b"".join(safetensors.encode({"x": Array("uint8", (16_000_000,), bytes(16_000_000))}, {"task": '{"operation":"double"}'}))
+    asked = message(large, WAIT, "Accept: application/x-safetensors").replace(b"application/json", b"application/x-safetensors", 1)
+    async with connected(gateway) as client:
+        task_id = (await client.ask(asked))[1]["location"].rpartition("/")[2]
+        client.writer.write(message(b"", "Accept: application/x-safetensors", line=f"GET /tasks/{task_id}/result") * 5)
+        await asyncio.sleep(0.2)
+        client.writer.transport.abort()
+    await asyncio.sleep(0.2)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
