@@ -31,9 +31,9 @@ def _anonymous_file(size: int) -> int:
             os.posix_fallocate(fd, 0, size)
         else:
             os.ftruncate(fd, size)
-    except OSError as error:
+    except OSError:
         os.close(fd)
-        raise Unavailable(f"the system has no {size} bytes of shared memory free now: {error.strerror}", retry_after=1) from error
+        raise
     return fd
 
 
@@ -45,15 +45,22 @@ def _size(nbytes: int) -> int:
 
 
 class Slab:
-    """One mapped segment. `id` is never used twice in a process."""
+    """One mapped segment. `id` is never used twice in a process. Raises `Unavailable` where the system has no memory or descriptor for it."""
 
     __slots__ = ("fd", "id", "map", "size")
 
     def __init__(self, slab_id: int, size: int) -> None:
         self.id = slab_id
         self.size = size
-        self.fd = _anonymous_file(size)
-        self.map = mmap.mmap(self.fd, size, flags=mmap.MAP_SHARED | _POPULATE)
+        try:
+            self.fd = _anonymous_file(size)
+            try:
+                self.map = mmap.mmap(self.fd, size, flags=mmap.MAP_SHARED | _POPULATE)
+            except OSError:
+                os.close(self.fd)
+                raise
+        except OSError as error:
+            raise Unavailable(f"the system has no {size} bytes of shared memory free now: {error.strerror}", retry_after=1) from error
 
     def close(self) -> None:
         self.map.close()

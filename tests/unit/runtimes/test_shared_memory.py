@@ -2,7 +2,9 @@
 
 import errno
 import gc
+import mmap
 import os
+from typing import Any
 
 import pytest
 
@@ -53,13 +55,14 @@ def test_little_is_lost_to_the_size_of_slabs(nbytes: int, taken: int) -> None:
     assert (view.nbytes, pool.leased_bytes) == (nbytes, taken)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set pages aside")
-def test_a_system_without_memory_is_unavailable_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="another system asks for memory by other calls")
+@pytest.mark.parametrize("call", [(os, "posix_fallocate"), (os, "memfd_create"), (mmap, "mmap")])
+def test_a_system_without_memory_is_unavailable_not_broken(monkeypatch: pytest.MonkeyPatch, call: tuple[Any, str]) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     pool, before = SlabPool(), len(os.listdir("/dev/fd"))
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(*call, full)
     with pytest.raises(Unavailable, match="10485760 bytes"):
         pool.allocate(10 << 20)
     assert (pool.leased_bytes, len(os.listdir("/dev/fd"))) == (0, before)
