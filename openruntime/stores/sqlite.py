@@ -257,8 +257,12 @@ class SqliteStore(EmbeddedStore):
             parameters = await self._spill.write(call.parameters, durable=task.kept)
             if task.id in self._live:
                 task.call = msgspec.structs.replace(call, parameters=parameters)
-        elif task.outputs is not None:
-            task.outputs = emptied(await self._spill.write(task.outputs, durable=task.kept, results=True))  # their memory is wanted again
+            return
+        while (outputs := task.outputs) is not None:
+            rested = await self._spill.write(outputs, durable=task.kept, results=True)
+            if task.outputs is outputs:  # else it has expired, or somebody else wrote it meanwhile, who may not have had it fsynced
+                task.outputs = emptied(rested)  # their memory is wanted again
+                return
 
     def _empty(self, task: Task) -> None:
         """Give back the memory of a waiting task's large inputs; `load` reads them again."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -270,6 +271,35 @@ async def test_keeping_an_ended_task_has_its_result_fsynced(tmp_path: Path, monk
     go_on.set()
     await asyncio.gather(held, keeping)
     assert task.outputs["output"].blob in synced
+    await store.close()
+
+
+async def test_a_result_that_is_kept_while_it_is_written_rests_where_its_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path, blob_grace=-1.0)
+    await store.open()
+    task = new_task()
+    await store.submit([task], promised=False)
+    files, begun, go_on = store._spill._files, asyncio.Event(), asyncio.Event()
+    add = files.add
+
+    async def late(data: Any, *, durable: bool) -> str:
+        name = await add(data, durable=durable)
+        if not durable:
+            begun.set()
+            await go_on.wait()
+        return name
+
+    monkeypatch.setattr(files, "add", late)
+    await finish(store, task, size=2_000_000)
+    await begun.wait()
+    await store.keep(task)
+    go_on.set()
+    while store._bulky or store._spooler is None:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    await store.prune(time())
+    assert task.outputs is not None
+    assert (await files.read(str(task.outputs["output"].blob))).nbytes == 2_000_000
     await store.close()
 
 
