@@ -1,5 +1,6 @@
 """The front door: hot paths go straight to plain ASGI applications, the rest to FastAPI, which serves the same ones by its routes."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping, MutableMapping
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openruntime.contracts import trace
-from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError
+from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unavailable
 from openruntime.contracts.models import Problem, TaskRequest
 from openruntime.gateway import admission, devices, documentation, operations, system, tasks, tensors
 from openruntime.gateway.admission import Hosts
@@ -119,6 +120,9 @@ class Front:
             await (self._hot(scope) or self._unusual(scope) or self.rest)(scope, receive, answer)
         except Disconnected:
             pass
+        except asyncio.CancelledError:  # the server's grace is over
+            if not answer.status:
+                await respond(answer, *_problem(_stopping(), request_id))
         except OpenRuntimeError as error:
             if answer.status:
                 log.error("an answer broke off", exc_info=error, extra=_ids(scope))
@@ -192,6 +196,8 @@ class Front:
             response = await line.handler(request)
         except Disconnected:
             pass
+        except asyncio.CancelledError:  # the server's grace is over
+            response = _problem(_stopping(), request.id)
         except OpenRuntimeError as error:
             response = _problem(error, request.id)
         except Exception:
@@ -229,6 +235,10 @@ def _log_answer(method: str, path: str, status: int, began: float, ids: dict[str
 
 def _internal(request_id: str) -> Internal:
     return Internal(f"the server could not answer; its log has the cause under the request id {request_id}")
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is shutting down; try again in a moment", retry_after=2)
 
 
 def _problem(error: OpenRuntimeError, request_id: str) -> Response:

@@ -65,7 +65,7 @@ class Blocks:
 class Direct(Request):
     """A request on the short way. `answer(response)` is called once on the loop, unless `lost` came before."""
 
-    __slots__ = ("_answer", "_left", "_lost", "_running")
+    __slots__ = ("_answer", "_left", "_lost", "_tasks")
 
     def __init__(self, request_id: str, headers: Mapping[bytes, bytes], line: Line, body: Buffer, answer: Callable[[Response | None], None]) -> None:
         super().__init__(request_id, headers, line.query, body, task_id=line.task_id)
@@ -84,9 +84,13 @@ class Direct(Request):
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
-    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Response | None]) -> None:
-        self._running = loop.create_task(coroutine)  # the loop itself keeps no hold of its tasks
-        self._running.add_done_callback(self._done)
+    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Response | None], tasks: set[asyncio.Task[Any]]) -> None:
+        """`tasks`: what the server cancels when its grace is over. Until then it keeps hold of them, which the loop itself does not."""
+        self._tasks = tasks
+        task = loop.create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Response | None]) -> None:
+        self._tasks.discard(task)
         self._answer(None if task.cancelled() else task.result())

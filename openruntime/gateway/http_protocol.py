@@ -275,7 +275,7 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
         if len(data) > whole:
             self._early = data[whole:]
         request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered)
-        request.start(self.loop, gateway.respond(line, request))
+        request.start(self.loop, gateway.respond(line, request), self.tasks)
         return True
 
     def _answered(self, response: Response | None) -> None:

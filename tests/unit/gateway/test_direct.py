@@ -312,6 +312,26 @@ async def test_a_server_that_stops_says_that_it_closes(gateway: Any, direct: lis
     assert direct
 
 
+@pytest.mark.parametrize("before", [0, 2])
+async def test_a_wait_that_outlasts_the_server_is_answered_with_503(
+    gateway: Any, direct: list[bytes], caplog: pytest.LogCaptureFixture, before: int
+) -> None:
+    async with connected(gateway) as client:
+        for _ in range(before):
+            await client.ask(message(DOUBLE, WAIT))
+        client.writer.write(message(SLOW.ljust(len(DOUBLE)), WAIT))
+        await asyncio.sleep(0.05)
+        for connection in list(gateway.server.server_state.connections):
+            connection.shutdown()
+        for task in list(gateway.server.server_state.tasks):
+            task.cancel()
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "2")
+        assert json.loads(body)["code"] == "unavailable"
+    assert len(direct) == before // 2
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_the_log_says_what_was_answered(gateway: Any, direct: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
     asked = message(line="GET /tasks/none-such?wait=1")
     async with connected(gateway) as client:
