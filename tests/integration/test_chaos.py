@@ -1,0 +1,115 @@
+"""The short form of `python -m benchmarks.chaos`; the long one is `make soak`. What it counts as lost is tested here, too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.chaos.__main__ import BAD, quantile, run, summary
+from benchmarks.chaos.faults import FAULTS, REDIS
+from benchmarks.chaos.ledger import Ledger
+from benchmarks.chaos.work import expected
+
+DOZEN = 12
+
+
+def _nothing_lost(found: dict, faults: int) -> None:
+    assert {name: found[name] for name in BAD} == dict.fromkeys(BAD, 0), found["examples"]
+    assert len(found["faults"]) == faults
+    assert set(found["not_run"]) <= {*REDIS, "disk-full", "namespaces"}
+    for fault in found["faults"]:
+        if fault["kind"] == "disk-full":
+            assert "nobody was told" not in fault["note"], "a full disk answers 507"
+        if fault["kind"] == "worker-kill":
+            assert "not replaced" not in fault["note"]
+
+
+def test_a_dozen_faults_lose_nothing(tmp_path: Path) -> None:
+    found = run(tmp_path, seed=12, faults=DOZEN, seconds=60, quiet=0.2, size=256 << 20)
+    _nothing_lost(found, DOZEN)
+    ran = set(FAULTS) - set(found["not_run"])
+    assert {fault["kind"] for fault in found["faults"]} == ran, "each kind that can happen here happened"
+    assert found["acknowledged"] > 500
+    assert found["unanswered"] > 0, "no request was under way at any fault"
+    assert set(found["kinds"]) == {"tiny", "large", "long", "batch", "dependent", "tensor", "failing", "cancelled"}
+    assert summary([found, found])["faults"] == 2 * DOZEN
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_many_faults_lose_nothing(tmp_path: Path, seed: int) -> None:
+    found = run(tmp_path, seed=seed, faults=70, seconds=900, size=4 << 30)
+    _nothing_lost(found, 70)
+    replaced = [fault["replaced"] for fault in found["faults"] if fault["replaced"] is not None]
+    assert quantile(replaced, 0.99) < 5
+
+
+def _entry(number: int = 1, **fields: object) -> dict[str, object]:
+    return {"task_id": "t", "status": "completed", "attempt": 1, "finished_at": "2026-01-01T00:00:00Z", "code": None} | fields
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    found = Ledger()
+    found.acknowledge("t", "tiny", 7, "key")
+    return found
+
+
+def test_a_task_nobody_knows_any_more_is_lost(ledger: Ledger) -> None:
+    ledger.see("t", {"code": "not_found"}, None)
+    assert ledger.counts["lost"] == 1
+
+
+def test_a_task_that_does_not_end_is_lost(ledger: Ledger) -> None:
+    assert not ledger.see("t", _entry(status="running"), None)
+    assert ledger.pending() == ["t"]
+    ledger.give_up("t", "too late")
+    assert ledger.counts["lost"] == 1
+
+
+@pytest.mark.parametrize("output", [None, np.zeros(250, np.float32), np.zeros(3, np.float32)])
+def test_another_result_is_wrong(ledger: Ledger, output: np.ndarray | None) -> None:
+    ledger.see("t", _entry(), output)
+    assert ledger.counts["wrong"] == 1
+
+
+@pytest.mark.parametrize(("status", "code", "attempt", "count"), [
+    ("failed", "operation_failed", 1, "wrong"), ("cancelled", "cancelled", 1, "wrong"),
+    ("failed", "worker_crashed", 1, "wrong"), ("failed", "worker_crashed", 2, "poisoned"),
+])  # fmt: skip
+def test_another_end_is_wrong_unless_two_workers_died_under_it(ledger: Ledger, status: str, code: str, attempt: int, count: str) -> None:
+    ledger.see("t", _entry(status=status, code=code, attempt=attempt), None)
+    assert ledger.counts[count] == 1
+    assert ledger.counts["wrong"] + ledger.counts["poisoned"] == 1
+
+
+@pytest.mark.parametrize("later", [{"attempt": 2}, {"finished_at": "2026-01-01T00:00:09Z"}, {"status": "running"}, {"status": "failed"}])
+def test_another_end_later_is_committed_twice(ledger: Ledger, later: dict[str, object]) -> None:
+    ledger.see("t", _entry(), expected("tiny", 7))
+    ledger.see("t", _entry(), expected("tiny", 7))
+    assert ledger.counts["committed_twice"] == 0
+    ledger.see("t", _entry(**later), expected("tiny", 7))
+    assert ledger.counts["committed_twice"] == 1
+
+
+def test_after_a_kill_a_task_may_run_again_but_not_to_another_result(ledger: Ledger) -> None:
+    ledger.see("t", _entry(), expected("tiny", 7))
+    ledger.killed = float("inf")
+    ledger.see("t", _entry(status="running"), None)
+    ledger.see("t", _entry(finished_at="2026-01-01T00:00:09Z"), expected("tiny", 7))
+    assert (ledger.counts["ran_again"], ledger.counts["committed_twice"]) == (1, 0)
+    ledger.see("t", _entry(finished_at="2026-01-01T00:00:09Z"), expected("tiny", 8))
+    assert ledger.counts["committed_twice"] == 1
+
+
+def test_one_key_is_one_task(ledger: Ledger) -> None:
+    ledger.acknowledge("t", "tiny", 7, "key")
+    assert ledger.counts["committed_twice"] == 0
+    ledger.acknowledge("u", "tiny", 7, "key")
+    assert ledger.counts["committed_twice"] == 1
+
+
+def test_quantiles_are_samples() -> None:
+    assert quantile([], 0.99) is None
+    assert [quantile([3.0, 1.0, 2.0], share) for share in (0.0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
+    assert quantile([float(number) for number in range(1, 101)], 0.99) == 99.0
