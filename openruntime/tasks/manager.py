@@ -125,7 +125,7 @@ class TaskManager:
         now = time.time()
         predicted = self._predict(call)
         task = Task(
-            str(uuid7()), call, principal.tenant, lane, request.priority, now, self._queue.rank(now, request.priority),
+            str(uuid7()), call, principal.tenant, lane, request.priority, now, self._queue.rank(request.priority),
             None if request.timeout is None else now + request.timeout, request.max_retries, tuple(request.tags) if request.tags else (),
         )  # fmt: skip
         task.predicted = predicted
@@ -247,6 +247,7 @@ class TaskManager:
 
     async def recover(self, tasks: Sequence[Task]) -> None:
         """Take up tasks that the store found waiting at its start."""
+        self._queue.resume(max((task.created for task in tasks), default=0.0))
         for task in tasks:
             task.predicted = self._predict(task.call)
             if task.deadline is not None:
@@ -278,6 +279,8 @@ class TaskManager:
         task = await self.status(task_id, principal=principal)
         if not task.status.ended:
             await self._interrupt(task, Event.CANCEL)
+        if task.kept and task.status is TaskStatus.CANCELLED:
+            await self._store.keep(task)  # on disk before it is answered: after a crash it would run again
         return task
 
     async def list(

@@ -1,5 +1,6 @@
 """The priority queue as the executor sees it: ranks at submission, claims by lanes. Where the tasks wait is the store's."""
 
+import time
 from collections.abc import Sequence
 
 from openruntime.contracts.interfaces import Store
@@ -13,10 +14,15 @@ class TaskQueue:
     def __init__(self, store: Store, *, step: float = 30.0) -> None:
         self._store = store
         self._step = step
+        self._clock = time.time() - time.monotonic()  # a clock set back later must not let newer tasks overtake
 
-    def rank(self, created: float, priority: int) -> float:
+    def resume(self, latest: float) -> None:
+        """What arrives from now on comes after a task created at `latest`, even where the clock was set back since."""
+        self._clock = max(self._clock, latest - time.monotonic())
+
+    def rank(self, priority: int) -> float:
         """The static key tasks are taken by, smallest first: arrival in seconds minus priority times the step."""
-        return created - priority * self._step
+        return time.monotonic() + self._clock - priority * self._step
 
     async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
         await self._store.submit(tasks, promised=promised)

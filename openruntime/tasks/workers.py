@@ -127,7 +127,7 @@ class Workers:
 
     def grow(self, accepts: Callable[[str], bool]) -> None:
         """Start a cold slot's worker when a task has waited for a while and every warm one is busy or drives it worse."""
-        now, later = time.time(), float("inf")
+        now, later = time.monotonic(), float("inf")  # not the clock, which may be set back
         asked: list[Slot] = []  # the first cold slot of each driver: one starts at a time
         for slot in self.slots:
             if slot.state is not SlotState.COLD or self._stopping or not accepts(slot.device.id) or any(map(slot.twin_of, asked)):
@@ -136,8 +136,8 @@ class Workers:
             if task is None or any(other.state is SlotState.STARTING and slot.twin_of(other) for other in self.slots):
                 continue
             asked.append(slot)
-            remaining = GROW_AFTER - (now - task.created)
-            if remaining <= 0:
+            remaining = GROW_AFTER - (now - task.timings.submitted)
+            if not 0 < remaining <= GROW_AFTER:
                 self._start(slot)
             else:
                 later = min(later, remaining)

@@ -1,5 +1,10 @@
 """The short form of `python -m benchmarks.chaos`; the long one is `make soak`. What it counts as lost is tested here, too."""
 
+import os
+import struct
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +13,10 @@ import pytest
 from benchmarks.chaos.__main__ import BAD, quantile, run, summary
 from benchmarks.chaos.faults import FAULTS, REDIS
 from benchmarks.chaos.ledger import Ledger
+from benchmarks.chaos.stage import CLOCK
 from benchmarks.chaos.work import expected
+from benchmarks.load import ask
+from benchmarks.servers import Server
 
 DOZEN = 12
 
@@ -42,6 +50,22 @@ def test_many_faults_lose_nothing(tmp_path: Path, seed: int) -> None:
     _nothing_lost(found, 70)
     replaced = [fault["replaced"] for fault in found["faults"] if fault["replaced"] is not None]
     assert quantile(replaced, 0.99) < 5
+
+
+def test_a_clock_set_back_keeps_no_task_from_a_second_worker(start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_bytes(struct.pack("d", 3600.0))
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, (str(CLOCK), os.environ.get("PYTHONPATH")))), "CHAOS_CLOCK": str(clock)}
+    with start_server(environment=environment | {"OPENRUNTIME_SLOTS": "2"}, store="memory") as server:
+        headers = {"Content-Type": "application/json"}
+        endless = ask(server.port, "POST", "/tasks", b'{"operation": "monte_carlo_pi", "parameters": {"samples": 1000000000000}}', headers).json()
+        while ask(server.port, "GET", f"/tasks/{endless['task_id']}").json()["status"] != "running":
+            time.sleep(0.01)
+        small = ask(server.port, "POST", "/tasks", b'{"operation": "sum", "parameters": {"x": [1, 2]}}', headers).json()
+        with clock.open("r+b") as file:
+            file.write(struct.pack("d", 0.0))
+        assert ask(server.port, "GET", f"/tasks/{small['task_id']}?wait=20").json()["status"] == "completed"
+        ask(server.port, "DELETE", f"/tasks/{endless['task_id']}")
 
 
 def _entry(number: int = 1, **fields: object) -> dict[str, object]:

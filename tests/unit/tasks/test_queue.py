@@ -1,0 +1,30 @@
+"""What tasks are ordered by. Where they wait is the store's, and tested there."""
+
+import time
+
+import pytest
+
+from openruntime.stores.memory import MemoryStore
+from openruntime.tasks.queue import TaskQueue
+
+
+def test_a_step_of_priority_is_worth_a_step_of_waiting() -> None:
+    queue = TaskQueue(MemoryStore(), step=30.0)
+    assert queue.rank(5) - queue.rank(10) == pytest.approx(150.0, abs=1.0)
+    assert queue.rank(5) == pytest.approx(time.time() - 150.0, abs=1.0)
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_a_moved_clock_changes_no_order(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    queue = TaskQueue(MemoryStore())
+    before, real = queue.rank(5), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
+    assert before < queue.rank(5) < before + 30
+
+
+def test_what_was_found_at_the_start_came_before() -> None:
+    queue, ahead = TaskQueue(MemoryStore(), step=30.0), time.time() + 3600
+    queue.resume(ahead)
+    assert queue.rank(5) >= ahead - 5 * 30
+    queue.resume(0.0)
+    assert queue.rank(5) >= ahead - 5 * 30
