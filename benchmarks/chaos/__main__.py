@@ -23,7 +23,7 @@ from benchmarks.store import recovery
 
 ROOT = Path(__file__).parents[2]
 SETTLE = 120.0  # seconds that acknowledged tasks have to end after the last fault
-BAD = ("lost", "wrong", "committed_twice", "cancels_forgotten", "orphans")
+BAD = ("lost", "wrong", "committed_twice", "cancels_forgotten", "orphans", "stack_traces")
 COUNTS = ("answered", "unanswered", "sent_again", "more_than_once", "ran_again", "poisoned", *BAD)
 NAMESPACES = "network namespaces: the proxy in front of the gateways cuts them off instead, for any user and on every system"
 
@@ -57,7 +57,7 @@ def run(scratch: Path, *, seed: int, faults: int, seconds: float, store: str = "
         settle(stage.proxy.port, ledger, settle_within)
     finally:
         stage.close()
-    counts = {name: ledger.counts[name] for name in COUNTS} | {"orphans": stage.orphans}
+    counts = {name: ledger.counts[name] for name in COUNTS} | {"orphans": stage.orphans, "stack_traces": stage.defects()}
     return {
         "seed": seed, "store": store.partition("://")[0], "gateways": gateways, "seconds": round(lasted, 1), "file_system": stage.volume.kind,
         "acknowledged": len(ledger.promises), **counts, "refused": dict(sorted(ledger.refused.items())), "kinds": dict(ledger.kinds),

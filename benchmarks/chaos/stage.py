@@ -190,6 +190,10 @@ class Stage:
     def log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
 
+    def defects(self) -> int:
+        """Stack traces in the servers' log: whatever happens to them, they should have a sentence for it."""
+        return sum(line.startswith("Traceback") for line in self._log.read_text(errors="replace").splitlines())
+
     def close(self) -> None:
         """Stop everything with SIGTERM; `orphans` counts the processes that stayed."""
         with contextlib.ExitStack() as stack:
