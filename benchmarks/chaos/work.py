@@ -14,7 +14,7 @@ from openruntime.operations.simulation import monte_carlo_pi
 TINY, LARGE = 250, 100_000  # float32: in the task's row; in a blob of its own
 LONG, SEEDS = 5_000_000, 4  # samples: some tenths of a second
 ENDLESS = 10**12  # only for tasks that are cancelled
-BATCH = 50
+BATCH = 100
 FORMULA = "2*x+1"
 
 

@@ -139,7 +139,9 @@ class Store(ABC):
 
     @abstractmethod
     async def keep(self, task: Task) -> None:
-        """Make a task that was submitted without promise as durable as one with; returns when its state is on disk."""
+        """Make a task that was submitted without promise as durable as one with; returns when its state is on disk.
+
+        That it ended, or is being cancelled (`open` answers it so again), is part of its state."""
 
     @abstractmethod
     async def requeue(self, task: Task) -> None:

@@ -197,7 +197,7 @@ def adopt(connection: sqlite3.Connection) -> None:
 
 
 def unfinished(connection: sqlite3.Connection) -> Iterator[tuple[int, int, list[Task]]]:
-    """Of each page its number, the number of its tasks, and those without a recorded end: queued again."""
+    """Of each page its number, the number of its tasks, and those without a recorded end: queued again, or still to be cancelled."""
     shared: dict[Any, Any] = {}  # alike calls share what they declare, as those do that the catalogue binds
     first = connection.execute(queries()["first_pending"]).fetchone()[0]
     if first is None:
@@ -263,7 +263,8 @@ def _queued(record: msgspec.Raw, names: Iterable[str], shared: dict[Any, Any]) -
     outputs = shared.setdefault((call.operation, *call.outputs.items()), call.outputs)
     estimate = shared.setdefault(call.estimate, call.estimate)
     task.call = msgspec.structs.replace(call, operation=intern(call.operation), outputs=outputs, estimate=estimate)
-    life = Life(TaskStatus.QUEUED, life.attempt, life.failures, life.deaths)
+    status = TaskStatus.CANCELLING if life.status is TaskStatus.CANCELLING else TaskStatus.QUEUED
+    life = Life(status, life.attempt, life.failures, life.deaths)
     task.life = shared.setdefault(life, life)
     task.started = task.device = task.backend = task.progress = task.message = None
     task.lane, task.tenant = intern(task.lane), intern(task.tenant)

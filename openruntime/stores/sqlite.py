@@ -121,6 +121,8 @@ class SqliteStore(EmbeddedStore):
             return
         task.kept = True
         try:
+            if task.id in self._live and task.life.status is TaskStatus.CANCELLING and self._pending.of(task.id) is not None:
+                await writer.urgently(self._promise([task], None))  # that it was cancelled is part of what was promised
             while task.id in self._live:
                 promise = self._pending.of(task.id)
                 if promise is not None and promise.page is not None:

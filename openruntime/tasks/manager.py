@@ -250,6 +250,9 @@ class TaskManager:
         self._queue.resume(max((task.created for task in tasks), default=0.0))
         for task in tasks:
             task.predicted = self._predict(task.call)
+            if task.status is TaskStatus.CANCELLING:
+                await self._interrupt(task, Event.STOPPED)
+                continue
             if task.deadline is not None:
                 self._watch_deadline(task)
             if task.needs:
@@ -279,7 +282,7 @@ class TaskManager:
         task = await self.status(task_id, principal=principal)
         if not task.status.ended:
             await self._interrupt(task, Event.CANCEL)
-        if task.kept and task.status is TaskStatus.CANCELLED:
+        if task.kept and task.status in (TaskStatus.CANCELLING, TaskStatus.CANCELLED):
             await self._store.keep(task)  # on disk before it is answered: after a crash it would run again
         return task
 
