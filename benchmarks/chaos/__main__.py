@@ -57,11 +57,12 @@ def run(scratch: Path, *, seed: int, faults: int, seconds: float, store: str = "
         settle(stage.proxy.port, ledger, settle_within)
     finally:
         stage.close()
-    counts = {name: ledger.counts[name] for name in COUNTS} | {"orphans": stage.orphans, "stack_traces": stage.defects()}
+    traces = stage.stack_traces()
+    counts = {name: ledger.counts[name] for name in COUNTS} | {"orphans": stage.orphans, "stack_traces": len(traces)}
     return {
         "seed": seed, "store": store.partition("://")[0], "gateways": gateways, "seconds": round(lasted, 1), "file_system": stage.volume.kind,
         "acknowledged": len(ledger.promises), **counts, "refused": dict(sorted(ledger.refused.items())), "kinds": dict(ledger.kinds),
-        "not_run": {**missing, "namespaces": NAMESPACES}, "examples": ledger.wrongs,
+        "not_run": {**missing, "namespaces": NAMESPACES}, "examples": ledger.wrongs + traces[:5],
         "faults": [{name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(fault).items() if name != "at"}
                    for fault in happened],
     }  # fmt: skip

@@ -190,9 +190,15 @@ class Stage:
     def log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
 
-    def defects(self) -> int:
-        """Stack traces in the servers' log: whatever happens to them, they should have a sentence for it."""
-        return sum(line.startswith("Traceback") for line in self._log.read_text(errors="replace").splitlines())
+    def stack_traces(self) -> list[str]:
+        """Those in the servers' log, each as its last lines: whatever happens to them, they should have a sentence for it."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        found = []
+        for number, line in enumerate(lines):
+            if line.startswith("Traceback"):
+                ends = next((later for later in range(number + 1, len(lines)) if not lines[later].startswith(" ")), number)
+                found.append(" | ".join(part.strip() for part in lines[max(number, ends - 6) : ends + 1]))
+        return found
 
     def close(self) -> None:
         """Stop everything with SIGTERM; `orphans` counts the processes that stayed."""
