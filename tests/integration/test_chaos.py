@@ -1,6 +1,8 @@
 """The short form of `python -m benchmarks.chaos`; the long one is `make soak`. What it counts as lost is tested here, too."""
 
 import os
+import shutil
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -13,10 +15,11 @@ import pytest
 from benchmarks.chaos.__main__ import BAD, quantile, run, summary
 from benchmarks.chaos.faults import FAULTS, REDIS
 from benchmarks.chaos.ledger import Ledger
-from benchmarks.chaos.stage import CLOCK
+from benchmarks.chaos.proxy import Proxy
+from benchmarks.chaos.stage import CLOCK, Redis
 from benchmarks.chaos.work import expected
-from benchmarks.load import ask
-from benchmarks.servers import Server
+from benchmarks.load import Connection, ask, request
+from benchmarks.servers import Server, free_port
 
 DOZEN = 12
 
@@ -66,6 +69,46 @@ def test_a_clock_set_back_keeps_no_task_from_a_second_worker(start_server: Calla
             file.write(struct.pack("d", 0.0))
         assert ask(server.port, "GET", f"/tasks/{small['task_id']}?wait=20").json()["status"] == "completed"
         ask(server.port, "DELETE", f"/tasks/{endless['task_id']}")
+
+
+def test_the_proxy_drops_and_holds_back(server: Server) -> None:
+    proxy, question = Proxy(lambda: [server.port]), request("GET", "/health/live")
+    try:
+        with Connection(proxy.port, timeout=10) as connection:
+            assert connection.ask(question).status == 200
+            proxy.cut()
+            connection.socket.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.ask(question)
+            proxy.mend()
+            connection.socket.settimeout(10)
+            while (answer := connection.feed()) is None:
+                pass
+            assert answer.status == 200, "what was held back went on"
+            proxy.drop()
+            with pytest.raises(ConnectionError):
+                connection.ask(question)
+    finally:
+        proxy.close()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_a_redis_of_its_own_keeps_what_it_acknowledged_over_a_kill(tmp_path: Path) -> None:
+    redis = Redis(free_port(), tmp_path / "redis")
+    try:
+        assert _redis(redis.port, b"SET key value") == b"+OK\r\n"
+        redis.kill()
+        while (answer := _redis(redis.port, b"GET key")).startswith(b"-LOADING"):
+            time.sleep(0.01)
+        assert answer == b"$5\r\nvalue\r\n"
+    finally:
+        redis.stop()
+
+
+def _redis(port: int, command: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(command + b"\r\n")
+        return connection.recv(100)
 
 
 def _entry(number: int = 1, **fields: object) -> dict[str, object]:
