@@ -68,7 +68,6 @@ class TaskExecutor:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pumping: asyncio.Task[None] | None = None
         self._stopping = False
-        self._clock = time.time() - time.monotonic()  # workers report monotonic seconds
         self.workers = Workers(
             self.slots, events, idle=worker_idle, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
             on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
@@ -219,7 +218,7 @@ class TaskExecutor:
         task.life, instruction = advance(task.life, Event.STARTED)
         if instruction is Instruction.IGNORE:
             return  # it was cancelled while it waited in the worker
-        task.started = started = now + self._clock
+        task.started = started = _clock(now)
         announce(self._events, task)
         waited = started - task.created
         self._events.publish(
@@ -263,7 +262,7 @@ class TaskExecutor:
                 if answer.seconds >= MEASURABLE:
                     estimate = task.call.estimate
                     self._devices.achieved(slot.device.id, estimate.flops, estimate.bytes, answer.seconds)
-                task.started = answer.started + self._clock
+                task.started = _clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return
         code, message = answer.failure
@@ -350,6 +349,11 @@ class TaskExecutor:
         worker.cancel(job)
         if slot.head() is task:
             asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if job in slot.outstanding else None)
+
+
+def _clock(moment: float) -> float:
+    """The time of day of a monotonic moment, as workers report them; by the clock as it is now, because it may have been set."""
+    return time.time() - time.monotonic() + moment
 
 
 def _about(task: Task) -> dict[str, Any]:

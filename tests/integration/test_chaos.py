@@ -1,12 +1,14 @@
 """The short form of `python -m benchmarks.chaos`; the long one is `make soak`. What it counts as lost is tested here, too."""
 
+import json
 import os
 import shutil
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -55,20 +57,44 @@ def test_many_faults_lose_nothing(tmp_path: Path, seed: int) -> None:
     assert quantile(replaced, 0.99) < 5
 
 
-def test_a_clock_set_back_keeps_no_task_from_a_second_worker(start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path) -> None:
+@pytest.fixture
+def moved(start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A server whose clock is an hour ahead, and the file that says so."""
     clock = tmp_path / "clock"
     clock.write_bytes(struct.pack("d", 3600.0))
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, (str(CLOCK), os.environ.get("PYTHONPATH")))), "CHAOS_CLOCK": str(clock)}
-    with start_server(environment=environment | {"OPENRUNTIME_SLOTS": "2"}, store="memory") as server:
-        headers = {"Content-Type": "application/json"}
-        endless = ask(server.port, "POST", "/tasks", b'{"operation": "monte_carlo_pi", "parameters": {"samples": 1000000000000}}', headers).json()
-        while ask(server.port, "GET", f"/tasks/{endless['task_id']}").json()["status"] != "running":
-            time.sleep(0.01)
-        small = ask(server.port, "POST", "/tasks", b'{"operation": "sum", "parameters": {"x": [1, 2]}}', headers).json()
-        with clock.open("r+b") as file:
-            file.write(struct.pack("d", 0.0))
-        assert ask(server.port, "GET", f"/tasks/{small['task_id']}?wait=20").json()["status"] == "completed"
-        ask(server.port, "DELETE", f"/tasks/{endless['task_id']}")
+    path = os.pathsep.join(filter(None, (str(CLOCK), os.environ.get("PYTHONPATH"))))
+    environment = {"PYTHONPATH": path, "CHAOS_CLOCK": str(clock), "OPENRUNTIME_SLOTS": "2"}
+    with start_server(environment=environment, store="memory") as server:
+        yield server, clock
+
+
+def _set_right(clock: Path) -> None:
+    with clock.open("r+b") as file:
+        file.write(struct.pack("d", 0.0))
+
+
+def _submit(server: Server, operation: str, **parameters: object) -> str:
+    body = json.dumps({"operation": operation, "parameters": parameters}).encode()
+    return str(ask(server.port, "POST", "/tasks", body, {"Content-Type": "application/json"}).json()["task_id"])
+
+
+def test_a_clock_set_back_keeps_no_task_from_a_second_worker(moved: tuple[Server, Path]) -> None:
+    server, clock = moved
+    endless = _submit(server, "monte_carlo_pi", samples=10**12)
+    while ask(server.port, "GET", f"/tasks/{endless}").json()["status"] != "running":
+        time.sleep(0.01)
+    small = _submit(server, "sum", x=[1, 2])
+    _set_right(clock)
+    assert ask(server.port, "GET", f"/tasks/{small}?wait=20").json()["status"] == "completed"
+    ask(server.port, "DELETE", f"/tasks/{endless}")
+
+
+def test_a_task_starts_after_it_was_created_by_a_clock_that_was_set_too(moved: tuple[Server, Path]) -> None:
+    server, clock = moved
+    _set_right(clock)
+    found = ask(server.port, "GET", f"/tasks/{_submit(server, 'sum', x=[1, 2])}?wait=20").json()
+    created, started, finished = (datetime.fromisoformat(found[name]) for name in ("created_at", "started_at", "finished_at"))
+    assert created - timedelta(seconds=0.1) <= started <= finished + timedelta(seconds=0.1)
 
 
 def test_the_proxy_drops_and_holds_back(server: Server) -> None:
