@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-import array_api_compat.numpy as xp
 import numpy as np
 
 from openruntime.backends import fused
 from openruntime.backends.array_backend import ArrayBackend, Native
+from openruntime.backends.namespace import xp
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed
 from openruntime.operations import fourier, random, sorting
 from openruntime.operations.definition import Operation

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openruntime.contracts.events import AnyEvent
-from openruntime.contracts.models import ModelInfo, TaskRequest
 from openruntime.contracts.payload import Array, Buffer, Reference
 from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task
+
+if TYPE_CHECKING:
+    from openruntime.contracts.models import ModelInfo, TaskRequest  # at run time pydantic would be a quarter of a worker's start
 
 
 class ComputeBackend(ABC):
@@ -46,7 +48,7 @@ class AIModelAdapter(ABC):
     async def generate(self, prompt: str, **kwargs: Any) -> str: ...
 
     @abstractmethod
-    def get_model_info(self) -> ModelInfo: ...
+    def get_model_info(self) -> "ModelInfo": ...
 
 
 class MetricsExporter(ABC):
@@ -195,7 +197,7 @@ class Tasks(Protocol):
 
     async def submit(
         self,
-        request: TaskRequest,
+        request: "TaskRequest",
         arrays: Mapping[str, Array] = ...,
         *,
         principal: Principal = ...,
@@ -211,7 +213,7 @@ class Tasks(Protocol):
 
     async def submit_many(
         self,
-        requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]],
+        requests: Sequence[tuple["TaskRequest", Mapping[str, Array]]],
         *,
         principal: Principal = ...,
         promised: bool = True,

@@ -5,24 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from openruntime.contracts.status import TaskStatus as TaskStatus
+
 Priority = Annotated[int, Field(ge=1, le=10, strict=True)]
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class TaskStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    CANCELLING = "cancelling"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        return self in _ENDED
-
-
-_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
 class WorkflowType(StrEnum):

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Spec
+from openruntime.contracts.status import TaskStatus
 
 
 class Principal(msgspec.Struct, frozen=True):
