@@ -42,7 +42,10 @@ class Disk:
             stack.callback(os.close, lock)
             connection = await asyncio.to_thread(open_database, self.directory)
             stack.push_async_callback(asyncio.to_thread, connection.close)
-            await asyncio.to_thread(self.pages.open, connection)
+            try:
+                await asyncio.to_thread(self.pages.open, connection)
+            except (OSError, sqlite3.Error) as error:
+                raise translate(error, self.directory) from error
             connections: list[sqlite3.Connection] = []
             stack.callback(_close_all, connections)
             self._readers = ThreadPoolExecutor(2, "store-reader", lambda: self._connect(connections))

@@ -17,7 +17,7 @@ from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores import pending
 from openruntime.stores.codec import result_bytes
-from openruntime.stores.database import queries
+from openruntime.stores.database import NAME, damaged, queries
 from openruntime.stores.disk import Disk
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
 from openruntime.stores.gathering import Gathering
@@ -65,8 +65,10 @@ class SqliteStore(EmbeddedStore):
         try:
             await self._disk.writer.job(pending.adopt)
             tasks = await self._disk.read(self._recover)
-        except BaseException:
+        except BaseException as error:
             await self._disk.close()
+            if isinstance(error, msgspec.DecodeError | ValueError | KeyError):
+                raise damaged(self._disk.directory / NAME, f"a waiting task cannot be read: {error}") from error
             raise
         self._spooler = asyncio.create_task(self._spool())
         return tasks
