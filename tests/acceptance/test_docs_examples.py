@@ -1,4 +1,4 @@
-"""The examples of the README, the tutorial and the how-tos for those who run a server, run as a reader would run them: in order, in one folder, against a real server.
+"""The examples of the README, the tutorial and the how-tos for operators, run as a reader would: in order, in one folder, on a real server.
 
 A fenced block of bash or python runs; a block of `text` right after it is what it must print (`...` stands for anything). Blocks of
 `sh` are for the reader's own terminal (installing, starting the server).
