@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 from urllib.request import Request, urlopen
 
 import pytest
@@ -15,18 +16,33 @@ from openruntime.testing.blob_suite import BlobSuite
 
 
 class TestFolder(BlobSuite):
-    def make(self, directory: Path, grace: float) -> CountedBlobs:
-        return FileBlobs(directory / "blobs", grace=grace)
+    def make(self, directory: Path) -> CountedBlobs:
+        return FileBlobs(directory / "blobs")
+
+    def age(self, directory: Path) -> None:
+        for path in directory.rglob("*"):
+            os.utime(path, (0, 0))
 
 
-class TestFsspecFolder(BlobSuite):
-    def make(self, directory: Path, grace: float) -> CountedBlobs:
-        return SharedBlobs((directory / "blobs").as_uri(), grace=grace)
+class Timed(BlobSuite):
+    """Of blobs whose names say when they were written."""
+
+    @pytest.fixture(autouse=True)
+    def _now(self) -> None:
+        self.now = time()
+
+    def age(self, directory: Path) -> None:
+        self.now += 10_000
 
 
-class TestFsspecMemory(BlobSuite):
-    def make(self, directory: Path, grace: float) -> CountedBlobs:
-        return SharedBlobs(f"memory://{directory}", grace=grace)
+class TestFsspecFolder(Timed):
+    def make(self, directory: Path) -> CountedBlobs:
+        return SharedBlobs((directory / "blobs").as_uri(), clock=lambda: self.now)
+
+
+class TestFsspecMemory(Timed):
+    def make(self, directory: Path) -> CountedBlobs:
+        return SharedBlobs(f"memory://{directory}", clock=lambda: self.now)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +62,13 @@ def bucket() -> Iterator[str]:
             server.stop()
 
 
-class TestS3(BlobSuite):
+class TestS3(Timed):
     @pytest.fixture(autouse=True)
     def _bucket(self, bucket: str) -> None:
         self.endpoint = bucket
 
-    def make(self, directory: Path, grace: float) -> CountedBlobs:
-        return SharedBlobs(f"s3://arrays/{directory.name}-{os.getpid()}", grace=grace, endpoint_url=self.endpoint)
+    def make(self, directory: Path) -> CountedBlobs:
+        return SharedBlobs(f"s3://arrays/{directory.name}-{os.getpid()}", clock=lambda: self.now, endpoint_url=self.endpoint)
 
 
 async def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
