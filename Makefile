@@ -18,7 +18,7 @@ demo: $(VENV)/.demo ## Install, start a server, run a real job through it, show 
 	$(BIN)/openruntime demo
 
 test: lint ## Install what the tests need, lint, run every test
-	@tools/debian.sh curl $(if $(shell command -v apt-get),chromium)
+	@tools/debian.sh curl $(if $(shell command -v apt-get),chromium nginx)
 	$(BIN)/python -m pytest
 
 soak: $(VENV)/.test ## The long and the random tests

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Debian packages, each installed only when its command is missing: tools/debian.sh curl wrk
 set -euo pipefail
+PATH="$PATH:/usr/sbin"
 
 missing=()
 for package in "$@"; do

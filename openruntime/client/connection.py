@@ -15,6 +15,8 @@ from openruntime.contracts.payload import Buffer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
 PATIENCE, FIRST_CONTACT = 10.0, 1.0  # seconds
+_REFUSED = frozenset({429, 503})  # nothing was accepted
+_LOST = frozenset({502, 504})  # a proxy lost the server that had the request
 
 
 class Connection:
@@ -44,7 +46,8 @@ class Connection:
     ) -> Reply:
         """One answered request. Raises the error that a problem document names.
 
-        `repeatable`: by its method or its Idempotency-Key, so that it is sent again when the connection breaks before the answer.
+        `repeatable`: by its method or its Idempotency-Key, so that it is sent again when the connection breaks before the answer, or a
+        proxy says that its own did.
         """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given, doseq=True)}" if given else path
@@ -58,7 +61,7 @@ class Connection:
                 if reply.status < 400:
                     return reply
                 error = problem(reply)
-                if reply.status not in (429, 503):
+                if reply.status not in (_REFUSED if not repeatable else _REFUSED | _LOST):
                     raise error
             except Unreachable as lost:
                 if lost.sent and not repeatable:

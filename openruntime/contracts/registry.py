@@ -118,3 +118,4 @@ EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
 )
+BLOBS = Registry("openruntime.blobs", {"shared": ("openruntime.stores.shared_blobs:SharedBlobs", "s3")})

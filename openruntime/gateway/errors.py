@@ -42,7 +42,7 @@ def problem_json(error: OpenRuntimeError, request_id: str | None = None) -> byte
 
 def retry_after(error: OpenRuntimeError) -> list[tuple[bytes, bytes]]:
     """When trying again can help: whole seconds, at least one."""
-    if error.status not in (429, 503):
+    if error.status not in (429, 503, 507):
         return []
     return [(b"retry-after", b"%d" % max(1, ceil(error.retry_after or 1)))]
 

@@ -46,7 +46,7 @@ def problems(*wanted: int | tuple[int, str, str, str]) -> dict[int | str, dict[s
         example = Problem(title=code.replace("_", " ").capitalize(), status=status, code=code, detail=detail).model_dump(exclude_none=True)
         found[status] = {
             "description": description,
-            "headers": _ID_HEADER | ({"Retry-After": {"schema": {"type": "integer"}}} if status in (429, 503) else {}),
+            "headers": _ID_HEADER | ({"Retry-After": {"schema": {"type": "integer"}}} if status in (429, 503, 507) else {}),
             "content": {"application/problem+json": {"schema": PROBLEM_SCHEMA, "example": example}},
         }
     return found

@@ -107,6 +107,21 @@ UPDATE pages SET outputs = NULL, checksum = NULL, size = 0 WHERE finished >= :si
 SELECT value FROM tasks, json_each(tasks.blobs) WHERE tasks.blobs IS NOT NULL
 UNION SELECT value FROM shelf, json_each(shelf.blobs) WHERE shelf.blobs IS NOT NULL
 
+-- name: identity
+SELECT id FROM identity
+
+-- name: ended_count
+SELECT count(*) FROM tasks WHERE finished IS NOT NULL
+
+-- name: page_files
+SELECT number, count, checksum FROM pages
+
+-- name: counting_tasks
+SELECT outputs FROM tasks WHERE blobs IS NOT NULL AND outputs IS NOT NULL
+
+-- name: counting_shelf
+SELECT arrays FROM shelf WHERE blobs IS NOT NULL
+
 -- name: put_shelf
 INSERT OR REPLACE INTO shelf (namespace, key, tenant, expires, used, size, blobs, meta, arrays)
 VALUES (:namespace, :key, :tenant, :expires, :used, :size, :blobs, :meta, :arrays)

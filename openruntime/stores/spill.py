@@ -9,7 +9,7 @@ import msgspec
 
 from openruntime.contracts.errors import Expired
 from openruntime.contracts.payload import Array
-from openruntime.stores.blobs import FileBlobs
+from openruntime.stores.blobs import CountedBlobs
 from openruntime.stores.codec import arrays, exchange
 
 Values = TypeVar("Values", bound="dict[str, Any]")
@@ -18,7 +18,7 @@ Values = TypeVar("Values", bound="dict[str, Any]")
 class Spill:
     """Arrays over `inline` bytes go to `files`; smaller ones stay where they are."""
 
-    def __init__(self, files: FileBlobs, inline: int) -> None:
+    def __init__(self, files: CountedBlobs, inline: int) -> None:
         self._files = files
         self._inline = inline
 
@@ -49,8 +49,9 @@ class Spill:
 
     async def _rest(self, array: Array, durable: bool, result: bool) -> Array:
         if array.blob is not None:
-            if await self._files.renew(array.blob, durable=durable):
-                return array
+            name = await self._files.renew(array.blob, durable=durable)
+            if name is not None:
+                return array if name == array.blob else msgspec.structs.replace(array, blob=name)
             if array.data is None:
                 raise Expired(f"the bytes of blob {array.blob} are gone")
         write = self._files.add if result else self._files.write

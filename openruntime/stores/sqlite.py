@@ -12,12 +12,12 @@ from typing import Any, Unpack
 
 import msgspec
 
-from openruntime.contracts.errors import Expired, Internal, OpenRuntimeError
+from openruntime.contracts.errors import Expired, Internal, OpenRuntimeError, StorageFull
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores import pending
 from openruntime.stores.codec import result_bytes
-from openruntime.stores.database import queries
+from openruntime.stores.database import NAME, damaged, queries
 from openruntime.stores.disk import Disk
 from openruntime.stores.embedded import Bounds, EmbeddedStore, page
 from openruntime.stores.gathering import Gathering
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Records = list[Task]  # inside the class `list` is the method
 
+_RETRY = 1.0  # seconds between tries of a large result that could not be written
 _GROWTH, _GROWTH_BYTES = 2000, 16 << 20  # history that may always gather before it is pruned
 
 
@@ -65,8 +66,10 @@ class SqliteStore(EmbeddedStore):
         try:
             await self._disk.writer.job(pending.adopt)
             tasks = await self._disk.read(self._recover)
-        except BaseException:
+        except BaseException as error:
             await self._disk.close()
+            if isinstance(error, msgspec.DecodeError | ValueError | KeyError):
+                raise damaged(self._disk.directory / NAME, f"a waiting task cannot be read: {error}") from error
             raise
         self._spooler = asyncio.create_task(self._spool())
         return tasks
@@ -103,7 +106,9 @@ class SqliteStore(EmbeddedStore):
                 await self._rest(task)
             promises = self._promise([task for task in tasks if task.id in self._live] if ended else tasks, self._refuse)
             written = self._disk.writer.urgently(promises, ended, self._refuse)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StorageFull):
+                self._disk.complain(error)
             for task in tasks:
                 self._refuse(task)
             raise
@@ -330,13 +335,13 @@ class SqliteStore(EmbeddedStore):
                 await self._bulky_added.wait()
             task = next((task for task in self._bulky.values() if task.kept), None) or next(iter(self._bulky.values()))
             if not await self._write_bulky(task):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(_RETRY)
 
     async def _write_bulky(self, task: Task) -> bool:
         try:
             await self._rest(task)
         except OpenRuntimeError as error:
-            log.warning("the result of task %s could not be written: %s", task.id, error)
+            self._disk.complain(error)
             return False
         if self._bulky.pop(task.id, None) is not None:
             self._disk.writer.lazily(task)

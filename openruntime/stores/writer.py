@@ -29,6 +29,7 @@ Job = Callable[[sqlite3.Connection], Any]
 
 
 Saved = Callable[[Task | Page | PendingPage], None]
+Complain = Callable[[OpenRuntimeError], None]
 
 
 class Write:
@@ -58,12 +59,13 @@ class _Group:
 class Writer:
     """Called on the event loop only; every method but `job`, `flush` and `stop` returns at once."""
 
-    def __init__(self, connection: sqlite3.Connection, directory: Path, pages: Pages, saved: Saved) -> None:
-        """`saved` is told of each ended task, and of each page, that is on disk now."""
+    def __init__(self, connection: sqlite3.Connection, directory: Path, pages: Pages, saved: Saved, complain: Complain) -> None:
+        """`saved` is told of each ended task, and of each page, that is on disk now; `complain` of each group that could not be written."""
         self._connection = connection
         self._directory = directory
         self._pages = pages
         self._saved = saved
+        self._complain = complain
         self._loop = asyncio.get_running_loop()
         self._turn = Condition()
         self._promises: list[Promise] = []
@@ -279,6 +281,7 @@ class Writer:
         for number, (_, waiter) in enumerate(group.jobs):
             _answer(waiter, error, None if error else group.answers[number])
         if error is not None:
+            self._complain(error)
             self._retry(group, again)
         self._settled.set()
 
@@ -293,8 +296,6 @@ class Writer:
             self._lazy = {write.task.id: write for write in writes} | self._lazy
             self._due = monotonic() + _RETRY
             self._turn.notify()
-        if late := len(writes) + sum(len(page.tasks) for page in group.pages) + sum(len(promise.ids) for promise in moves):
-            log.warning("%d task records could not be written; trying again", late)
 
 
 def _answer(waiter: asyncio.Future[Any] | None, error: Exception | None, answer: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""The examples of the README and the tutorial, run as a reader would run them: in order, in one folder, against a real server.
+"""The examples of the README, the tutorial and the how-tos for operators, run as a reader would: in order, in one folder, on a real server.
 
 A fenced block of bash or python runs; a block of `text` right after it is what it must print (`...` stands for anything). Blocks of
 `sh` are for the reader's own terminal (installing, starting the server).
@@ -16,7 +16,7 @@ import pytest
 from benchmarks.servers import Server
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial/first-task.md")
+PAGES = ("README.md", "docs/tutorial/first-task.md", "docs/howto/backup-and-restore.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DEFAULT = "127.0.0.1:8000"
 
@@ -44,7 +44,10 @@ def matches(printed: str, expected: str) -> bool:
 
 
 def run(example: Example, server: Server, folder: Path) -> str:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "160"}
+    environment = {
+        **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "160",
+        "OPENRUNTIME_DATA_DIR": str(server.data_dir),
+    }  # fmt: skip
     text = example.text.replace(DEFAULT, f"127.0.0.1:{server.port}")
     command = ["bash", "-euo", "pipefail", "-c", text] if example.language == "bash" else [sys.executable, "-W", "error", "-c", text]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False)

@@ -35,7 +35,7 @@ def test_exit_codes_mean_something(error: errors.OpenRuntimeError, code: int) ->
 def test_help_lists_every_command_without_loading_the_numerics() -> None:
     got = command("--help")
     assert got.returncode == 0
-    for name in ("serve", "devices", "operations", "run", "submit", "tasks", "watch", "cancel", "doctor", "demo"):
+    for name in ("serve", "devices", "operations", "run", "submit", "tasks", "watch", "cancel", "backup", "restore", "doctor", "demo"):
         assert f" {name} " in got.stdout
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, openruntime.cli.main; print([m for m in ('numpy', 'fastapi', 'httpx', 'pydantic') if m in sys.modules])"],

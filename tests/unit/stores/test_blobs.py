@@ -71,3 +71,26 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     monkeypatch.undo()
     assert bytes(await blobs.read(await blobs.write(b"abc", durable=True))) == b"abc"
+
+
+@pytest.mark.parametrize("when", ["before it is moved", "after it was moved"])
+async def test_what_another_process_relies_on_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Two processes share the folder: one writes the same bytes just when the other drops them."""
+    here, there = FileBlobs(tmp_path, grace=100.0), FileBlobs(tmp_path, grace=100.0)
+    digest = await here.write(b"abc", durable=True)
+    os.utime(tmp_path / digest[:2] / digest, (0, 0))
+    rename = Path.rename
+
+    def meanwhile(path: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        if when == "after it was moved":
+            moved = rename(path, target)
+            here._write(memoryview(b"abc"), False)
+            return moved
+        here._write(memoryview(b"abc"), False)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", meanwhile)
+    await there.sweep(())
+    assert bytes(await here.read(digest)) == b"abc"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [digest]

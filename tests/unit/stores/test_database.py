@@ -7,12 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from openruntime.contracts.errors import Unavailable
+from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Filter
-from openruntime.stores.database import NAME, migrations, queries
+from openruntime.stores.database import NAME, check, migrations, queries
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
@@ -75,6 +77,7 @@ async def test_a_newer_schema_is_refused_with_the_way_out(tmp_path: Path) -> Non
     message = await refused(tmp_path)
     assert "newer" in message
     assert "upgrade" in message
+    assert "openruntime restore" in message
 
 
 async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     assert "another program" in await refused(tmp_path)
 
 
-@pytest.mark.parametrize("start", [0, 100, 16384 + 8])
+@pytest.mark.parametrize("start", [0, 16, 100, 16384 + 8])
 async def test_corruption_is_refused_with_the_way_out(tmp_path: Path, start: int) -> None:
     await fill(tmp_path)
     with (tmp_path / NAME).open("r+b") as file:
@@ -99,6 +102,83 @@ async def test_a_database_cut_short_is_refused(tmp_path: Path) -> None:
     await fill(tmp_path)
     os.truncate(tmp_path / NAME, 20_000)
     assert "damaged" in await refused(tmp_path)
+
+
+async def test_damage_in_history_is_seen_at_the_start(tmp_path: Path) -> None:
+    """Nothing would read those pages before somebody asks for the task."""
+    store = SqliteStore(tmp_path)
+    await store.open()
+    await store.submit([end(new_task(), TaskStatus.FAILED) for _ in range(2000)], promised=True)
+    await store.close()
+    with (tmp_path / NAME).open("r+b") as file:
+        file.seek(-3 * 16384, os.SEEK_END)
+        file.write(b"\xff" * 16384)
+    assert "damaged" in await refused(tmp_path)
+
+
+async def test_a_waiting_task_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    with sqlite3.connect(tmp_path / NAME) as connection:
+        connection.execute("UPDATE pending SET tasks = substr(tasks, 1, length(tasks) - 5)")
+    connection.close()
+    message = await refused(tmp_path)
+    assert "damaged" in message
+    assert "openruntime restore" in message
+
+
+@pytest.mark.parametrize("tasks", [3000, 20])
+async def test_the_log_of_another_database_is_not_folded_in(tmp_path: Path, tasks: int) -> None:
+    """As when somebody puts another `openruntime.db` in place by hand, and leaves what is beside it: the log would overwrite it."""
+    for name in ("mine", "other"):
+        store = SqliteStore(tmp_path / name)
+        await store.open()
+        await store.submit([end(new_task(), TaskStatus.FAILED) for _ in range(500 if name == "mine" else tasks)], promised=True)
+        if name == "other":
+            shutil.copy(tmp_path / name / f"{NAME}-wal", tmp_path / "mine" / f"{NAME}-wal")
+        await store.close()
+    message = await refused(tmp_path / "mine")
+    assert "another database" in message
+    assert "openruntime restore" in message
+    (tmp_path / "mine" / f"{NAME}-wal").unlink()
+    store = SqliteStore(tmp_path / "mine")
+    await store.open()
+    assert len((await store.list(limit=1000))[0]) == 500
+    await store.close()
+
+
+async def test_looking_at_a_large_database_takes_a_bounded_time(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    with sqlite3.connect(tmp_path / NAME) as connection:
+        connection.execute("CREATE TABLE large AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT i FROM n")
+        began = monotonic()
+        assert connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+        whole = monotonic() - began
+        began = monotonic()
+        check(connection, tmp_path / NAME, seconds=whole / 10)
+        assert monotonic() - began < whole / 2
+    connection.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody who may not read")
+@pytest.mark.parametrize("secret", ["", NAME, "pages"])
+async def test_what_may_not_be_read_is_refused_with_the_way_out(tmp_path: Path, secret: str) -> None:
+    await fill(tmp_path)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/") and folder != Path("/tmp"):
+            folder.chmod(0o777) if folder == tmp_path else folder.chmod(0o755)
+    for path in tmp_path.rglob("*"):
+        os.chown(path, 65534, 65534)
+    os.chown(tmp_path / secret, 0, 0)
+    (tmp_path / secret).chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(Unavailable, match=r"cannot be used.*--data-dir"):
+            await SqliteStore(tmp_path).open()
+    finally:
+        os.seteuid(0)
+    store = SqliteStore(tmp_path)
+    assert len(await store.open()) == 50
+    await store.close()
 
 
 async def test_a_directory_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
