@@ -199,7 +199,7 @@ class TaskManager:
     def _arm(self, seconds: float) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(max(0.001, seconds), self._sweep)  # below, uvloop gives no TimerHandle
 
     def _sweep(self) -> None:
         """One timer for all who wait, because one each would cost more than the rest of waiting."""
@@ -209,7 +209,7 @@ class TaskManager:
             if until <= now and not future.done():
                 future.set_result(None)
         if self._patience:
-            self._arm(min(SWEEP, max(0.001, min(self._patience.values()) - now)))
+            self._arm(min(SWEEP, min(self._patience.values()) - now))
 
     def ended(self, task: Task) -> None:
         """The executor's word that a task ended: tell who waits, keep the result, let dependents go on."""
