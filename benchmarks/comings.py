@@ -122,12 +122,12 @@ async def _sockets(port: int, count: int, dice: Random) -> None:
 
     async def events() -> None:
         while not going.is_set():
-            await asyncio.to_thread(drive, port, [request("POST", "/tasks", body_a(vector), HEADERS) for vector in _vectors()[:50]], 4)
+            await asyncio.to_thread(drive, port, [request("POST", "/tasks", body_a(vector), HEADERS) for vector in _vectors()[:8]], 4)
             await asyncio.sleep(0.05)
 
     async def one() -> None:
         async with seats:
-            socket = await connect(f"ws://127.0.0.1:{port}/ws", max_queue=4, ping_interval=None)
+            socket = await connect(f"ws://127.0.0.1:{port}/ws", max_queue=64, ping_interval=None, close_timeout=0.5)
             with suppress(ConnectionClosed, TimeoutError):
                 await _behave(socket, dice)
             await socket.close()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.leaks [--only tasks|connections|websockets|restarts|failures|kills] [--small]
 
-Each part has a server of its own with small bounds (history, cache), is warmed up until those bounds are reached, and then does its
+Each part has a server of its own with small bounds (history, cache), is warmed up until they are reached, and then does its
 work in eight rounds. After each the gateway collects its garbage and tells its figures. They must not have risen.
 """
 
@@ -45,9 +45,9 @@ class Part:
     allowed: int
 
 
-# what is warmed up fills: 20,000 results kept in memory, 20,000 events, the bounded tables; and the workers that come with load
+FILL = 40_000  # tasks that fill what is bounded: 20,000 results kept in memory, 20,000 events, tables; and that bring up all workers
 PARTS = {
-    "tasks": Part(comings.tasks, 200_000, 3_000, 40_000, 8 * MIB),
+    "tasks": Part(comings.tasks, 200_000, 3_000, 20_000, 8 * MIB),
     "connections": Part(comings.connections, 10_000, 100, 1_000, 2 * MIB),
     "websockets": Part(comings.websockets, 2_000, 30, 400, 3 * MIB),
     "restarts": Part(comings.restarts, 500, 5, 40, 4 * MIB),
@@ -78,12 +78,13 @@ def soak(name: str, scratch: Path, *, small: bool = False, seed: int = 0) -> Out
     count, rounds = (part.small, 2) if small else (part.count, ROUNDS)
     scratch.mkdir(parents=True, exist_ok=True)
     with observed(scratch, **BOUNDS) as patient:
-        part.run(patient, max(2, part.small // 2) if small else part.warm, dice)
+        _run(patient, PARTS["tasks"], 500 if small else FILL, dice)
+        _run(patient, part, max(2, part.small // 2) if small else part.warm, dice)
         start = time.monotonic()
         before = patient.quiet(lambda sample: not sample.leased)
         samples = [before]
         for _ in range(rounds):
-            part.run(patient, max(1, count // rounds), dice)
+            _run(patient, part, max(1, count // rounds), dice)
             samples.append(patient.quiet(lambda sample: not _risen(before, sample)))
         seconds = time.monotonic() - start
         litter = patient.litter()
@@ -100,6 +101,13 @@ def soak(name: str, scratch: Path, *, small: bool = False, seed: int = 0) -> Out
     if problems:
         problems.append(f"objects that became more: {kinds_grown(before, samples[-1])}")
     return Outcome(name, count, seconds, rise, worker_rise, samples, problems)
+
+
+def _run(patient: Patient, part: Part, count: int, dice: Random) -> None:
+    try:
+        part.run(patient, count, dice)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"{error}\n{patient.server.log_tail()}") from error
 
 
 def _risen(before: Sample, after: Sample) -> list[str]:
@@ -149,7 +157,9 @@ def _slabs(process: psutil.Process) -> int:
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
-    table = Table("part", "units", "s", "gateway MiB", "rise MiB", "bytes a unit", "worker rise MiB", "descriptors", "threads", "tasks", "shared", "verdict")
+    table = Table(
+        "part", "units", "s", "gateway MiB", "rise MiB", "bytes a unit", "worker rise MiB", "descriptors", "threads", "tasks", "shared", "verdict"
+    )
     for found in outcomes:
         spans = ["-"] * 5
         if found.samples:
@@ -166,7 +176,9 @@ def show(outcomes: Sequence[Outcome]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Count what a server keeps when work comes and goes. About twelve minutes; --small takes 20 seconds.")
+    parser = argparse.ArgumentParser(
+        description="Count what a server keeps when work comes and goes. About twelve minutes; --small takes 20 seconds."
+    )
     parser.add_argument("--only", choices=[*PARTS, "kills"], help="one part")
     parser.add_argument("--small", action="store_true", help="few units of each; memory is judged coarsely")
     parser.add_argument("--seed", type=int, default=0)

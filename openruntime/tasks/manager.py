@@ -131,7 +131,6 @@ class TaskManager:
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
-        task.timings.submitted = time.monotonic()
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)
             hit = await self._cache.get(key) if cache != "no-cache" else None
