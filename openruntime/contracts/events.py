@@ -58,6 +58,8 @@ class WorkerDied(Event, tag="worker.died"):
 
 
 class MetricsSampled(Event, tag="metrics"):
+    """`values` is empty once newer samples have made this one worthless."""
+
     values: dict[str, float] = {}
 
 

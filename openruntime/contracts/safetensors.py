@@ -17,6 +17,7 @@ from openruntime.contracts.errors import InvalidRequest, NotAcceptable, nearest
 from openruntime.contracts.payload import ITEMSIZE, Array, Buffer
 
 REMEMBERED_HEADER = 4096  # bytes
+COPIED = 16_384  # bytes: a smaller array is copied, because a view costs 200 bytes and holds the whole body while its task waits
 HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
 DIMENSIONS = 64
 
@@ -77,7 +78,7 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
 
 
 def decode(body: Buffer) -> tuple[dict[str, Array], dict[str, str]]:
-    """Arrays as views on `body`, and the metadata. Raises `InvalidRequest` naming the tensor that is wrong."""
+    """Arrays as views on `body`, small ones as copies, and the metadata. Raises `InvalidRequest` naming the tensor that is wrong."""
     view = memoryview(body)
     total = view.nbytes
     size = int.from_bytes(view[:8], "little")
@@ -88,7 +89,12 @@ def decode(body: Buffer) -> tuple[dict[str, Array], dict[str, str]]:
     if end != total - 8 - size:
         raise _bad_end(places, end, total - 8 - size)
     at = 8 + size
-    return {name: Array(dtype, shape, view[at + start : at + stop]) for name, dtype, shape, start, stop in places}, dict(metadata)
+    source: Buffer = body if type(body) is bytes else view
+    arrays = {}
+    for name, dtype, shape, start, stop in places:
+        data = bytes(source[at + start : at + stop]) if stop - start <= COPIED else view[at + start : at + stop]
+        arrays[name] = Array(dtype, shape, data)
+    return arrays, dict(metadata)
 
 
 def _read(text: bytes) -> tuple[tuple[_Place, ...], dict[str, str], int]:
@@ -103,6 +109,7 @@ def _read(text: bytes) -> tuple[tuple[_Place, ...], dict[str, str], int]:
         _refuse_duplicates(text)
     end = 0
     places: dict[str, _Place] = {}
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # alike arrays share theirs
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         start, stop = entry.data_offsets
         known = _DTYPES.get(entry.dtype)
@@ -111,7 +118,7 @@ def _read(text: bytes) -> tuple[tuple[_Place, ...], dict[str, str], int]:
         if start != end or stop - start != prod(entry.shape) * known[1]:
             raise _bad_place(name, entry, end)
         end = stop
-        places[name] = (name, known[0], entry.shape, start, stop)
+        places[name] = (name, known[0], shapes.setdefault(entry.shape, entry.shape), start, stop)
     if "complex" in metadata:
         metadata = dict(metadata)
         _join(places, metadata.pop("complex"))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,14 +39,26 @@ class JSONExporter(MetricsExporter):
 
 
 class EventExporter(MetricsExporter):
-    """Publishes the figures as an event, for those who follow the topic `metrics`. Made on the event loop; may export from any thread."""
+    """Publishes the figures as an event, for those who follow the topic `metrics`. Made on the event loop; may export from any thread.
+
+    The event log keeps thousands of events, and one of these is as large as fifty others: only the last `KEPT` keep their figures.
+    """
+
+    KEPT = 20
 
     def __init__(self, events: EventSink) -> None:
         self._events = events
         self._loop = asyncio.get_running_loop()
+        self._published: deque[MetricsSampled] = deque()
 
     def export_metrics(self, metrics: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(self._events.publish, MetricsSampled(time=time.time(), values=flatten(metrics)))
+        self._loop.call_soon_threadsafe(self._publish, MetricsSampled(time=time.time(), values=flatten(metrics)))
+
+    def _publish(self, sample: MetricsSampled) -> None:
+        self._events.publish(sample)
+        self._published.append(sample)
+        if len(self._published) > self.KEPT:
+            self._published.popleft().values = {}
 
 
 def open_exporters(wanted: Sequence[str]) -> list[MetricsExporter]:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 class _Bound(msgspec.Struct, frozen=True, gc=False):
     """What `bind` found out, all but the arrays themselves."""
 
+    operation: str
     version: int
     arrays: tuple[str, ...]
     scalars: dict[str, Any]
@@ -99,7 +100,9 @@ class OperationCatalogue:
                 self._memory.move_to_end(key)
                 known = {array: parameters[array] for array in found.arrays}
                 known.update(found.scalars)
-                return Call(name, found.version, known, found.outputs, found.estimate, found.cacheable, found.dtype, found.elements, found.others)
+                return Call(
+                    found.operation, found.version, known, found.outputs, found.estimate, found.cacheable, found.dtype, found.elements, found.others
+                )
         call = self.get(name).bind(parameters)
         listed = call.parameters.keys() - parameters.keys()  # a list whose items came each by its own name: they are its value
         if key is not None and not listed and sum(len(part) for part in key if isinstance(part, str)) <= self._longest_key:
@@ -109,7 +112,9 @@ class OperationCatalogue:
     def _remember(self, key: tuple[Any, ...], call: Call) -> None:
         arrays = tuple(name for name, value in call.parameters.items() if isinstance(value, Array))
         scalars = {name: value for name, value in call.parameters.items() if not isinstance(value, Array)}
-        self._memory[key] = _Bound(call.version, arrays, scalars, call.outputs, call.estimate, call.cacheable, call.dtype, call.elements, call.others)
+        self._memory[key] = _Bound(
+            call.operation, call.version, arrays, scalars, call.outputs, call.estimate, call.cacheable, call.dtype, call.elements, call.others
+        )
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
 

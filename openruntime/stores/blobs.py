@@ -81,6 +81,11 @@ class FileBlobs(CountedBlobs):
     async def sweep(self, counted: Collection[str]) -> int:
         return await asyncio.to_thread(self._sweep, counted)
 
+    def drop_drafts(self) -> None:
+        """What a killed owner was writing. For the owner, before anything is written."""
+        for draft in self._directory.glob("draft-*"):
+            draft.unlink()
+
     def _path(self, digest: str) -> Path:
         return self._directory / digest[:2] / digest
 

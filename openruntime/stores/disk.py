@@ -47,6 +47,7 @@ class Disk:
         async with AsyncExitStack() as stack:
             lock = await asyncio.to_thread(own, self.directory)
             stack.callback(os.close, lock)
+            await asyncio.to_thread(self.files.drop_drafts)
             connection = await asyncio.to_thread(open_database, self.directory)
             stack.push_async_callback(asyncio.to_thread, connection.close)
             try:

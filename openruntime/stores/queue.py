@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import count
 
 from openruntime.contracts.records import Task
 
-Entry = tuple[float, str, int, str, Task]  # rank, id, serial (no two entries ever compare equal before the task), lane
+Entry = tuple[float, str, str, Task]  # rank, id, lane; entries of one id hold one task, and that is never compared with itself
 
 
 class LaneHeaps:
@@ -14,7 +13,6 @@ class LaneHeaps:
         self._heaps: dict[str, list[Entry]] = {}
         self._entries: dict[str, Entry] = {}
         self._depths: dict[str, int] = {}
-        self._serial = count()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -27,7 +25,7 @@ class LaneHeaps:
         if task.id in self._entries:
             self.discard(task.id)
         lane = task.lane
-        entry = self._entries[task.id] = (task.rank, task.id, next(self._serial), lane, task)
+        entry = self._entries[task.id] = (task.rank, task.id, lane, task)
         heap = self._heaps.get(lane)
         if heap is None:
             heap = self._heaps[lane] = []
@@ -39,7 +37,7 @@ class LaneHeaps:
         entry = self._entries.pop(task_id, None)
         if entry is None:
             return False
-        lane, heap = entry[3], self._heaps[entry[3]]
+        lane, heap = entry[2], self._heaps[entry[2]]
         self._depths[lane] -= 1
         if len(heap) > 64 and len(heap) > 2 * self._depths[lane]:
             heap[:] = [kept for kept in heap if self._entries.get(kept[1]) is kept]
@@ -50,7 +48,7 @@ class LaneHeaps:
         """Up to `limit` tasks of these lanes, smallest rank first."""
         taken: list[Task] = []
         while len(taken) < limit and (heap := self._front(lanes)) is not None:
-            _, task_id, _, lane, task = heappop(heap)
+            _, task_id, lane, task = heappop(heap)
             del self._entries[task_id]
             self._depths[lane] -= 1
             taken.append(task)
@@ -59,13 +57,13 @@ class LaneHeaps:
     def best(self, lanes: Sequence[str]) -> Task | None:
         """The task that `pop` would take first."""
         heap = self._front(lanes)
-        return heap[0][4] if heap else None
+        return heap[0][3] if heap else None
 
     def depths(self) -> dict[str, int]:
         return {lane: depth for lane, depth in self._depths.items() if depth}
 
     def tasks(self) -> Iterable[Task]:
-        return (entry[4] for entry in self._entries.values())
+        return (entry[3] for entry in self._entries.values())
 
     def _front(self, lanes: Sequence[str]) -> list[Entry] | None:
         """The heap whose first entry is the smallest of all; its dead entries are gone."""

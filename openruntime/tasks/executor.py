@@ -16,7 +16,7 @@ from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageF
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Failure, Task
+from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
@@ -165,7 +165,8 @@ class TaskExecutor:
             if task.status.ended:
                 continue  # cancelled while its inputs were read from disk
             self._jobs += 1
-            task.device, task.backend, task.timings.claimed = slot.device.id, slot.backend, now
+            task.device, task.backend = slot.device.id, slot.backend
+            task.timings = Timings(min(now, task.created - self._clock), now)
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
@@ -253,8 +254,8 @@ class TaskExecutor:
         self._where.pop(task.id, None)
         now = time.monotonic()
         self._head_started(slot, now)
-        timings = task.timings
-        timings.started, timings.finished, timings.received = answer.started, answer.finished, now
+        if (timings := task.timings) is not None:
+            timings.started, timings.finished, timings.received = answer.started, answer.finished, now
         if answer.failure is None:
             self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:

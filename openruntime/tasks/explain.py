@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Task, Timings
 from openruntime.contracts.trace import ids
 from openruntime.tasks.slots import TINY
 
@@ -12,7 +12,7 @@ def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
     """Placement, prediction against outcome, rates achieved (null with the reason where they are not known); the trace it belongs to."""
     estimate, seconds = task.call.estimate, task.seconds
     measured = seconds is not None and seconds > 0 and not task.cached
-    occupied = task.timings.finished - task.timings.started if task.timings.finished else None
+    occupied = task.timings.finished - task.timings.started if task.timings and task.timings.finished else None
     return {
         "task_id": task.id,
         "operation": task.call.operation,
@@ -86,14 +86,14 @@ def _seconds(value: float) -> str:
 
 def stages(task: Task) -> dict[str, float]:
     """Seconds spent: waiting for a slot, on the way to the worker, in the worker, on the way back."""
-    t = task.timings
+    t = task.timings or Timings()
     points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
     return {name: max(0.0, end - start) for name, start, end in points if start and end}
 
 
 def trace(task: Task) -> list[dict[str, Any]]:
     """Chrome trace events (the "Trace Event Format", complete events, microseconds): opens in Perfetto."""
-    t = task.timings
+    t = task.timings or Timings()
     points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
     whole = [(task.call.operation, t.submitted, t.received)]
     where = f"{task.device or 'queue'}/{task.backend or '-'}"

@@ -131,7 +131,6 @@ class TaskManager:
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
-        task.timings.submitted = time.monotonic()
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)
             hit = await self._cache.get(key) if cache != "no-cache" else None
@@ -199,7 +198,7 @@ class TaskManager:
     def _arm(self, seconds: float) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(max(0.001, seconds), self._sweep)  # below, uvloop gives no TimerHandle
 
     def _sweep(self) -> None:
         """One timer for all who wait, because one each would cost more than the rest of waiting."""
@@ -209,7 +208,7 @@ class TaskManager:
             if until <= now and not future.done():
                 future.set_result(None)
         if self._patience:
-            self._arm(min(SWEEP, max(0.001, min(self._patience.values()) - now)))
+            self._arm(min(SWEEP, min(self._patience.values()) - now))
 
     def ended(self, task: Task) -> None:
         """The executor's word that a task ended: tell who waits, keep the result, let dependents go on."""

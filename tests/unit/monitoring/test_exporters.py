@@ -98,3 +98,20 @@ async def test_those_who_follow_the_topic_get_an_event(metrics: Metrics) -> None
     event = await asyncio.wait_for(arrived.get(), 5)
     assert isinstance(event, MetricsSampled)
     assert event.values["memory"] == 2.5
+
+
+async def test_only_the_newest_samples_keep_their_figures(metrics: Metrics) -> None:
+    published: list[AnyEvent] = []
+
+    class Sink:
+        def publish(self, event: AnyEvent) -> None:
+            published.append(event)
+
+    exporter = EventExporter(Sink())
+    for _ in range(EventExporter.KEPT + 5):
+        exporter.export_metrics(metrics.snapshot())
+    await asyncio.sleep(0.01)
+    values = [event.values for event in published if isinstance(event, MetricsSampled)]
+    assert values[:5] == [{}] * 5
+    assert all(values[5:])
+    assert len(values) == EventExporter.KEPT + 5

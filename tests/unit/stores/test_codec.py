@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Reference
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Task, Timings
 from openruntime.stores.codec import pack, row, task_of, unpack
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
@@ -55,7 +55,7 @@ def test_every_field_of_a_record_comes_back() -> None:
     end(task, TaskStatus.FAILED)
     task.outputs = {"output": new_array(5)}
     task.placement = {"reason": "only one", "candidates": []}
-    task.timings.claimed = 3.25
+    task.timings = Timings(claimed=3.25)
     columns = row(task)
     found = task_of(columns[10], outputs=columns[11])
     for name in Task.__struct_fields__:
