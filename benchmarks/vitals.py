@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -88,7 +89,7 @@ class Patient:
     def _pids(self) -> list[int]:
         return [process.pid for process in self.server.tree()]
 
-    def _inside(self) -> dict[str, object]:
+    def _inside(self) -> dict[str, Any]:
         self.figures.unlink(missing_ok=True)
         Path(f"{self.figures}.ask").touch()
         deadline = time.monotonic() + 30
@@ -96,7 +97,7 @@ class Patient:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the gateway did not tell its figures\n{self.server.log_tail()}")
             time.sleep(0.02)
-        found: dict[str, object] = json.loads(self.figures.read_text())
+        found: dict[str, Any] = json.loads(self.figures.read_text())
         return found
 
 

@@ -137,6 +137,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     needs: tuple[str, ...] = ()  # tasks whose outputs stand in the parameters as References
     predicted: float = 0.0
     placement: dict[str, Any] | None = None  # what `explain` shows: `reason` and `candidates`
+    arrived: float = 0.0  # monotonic seconds, where it was submitted
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
 

@@ -166,7 +166,7 @@ class TaskExecutor:
                 continue  # cancelled while its inputs were read from disk
             self._jobs += 1
             task.device, task.backend = slot.device.id, slot.backend
-            task.timings = Timings(min(now, task.created - self._clock), now)
+            task.timings = Timings(min(now, task.arrived), now)
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))

@@ -131,6 +131,7 @@ class TaskManager:
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
+        task.arrived = time.monotonic()
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)
             hit = await self._cache.get(key) if cache != "no-cache" else None

@@ -136,7 +136,7 @@ class Workers:
             if task is None or any(other.state is SlotState.STARTING and slot.twin_of(other) for other in self.slots):
                 continue
             asked.append(slot)
-            remaining = GROW_AFTER - (now - task.timings.submitted)
+            remaining = GROW_AFTER - (now - task.arrived)
             if not 0 < remaining <= GROW_AFTER:
                 self._start(slot)
             else:
