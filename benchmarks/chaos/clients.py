@@ -106,10 +106,11 @@ class Crowd:
 
     def _mixer(self, which: int) -> Callable[[Client], None]:
         dice = random.Random(f"{self._seed} {which}")
+        each = dice.sample(list(WEIGHTS), len(WEIGHTS))  # once, before chance decides
 
         def send(client: Client) -> None:
             while not self._stop.is_set():
-                kind = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+                kind = each.pop() if each else dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
                 if kind == "batch":
                     self._batch(client)
                 elif kind == "cancelled":
