@@ -35,7 +35,11 @@ class Settings(BaseModel):
         default_factory=lambda: user_data_path("openruntime", appauthor=False),
         description="Directory of the tasks, results and blobs, with one owner at a time. By default where XDG has user data.",
     )
-    store: str = Field("sqlite", description="Where tasks are kept: `sqlite` (in the data directory) or `memory` (gone when the server stops).")
+    store: str = Field(
+        "sqlite",
+        description="Where tasks are kept: `sqlite` (in the data directory), `memory` (gone when the server stops), "
+        "or `redis://HOST:PORT/DATABASE`, which several servers may share.",
+    )
     cluster: str | None = Field(None, description="Address of a cluster to take devices from.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
@@ -105,8 +109,8 @@ class Settings(BaseModel):
             return store
         scheme, url, _ = store.partition("://")  # what follows may hold a password
         if url and scheme in ("redis", "rediss", "unix"):
-            raise ValueError(f"the Redis store ({scheme}://) is not part of this version; use `sqlite` or `memory`")
-        raise ValueError(f"there is no store {scheme!r}; use `sqlite` or `memory`")
+            return store
+        raise ValueError(f"there is no store {scheme!r}; use `sqlite`, `memory` or `redis://HOST:PORT/DATABASE`")
 
     @field_validator("cluster")
     @classmethod
