@@ -40,6 +40,10 @@ class Settings(BaseModel):
         description="Where tasks are kept: `sqlite` (in the data directory), `memory` (gone when the server stops), "
         "or `redis://HOST:PORT/DATABASE`, which several servers may share.",
     )
+    blobs: str | None = Field(
+        None,
+        description="Where servers on one Redis keep large arrays, if not under `data_dir`: `s3://BUCKET/PREFIX` or what else fsspec opens.",
+    )
     cluster: str | None = Field(None, description="Address of a cluster to take devices from.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
@@ -111,6 +115,13 @@ class Settings(BaseModel):
         if url and scheme in ("redis", "rediss", "unix"):
             return store
         raise ValueError(f"there is no store {scheme!r}; use `sqlite`, `memory` or `redis://HOST:PORT/DATABASE`")
+
+    @field_validator("blobs")
+    @classmethod
+    def _shared_by_several(cls, blobs: str | None, info: ValidationInfo) -> str | None:
+        if blobs is not None and info.data.get("store") in ("sqlite", "memory"):
+            raise ValueError("only servers on one Redis (`store`) share a place for large arrays; leave it out")
+        return blobs
 
     @field_validator("cluster")
     @classmethod

@@ -15,7 +15,7 @@ from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
-from openruntime.contracts.registry import BACKENDS, STORES
+from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
@@ -232,7 +232,8 @@ def open_store(settings: Settings) -> Store:
         return MemoryStore(**bounds)
     if settings.store == "sqlite":
         return SqliteStore(Path(settings.data_dir), **bounds)
-    store: Store = STORES.load("redis")(settings.store, FileBlobs(Path(settings.data_dir) / "blobs"), **bounds)
+    blobs = FileBlobs(Path(settings.data_dir) / "blobs") if settings.blobs is None else BLOBS.load("shared")(settings.blobs)
+    store: Store = STORES.load("redis")(settings.store, blobs, **bounds)
     return store
 
 

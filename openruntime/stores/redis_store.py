@@ -16,7 +16,7 @@ import msgspec
 from openruntime.contracts.errors import Expired, KeyTaken, OpenRuntimeError, QueueFull, StorageFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import ANY, Filter, Task
-from openruntime.stores.blobs import FileBlobs
+from openruntime.stores.blobs import CountedBlobs
 from openruntime.stores.codec import pack, result_bytes, task_of, unpack
 from openruntime.stores.embedded import Bounds, page
 from openruntime.stores.redis import FOREVER, Link
@@ -36,9 +36,9 @@ _DROPPED = 500  # records dropped by one script, so that others are not kept wai
 
 
 class RedisStore(Store):
-    """`url` as redis-py has it (`redis://`, `rediss://`, `unix://`); `blobs` is a folder that all gateways share. `lease` in seconds."""
+    """`url` as redis-py has it (`redis://`, `rediss://`, `unix://`); `blobs` is a place that all gateways share. `lease` in seconds."""
 
-    def __init__(self, url: str, blobs: FileBlobs, *, prefix: str = "openruntime", lease: float = 2.0, **bounds: Unpack[Bounds]) -> None:
+    def __init__(self, url: str, blobs: CountedBlobs, *, prefix: str = "openruntime", lease: float = 2.0, **bounds: Unpack[Bounds]) -> None:
         self._bound = bounds.get("queue_bound", 200_000)
         self._history = bounds.get("history", 100_000)
         self._history_age = bounds.get("history_age", 86_400.0)

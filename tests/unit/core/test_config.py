@@ -115,6 +115,7 @@ def test_a_table_is_told_apart(tmp_path: Path) -> None:
         ("cache", "perhaps", "OPENRUNTIME_CACHE: Input should be a valid boolean, unable to interpret input, not 'perhaps'"),
         ("strategy", "best", "OPENRUNTIME_STRATEGY: Input should be 'predicted_finish', 'least_loaded', 'round_robin' or 'best_fit', not 'best'"),
         ("store", "postgres://u:secret@db", "OPENRUNTIME_STORE: there is no store 'postgres'; use `sqlite`, `memory` or `redis://HOST:PORT/DATABASE`"),
+        ("blobs", "s3://b", "OPENRUNTIME_BLOBS: only servers on one Redis (`store`) share a place for large arrays; leave it out"),
         ("cluster", "ray://head", "OPENRUNTIME_CLUSTER: clusters are not part of this version; leave it out to use the devices of this machine"),
     ],
 )  # fmt: skip
