@@ -17,6 +17,7 @@ from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
 from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.redis_store import RedisStore
+from openruntime.stores.shared_blobs import SharedBlobs
 from openruntime.tasks.shared_events import SharedEvents
 from openruntime.testing.store_suite import StoreSuite
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
@@ -310,3 +311,11 @@ async def test_readers_of_the_shared_log_miss_nothing_or_are_told(another: Opene
     assert slow[0].missed == 16
     assert [event.seq for event in slow[1:]] == [event.seq for event in everything[16:]]
     assert isinstance((await read(logs[1], start - 10**12))[0], Gap)
+
+
+class TestRedisStoreWithSharedBlobs(TestRedisStore):
+    """Large arrays where gateways share no folder."""
+
+    def make(self, directory: Path, **bounds: Any) -> Store:
+        (directory / "blobs").mkdir(exist_ok=True)
+        return RedisStore(self.url, SharedBlobs((directory / "blobs").as_uri()), prefix=sha1(str(directory).encode()).hexdigest(), **bounds)
