@@ -18,15 +18,15 @@ demo: $(VENV)/.demo ## Install, start a server, run a real job through it, show 
 	$(BIN)/openruntime demo
 
 test: lint ## Install what the tests need, lint, run every test
-	@tools/debian.sh curl $(if $(shell command -v apt-get),chromium nginx)
+	@tools/debian.sh curl redis-server $(if $(shell command -v apt-get),chromium nginx)
 	$(BIN)/python -m pytest
 
 soak: $(VENV)/.test ## The long and the random tests
-	@tools/debian.sh curl
+	@tools/debian.sh curl redis-server
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
 bench: $(VENV)/.test ## Works A, B, C, start-up, memory and size beside their yardsticks; JSON under benchmarks/results/
-	@tools/debian.sh wrk
+	@tools/debian.sh wrk redis-server
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.test ## ruff, mypy --strict, the import law, the budgets

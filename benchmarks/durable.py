@@ -45,7 +45,7 @@ def accepted(answers: Sequence[Answer]) -> list[str]:
     return ids
 
 
-def fetch(port: int, ids: Sequence[str], connections: int, timeout: float = 120) -> list[Answer]:
+def fetch(port: int | Sequence[int], ids: Sequence[str], connections: int, timeout: float = 120) -> list[Answer]:
     """The results as safetensors, in the order of `ids`, or the refusals; waits for each, asks again for what took longer.
 
     Raises `TimeoutError`.

@@ -112,8 +112,10 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers: Mapping[s
         return connection.ask(request(method, path, body, headers))
 
 
-def drive(port: int, requests: Sequence[bytes], connections: int, timeout: float = 120) -> list[Answer]:
+def drive(port: int | Sequence[int], requests: Sequence[bytes], connections: int, timeout: float = 120) -> list[Answer]:
     """Every request once, one at a time on each of `connections` connections. The answers in the order of the requests.
+
+    Of several ports the connections take turns.
 
     Raises `TimeoutError` after `timeout` seconds, `ConnectionError` when a connection breaks.
     """
@@ -121,7 +123,8 @@ def drive(port: int, requests: Sequence[bytes], connections: int, timeout: float
     deadline = time.monotonic() + timeout
     waiting = iter(range(len(requests)))
     with selectors.DefaultSelector() as selector:
-        opened = [Connection(port) for _ in range(min(connections, len(requests)))]
+        ports = [port] if isinstance(port, int) else port
+        opened = [Connection(ports[number % len(ports)]) for number in range(min(connections, len(requests)))]
         try:
             for connection in opened:
                 number = next(waiting)

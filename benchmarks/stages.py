@@ -25,6 +25,7 @@ from openruntime.gateway.results import Results, describe, to_json
 from openruntime.runtimes import channel
 from openruntime.runtimes.channel import FrameReader, JobWriter, frame
 from openruntime.runtimes.probe import look
+from openruntime.tasks.events import EventBus
 from openruntime.tasks.lifecycle import Event, advance
 
 REQUEST = '{"operation":"expression","parameters":{"formula":"2*x+1"}}'
@@ -70,6 +71,8 @@ async def stages() -> dict[str, float]:
         claimed.outputs = task.outputs
         drive(store.finish(claimed, claimed.life.attempt))
 
+    assert isinstance(runtime.events, EventBus)
+    events = runtime.events._events
     found = {
         "parse the body (remembered header and request)": best(lambda: parse(safetensors_type, b"", body, runtime.catalogue.first_array)),
         "  header and request not seen before": best(lambda: (safetensors._read(_header(body)), TaskRequest.model_validate_json(REQUEST))),
@@ -78,7 +81,7 @@ async def stages() -> dict[str, float]:
         "make the task, the two above included": best(lambda: drive(make(request, arrays, LOCAL, "no-store"))),
         "make, submit, claim, finish in the memory store": best(stored, 500),
         "three transitions of the state machine": 3 * best(lambda: advance(task.life, Event.CLAIMED)),
-        "three events published": 3 * best(lambda: runtime.events._events.append(TaskQueued(0.0, 0, task.id, "expression", "local", 5))),
+        "three events published": 3 * best(lambda: events.append(TaskQueued(0.0, 0, task.id, "expression", "local", 5))),
         "job as a message": best(lambda: writer.messages(jobs, 0)),
         "  read by the worker": best(lambda: [channel.run_decoder.decode(part) for part in FrameReader().feed(message)]),
         "answer read by the gateway": best(lambda: [channel.outcome_decoder.decode(part) for part in FrameReader().feed(done)]),

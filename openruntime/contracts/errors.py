@@ -3,7 +3,7 @@
 OpenRuntimeError
 ├── request refused (nothing was queued)
 │   InvalidRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · NotAcceptable · RequestTimeout
-│   Conflict · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
+│   Conflict (KeyTaken) · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
 │   InvalidParameter · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
 ├── server's own: Internal · Unavailable (MissingExtra, BrokenPlugin) · StorageFull
 └── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
@@ -15,7 +15,7 @@ from difflib import get_close_matches
 # The tree, which is all that `openruntime.errors` shows.
 __all__ = [
     "BrokenPlugin", "CompileError", "Conflict", "DependencyFailed", "Expired", "Forbidden", "Internal", "InvalidParameter", "InvalidRequest",
-    "MethodNotAllowed", "MissingExtra", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady", "OpenRuntimeError", "OperationFailed",
+    "KeyTaken", "MethodNotAllowed", "MissingExtra", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady", "OpenRuntimeError", "OperationFailed",
     "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout", "StorageFull", "TaskCancelled", "TaskFailed", "TaskTimeout",
     "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation", "UnsupportedMediaType", "UnsupportedOnDevice", "WorkerCrashed",
 ]  # fmt: skip
@@ -65,6 +65,10 @@ class RequestTimeout(OpenRuntimeError):
 
 class Conflict(OpenRuntimeError):
     code, status = "conflict", 409
+
+
+class KeyTaken(Conflict):
+    """Another process accepted a task under the same idempotency key a moment before; that task's id is the message."""
 
 
 class NotReady(OpenRuntimeError):

@@ -114,18 +114,73 @@ class Shelf(ABC):
         """Drop expired entries, then the least recently used until `max_bytes` hold. The number dropped."""
 
 
+class Hears(Protocol):
+    """What a process wants to hear of the others that share its store. Called on the loop."""
+
+    def waiting(self) -> None:
+        """There may be tasks to claim."""
+
+    def ended(self, task_id: str) -> None:
+        """Another process finished this task."""
+
+    def stop(self, task: Task) -> None:
+        """Somebody asked another process to cancel a task that this one holds."""
+
+    def adopt(self, tasks: Sequence[Task]) -> None:
+        """Tasks with `needs` whose process is gone: this one has to queue them when those are met."""
+
+    def happened(self, events: Sequence[AnyEvent], after: int) -> None:
+        """All events after the number `after`, of all processes in their order, this one's included, with the `seq` that the log gave them."""
+
+
+class Peers(ABC):
+    """What a store that several processes share offers besides."""
+
+    trouble: str | None = None  # why nothing can be accepted now
+
+    @abstractmethod
+    def listen(self, hears: Hears) -> None: ...
+
+    @abstractmethod
+    def follows(self, task: Task) -> bool:
+        """Whether `task` is kept up to date here, or its end is heard of."""
+
+    @abstractmethod
+    async def refresh(self, task: Task) -> None:
+        """Make `task` what it has become, its result included; one that is held here is left alone."""
+
+    @abstractmethod
+    async def stop(self, task: Task) -> bool:
+        """Ask the other process that holds `task` to cancel it. False when no other does."""
+
+    @abstractmethod
+    def publish(self, events: Sequence[AnyEvent]) -> None:
+        """Tell everybody, in this order. Returns at once."""
+
+    @abstractmethod
+    def last(self) -> int:
+        """The newest `seq` that `happened`."""
+
+    @abstractmethod
+    async def since(self, after: int, limit: int) -> list[AnyEvent] | None:
+        """The events from `after` to `last`; None where they are no longer known, or more than `limit`."""
+
+
 class Store(ABC):
     """The task records and the queue they wait in. What returns from `submit(promised=True)` survives kill -9.
 
-    One process owns an embedded store; its `Task` objects are the live ones, so callers hand the same object back.
+    One process owns an embedded store; its `Task` objects are the live ones, so callers hand the same object back. A store with `peers` is
+    shared by several processes: there that holds for the tasks that this process submitted or holds.
     """
 
     blobs: BlobStore
     shelf: Shelf
+    peers: Peers | None = None
 
     @abstractmethod
     async def open(self) -> list[Task]:
-        """Take ownership, migrate, and put every task that was leased back into the queue. The recovered tasks, oldest first.
+        """Take ownership, migrate, and put every task that was leased back into the queue. The recovered tasks, oldest first; none where
+        the store has `peers`: what a dead process held goes back into the queue when its leases are over.
 
         Raises `Unavailable` with the way out: owned by another process, a newer schema, corrupt."""
 
@@ -137,7 +192,7 @@ class Store(ABC):
         """Queue them, all or none. `promised`: on disk, inputs included, before this returns; else only in memory.
 
         A task whose `life` has ended already (a cache hit) is only recorded. A task with `needs` is recorded, not claimable.
-        Raises `QueueFull` (bound reached), `StorageFull`."""
+        Raises `QueueFull` (bound reached), `StorageFull`, `KeyTaken` (another process was first), `Unavailable`: then it may be queued."""
 
     @abstractmethod
     async def keep(self, task: Task) -> None:
@@ -185,7 +240,7 @@ class Store(ABC):
 
     @abstractmethod
     def best(self, lanes: Sequence[str]) -> Task | None:
-        """The task that `claim` would take first; left where it is."""
+        """The task that `claim` would take first, as far as this process knows; left where it is."""
 
     @abstractmethod
     async def prune(self, now: float) -> int:

@@ -119,3 +119,4 @@ EXPORTERS = Registry(
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
 )
 BLOBS = Registry("openruntime.blobs", {"shared": ("openruntime.stores.shared_blobs:SharedBlobs", "s3")})
+STORES = Registry("openruntime.stores", {"redis": ("openruntime.stores.redis_store:RedisStore", "redis")})

@@ -35,7 +35,15 @@ class Settings(BaseModel):
         default_factory=lambda: user_data_path("openruntime", appauthor=False),
         description="Directory of the tasks, results and blobs, with one owner at a time. By default where XDG has user data.",
     )
-    store: str = Field("sqlite", description="Where tasks are kept: `sqlite` (in the data directory) or `memory` (gone when the server stops).")
+    store: str = Field(
+        "sqlite",
+        description="Where tasks are kept: `sqlite` (in the data directory), `memory` (gone when the server stops), "
+        "or `redis://HOST:PORT/DATABASE`, which several servers may share.",
+    )
+    blobs: str | None = Field(
+        None,
+        description="Where servers on one Redis keep large arrays, if not under `data_dir`: `s3://BUCKET/PREFIX` or what else fsspec opens.",
+    )
     cluster: str | None = Field(None, description="Address of a cluster to take devices from.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
@@ -105,8 +113,15 @@ class Settings(BaseModel):
             return store
         scheme, url, _ = store.partition("://")  # what follows may hold a password
         if url and scheme in ("redis", "rediss", "unix"):
-            raise ValueError(f"the Redis store ({scheme}://) is not part of this version; use `sqlite` or `memory`")
-        raise ValueError(f"there is no store {scheme!r}; use `sqlite` or `memory`")
+            return store
+        raise ValueError(f"there is no store {scheme!r}; use `sqlite`, `memory` or `redis://HOST:PORT/DATABASE`")
+
+    @field_validator("blobs")
+    @classmethod
+    def _shared_by_several(cls, blobs: str | None, info: ValidationInfo) -> str | None:
+        if blobs is not None and info.data.get("store") in ("sqlite", "memory"):
+            raise ValueError("only servers on one Redis (`store`) share a place for large arrays; leave it out")
+        return blobs
 
     @field_validator("cluster")
     @classmethod

@@ -15,7 +15,7 @@ from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
-from openruntime.contracts.registry import BACKENDS
+from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
@@ -28,13 +28,16 @@ from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
 from openruntime.runtimes.probe import discover
 from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.events import EventBus, finished
 from openruntime.tasks.executor import TaskExecutor
+from openruntime.tasks.hearing import Hearing
 from openruntime.tasks.manager import TaskManager
 from openruntime.tasks.queue import TaskQueue
+from openruntime.tasks.shared_events import SharedEvents
 from openruntime.tasks.tensors import TensorRegistry
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,8 @@ class Runtime:
         self.pool = SlabPool()
         self.catalogue = OperationCatalogue()
         self.store = open_store(settings)
-        self.events = EventBus(self._replay)
+        peers = self.store.peers
+        self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
@@ -75,6 +79,8 @@ class Runtime:
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
         self.devices.on_ready = self.executor.wake
+        if peers is not None and isinstance(self.events, SharedEvents):
+            peers.listen(Hearing(self.executor, self.tasks, self.events))
         self._watch()
         self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
@@ -114,6 +120,8 @@ class Runtime:
             return "shutting down"
         if not self.executor.workers.ready():
             return "no worker is up yet"
+        if self.store.peers is not None and self.store.peers.trouble is not None:
+            return self.store.peers.trouble
         draining = all(not self.devices.accepts(slot.device.id) for slot in self.executor.slots)
         return "every device is draining" if draining else None
 
@@ -222,7 +230,11 @@ def open_store(settings: Settings) -> Store:
     }  # fmt: skip
     if settings.store == "memory":
         return MemoryStore(**bounds)
-    return SqliteStore(Path(settings.data_dir), **bounds)
+    if settings.store == "sqlite":
+        return SqliteStore(Path(settings.data_dir), **bounds)
+    blobs = FileBlobs(Path(settings.data_dir) / "blobs") if settings.blobs is None else BLOBS.load("shared")(settings.blobs)
+    store: Store = STORES.load("redis")(settings.store, blobs, **bounds)
+    return store
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from openruntime.contracts import trace
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, WorkerCrashed
+from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, Unavailable, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
@@ -67,6 +67,7 @@ class TaskExecutor:
         self._wake = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pumping: asyncio.Task[None] | None = None
+        self._recording: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.workers = Workers(
             self.slots, events, idle=worker_idle, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
@@ -86,7 +87,7 @@ class TaskExecutor:
         """Take nothing new; wait up to `grace` seconds for what runs; what is left stays in the store."""
         self._stopping = True
         end = time.monotonic() + grace
-        while any(slot.outstanding for slot in self.slots) and time.monotonic() < end:
+        while (self._recording or any(slot.outstanding for slot in self.slots)) and time.monotonic() < end:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -94,6 +95,8 @@ class TaskExecutor:
         for timer in self._timers.values():
             timer.cancel()
         await self.workers.stop()
+        for recording in self._recording:
+            recording.cancel()
         if self._pumping is not None:
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
@@ -120,6 +123,9 @@ class TaskExecutor:
             except StorageFull as error:  # nothing can be recorded now: what waits stays, what ran is told again when there is space
                 log.error("the store is full: %s", error)
                 asyncio.get_running_loop().call_later(1.0, self.wake)
+            except Unavailable as error:
+                log.warning("nothing can be claimed now: %s", error)
+                asyncio.get_running_loop().call_later(PAUSE, self.wake)
             except Exception:
                 log.exception("the executor met a defect; it goes on")
                 asyncio.get_running_loop().call_later(PAUSE, self.wake)  # later: a lasting defect must not keep the loop to itself
@@ -139,6 +145,8 @@ class TaskExecutor:
                     await self._settle(task, Event.RELEASED)
                     continue
                 sending.append(task)
+                if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
+                    self.watch_deadline(task)
             if sending and not await self._send(slot, sending):
                 return
             if len(sending) < len(claimed):
@@ -308,11 +316,26 @@ class TaskExecutor:
         timer = self._timers.pop(task.id, None)
         if timer is not None:
             timer.cancel()
+        if self._store.peers is None or asyncio.current_task() is not self._pumping:
+            await self._record(task, attempt)
+        else:  # it may take long, and the pump has others to serve
+            recording = asyncio.get_running_loop().create_task(self._record(task, attempt))
+            self._recording.add(recording)
+            recording.add_done_callback(self._recorded)
+
+    async def _record(self, task: Task, attempt: int) -> None:
         if not await self._store.finish(task, attempt):
+            if self._store.peers is not None:
+                await self._store.peers.refresh(task)
             return
         self._on_end(task)
         announce(self._events, task)
         self._events.publish(finished(task))
+
+    def _recorded(self, recording: asyncio.Task[None]) -> None:
+        self._recording.discard(recording)
+        if not recording.cancelled() and (error := recording.exception()) is not None:
+            log.error("an end is not recorded, so the task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
 
     # -- stopping one ---------------------------------------------------------------------------------------------------------
 
@@ -320,9 +343,10 @@ class TaskExecutor:
         """End the task when its time is over."""
         if task.deadline is not None:
             delay = max(0.0, task.deadline - time.time())
-            self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self._later(task, Event.EXPIRED))
+            self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self.later(task, Event.EXPIRED))
 
-    def _later(self, task: Task, event: Event) -> None:
+    def later(self, task: Task, event: Event) -> None:
+        """Interrupt a task when the pump comes to it."""
         self._todo.append(partial(self.interrupt, task, event))
         self.wake()
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from uuid_utils import uuid7
 
-from openruntime.contracts.errors import Expired, InvalidParameter, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
+from openruntime.contracts.errors import Expired, InvalidParameter, KeyTaken, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
 from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 NO_ARRAYS: Mapping[str, Array] = {}
 SWEEP = 0.25  # seconds at most between looks at who has waited long enough
+LOOK = 1.0  # seconds between looks at a task that another process may have finished
 _DONE = Life(TaskStatus.COMPLETED)
 
 
@@ -82,7 +83,11 @@ class TaskManager:
                 return known
             task = await self._make(request, arrays, principal, cache, traceparent)
             task.idempotency, task.fingerprint = idempotency, print_
-            await self._enter([task], promised)
+            try:
+                await self._enter([task], promised)
+            except KeyTaken as error:
+                task = await self.status(error.message, principal=principal)
+                self._in_flight.check(task, print_, idempotency)
             return task
 
     async def submit_many(
@@ -177,6 +182,17 @@ class TaskManager:
     # -- waiting and ending ---------------------------------------------------------------------------------------------------
 
     async def wait(self, task: Task, seconds: float) -> bool:
+        peers = self._store.peers
+        if peers is None:
+            return await self._await_end(task, seconds)
+        end = time.monotonic() + seconds
+        while not task.life.status.ended and (left := end - time.monotonic()) > 0:
+            await self._await_end(task, min(left, LOOK))  # news of the others can get lost
+            if not task.life.status.ended:
+                await peers.refresh(task)
+        return task.life.status.ended
+
+    async def _await_end(self, task: Task, seconds: float) -> bool:
         if task.life.status.ended:
             return True
         loop = asyncio.get_running_loop()
@@ -185,12 +201,16 @@ class TaskManager:
         self._patience[future] = loop.time() + seconds
         if self._sweeper is None or (seconds < SWEEP and self._sweeper.when() > loop.time() + seconds):
             self._arm(min(seconds, SWEEP))
+        peers = self._store.peers
         try:
-            await future
+            if peers is not None and not peers.follows(task):
+                await peers.refresh(task)
+            if not task.life.status.ended:
+                await future
         finally:
             del self._patience[future]
-            if not task.life.status.ended:  # else `ended` has taken it out
-                waiters = self._waiters[task.id]
+            waiters = self._waiters.get(task.id, [])  # empty where `ended` has taken it out
+            if future in waiters:
                 waiters.remove(future)
                 if not waiters:
                     del self._waiters[task.id]
@@ -216,11 +236,26 @@ class TaskManager:
         key = self._cache_keys.pop(task.id, None)
         if key is not None and task.status is TaskStatus.COMPLETED:
             self._spawn(self._cache.put(key, task))
-        for future in self._waiters.pop(task.id, ()):
+        self._tell(task.id)
+
+    def _tell(self, task_id: str) -> None:
+        for future in self._waiters.pop(task_id, ()):
             if not future.done():
                 future.set_result(None)
-        for dependent in self._dependencies.released_by(task.id):
+        for dependent in self._dependencies.released_by(task_id):
             self._spawn(self._met(dependent))
+
+    def ended_elsewhere(self, task_id: str) -> None:
+        """Another process finished a task."""
+        key = self._cache_keys.pop(task_id, None)
+        if key is not None:
+            self._spawn(self._keep_result(key, task_id))
+        self._tell(task_id)
+
+    async def _keep_result(self, key: str, task_id: str) -> None:
+        task = await self._store.get(task_id)
+        if task is not None and task.status is TaskStatus.COMPLETED:
+            await self._cache.put(key, task)
 
     async def _met(self, task: Task) -> None:
         """Queue a task whose last dependency has ended, or fail it with that dependency."""
@@ -280,8 +315,11 @@ class TaskManager:
 
     async def cancel(self, task_id: str, *, principal: Principal = LOCAL) -> Task:
         task = await self.status(task_id, principal=principal)
-        if not task.status.ended:
+        peers = self._store.peers
+        while not task.status.ended and task.status is not TaskStatus.CANCELLING and (peers is None or not await peers.stop(task)):
             await self._interrupt(task, Event.CANCEL)
+            if peers is None:
+                break  # else another process may claim it at this moment, and has to be asked
         if task.kept and task.status in (TaskStatus.CANCELLING, TaskStatus.CANCELLED):
             await self._store.keep(task)  # on disk before it is answered: after a crash it would run again
         return task

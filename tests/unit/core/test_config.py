@@ -1,6 +1,8 @@
 """Settings: where they come from, in which order, and what is said about a bad one."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,8 +114,8 @@ def test_a_table_is_told_apart(tmp_path: Path) -> None:
         ("ageing_step", "0", "OPENRUNTIME_AGEING_STEP: Input should be greater than 0, not '0'"),
         ("cache", "perhaps", "OPENRUNTIME_CACHE: Input should be a valid boolean, unable to interpret input, not 'perhaps'"),
         ("strategy", "best", "OPENRUNTIME_STRATEGY: Input should be 'predicted_finish', 'least_loaded', 'round_robin' or 'best_fit', not 'best'"),
-        ("store", "redis://:secret@db:6379", "OPENRUNTIME_STORE: the Redis store (redis://) is not part of this version; use `sqlite` or `memory`"),
-        ("store", "postgres://u:secret@db", "OPENRUNTIME_STORE: there is no store 'postgres'; use `sqlite` or `memory`"),
+        ("store", "postgres://u:secret@db", "OPENRUNTIME_STORE: there is no store 'postgres'; use `sqlite`, `memory` or `redis://HOST:PORT/DATABASE`"),
+        ("blobs", "s3://b", "OPENRUNTIME_BLOBS: only servers on one Redis (`store`) share a place for large arrays; leave it out"),
         ("cluster", "ray://head", "OPENRUNTIME_CLUSTER: clusters are not part of this version; leave it out to use the devices of this machine"),
     ],
 )  # fmt: skip
@@ -168,3 +170,20 @@ def test_what_is_offered_exists() -> None:
 
     assert set(get_args(Settings.model_fields["strategy"].annotation)) == set(STRATEGIES)
     assert all(isinstance(logging.getLevelName(level.upper()), int) for level in get_args(Settings.model_fields["log_level"].annotation))
+
+
+def test_the_redis_store_without_its_extra_names_the_extra() -> None:
+    script = """
+import sys
+sys.modules["redis"] = None
+from openruntime.contracts.errors import MissingExtra
+from openruntime.core.config import Settings
+from openruntime.core.runtime import open_store
+try:
+    open_store(Settings.load({"store": "redis://:secret@db:6379/1"}))
+except MissingExtra as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.strip().endswith("needs an optional part: install it with `pip install 'openruntime[redis]'`")
+    assert "secret" not in ended.stdout

@@ -1,0 +1,321 @@
+"""The Redis store under the published suite, against a real Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.redis_server import RedisServer, redis_server
+from openruntime.contracts.errors import KeyTaken, QueueFull, StorageFull
+from openruntime.contracts.events import AnyEvent, Gap, TaskQueued
+from openruntime.contracts.interfaces import Store
+from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Task
+from openruntime.stores.blobs import FileBlobs
+from openruntime.stores.redis_store import RedisStore
+from openruntime.stores.shared_blobs import SharedBlobs
+from openruntime.tasks.shared_events import SharedEvents
+from openruntime.testing.store_suite import StoreSuite
+from openruntime.testing.store_tasks import end, new_array, new_task, run, same
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+class TestRedisStore(StoreSuite):
+    durable = True
+    promises_all = True
+
+    @pytest.fixture(autouse=True)
+    def _server(self, redis: RedisServer) -> None:
+        self.url = redis.url
+
+    def make(self, directory: Path, **bounds: Any) -> Store:
+        return RedisStore(self.url, FileBlobs(directory / "blobs"), prefix=sha1(str(directory).encode()).hexdigest(), **bounds)
+
+
+class Heard:
+    """Implements `Hears`, and remembers."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.stops: list[Task] = []
+        self.adopted: list[Task] = []
+        self.events: list[AnyEvent] = []
+
+    def waiting(self) -> None:
+        return None
+
+    def ended(self, task_id: str) -> None:
+        self.ends.append(task_id)
+
+    def stop(self, task: Task) -> None:
+        self.stops.append(task)
+
+    def adopt(self, tasks: list[Task]) -> None:
+        self.adopted += tasks
+
+    def happened(self, events: list[AnyEvent], after: int) -> None:
+        self.events += events
+
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture
+async def another(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Opener]:
+    """`await another(lease=0.4)`: one more process's store, with what it `heard`."""
+    async with AsyncExitStack() as stack:
+
+        async def another(**bounds: Any) -> RedisStore:
+            store = RedisStore(redis.url, FileBlobs(tmp_path / "blobs"), prefix=sha1(str(tmp_path).encode()).hexdigest(), **bounds)
+            store.heard = Heard()  # type: ignore[attr-defined]
+            assert store.peers is not None
+            store.peers.listen(store.heard)  # type: ignore[attr-defined]
+            await store.open()
+            stack.push_async_callback(store.close)
+            return store
+
+        yield another
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def dies(store: RedisStore) -> None:
+    """What kill -9 does: nothing is given back."""
+    for task in store._others._background:
+        task.cancel()
+    await store._link.close()
+
+
+async def test_one_order_of_priority_whoever_submits_and_claims(another: Opener) -> None:
+    a, b = await another(), await another()
+    tasks = [new_task(created=1000.0 + n, rank=1000.0 + n - 30.0 * priority) for n, priority in enumerate((5, 10, 1, 5, 9, 10))]
+    for n, task in enumerate(tasks):
+        await (a, b)[n % 2].submit([task], promised=True)
+    claimed = [(await (b, a)[n % 2].claim(["any"], 1))[0].id for n in range(6)]
+    assert claimed == [tasks[n].id for n in (1, 5, 4, 0, 3, 2)]
+
+
+async def test_inputs_travel_to_whoever_claims(another: Opener) -> None:
+    a, b = await another(), await another()
+    values = {"x": new_array(100_000), "y": new_array(10), "axis": (1, 2)}
+    task = new_task(parameters=dict(values), tags=("t",), max_retries=2)
+    await a.submit([task], promised=True)
+    (there,) = await b.claim(["any"], 5)
+    assert there is not task
+    assert (there.id, there.tags, there.max_retries, there.rank) == (task.id, task.tags, task.max_retries, task.rank)
+    assert same(await b.load(there), values)
+
+
+async def test_the_lease_of_a_dead_process_ends_and_its_late_result_is_refused(another: Opener) -> None:
+    a, b = await another(lease=0.4), await another(lease=0.4)
+    task = new_task()
+    await a.submit([task], promised=True)
+    (held,) = await a.claim(["any"], 1)
+    late = run(held)
+    await asyncio.sleep(1.0)
+    assert await b.claim(["any"], 1) == []  # it lives, so its lease is renewed
+    for background in a._others._background:
+        background.cancel()  # as under SIGSTOP
+    found: list[Task] = []
+    async with asyncio.timeout(3):
+        while not found:
+            found = await b.claim(["any"], 1)
+            await asyncio.sleep(0.02)
+    assert (found[0].life.failures, found[0].life.deaths) == (0, 0)
+    attempt = run(found[0])
+    assert attempt == late + 1
+    assert not await a.finish(end(held), late)
+    assert await b.finish(end(found[0]), attempt)
+    ended = await a.get(task.id)
+    assert ended is not None
+    assert same(ended.outputs, found[0].outputs)
+
+
+async def test_a_task_held_for_its_needs_is_adopted(another: Opener) -> None:
+    a, b = await another(lease=0.4), await another(lease=0.4)
+    task = new_task(needs=("other",))
+    await a.submit([task], promised=True)
+    await dies(a)
+    await until(lambda: b.heard.adopted)
+    assert [held.id for held in b.heard.adopted] == [task.id]
+    held = b.heard.adopted[0]
+    await b.requeue(held)
+    assert await b.claim(["any"], 1) == [held]
+
+
+async def test_a_key_is_taken_once_among_all(another: Opener) -> None:
+    a, b = await another(), await another()
+    outcomes = await asyncio.gather(
+        *((a, b)[n % 2].submit([new_task(idempotency="key", fingerprint="f")], promised=True) for n in range(10)), return_exceptions=True
+    )
+    assert sum(outcome is None for outcome in outcomes) == 1
+    assert all(isinstance(outcome, KeyTaken) for outcome in outcomes if outcome is not None)
+    assert len((await a.list())[0]) == 1
+
+
+async def test_the_bound_counts_everybodys_tasks(another: Opener) -> None:
+    a, b = await another(queue_bound=3), await another(queue_bound=3)
+    await a.submit([new_task(), new_task()], promised=True)
+    with pytest.raises(QueueFull):
+        await b.submit([new_task(), new_task()], promised=True)
+    await b.submit([new_task()], promised=True)
+
+
+async def test_a_cancel_reaches_whoever_holds_the_task(another: Opener) -> None:
+    a, b = await another(), await another()
+    task = new_task()
+    await a.submit([task], promised=True)
+    assert not await a.peers.stop(task)  # nobody holds it
+    (held,) = await b.claim(["any"], 1)
+    assert not await a.remove(task)
+    assert await a.peers.stop(task)
+    assert task.status is TaskStatus.CANCELLING
+    await until(lambda: b.heard.stops)
+    assert b.heard.stops[0] is held
+
+
+async def test_events_have_one_order_and_numbers_that_rise(another: Opener) -> None:
+    a, b = await another(), await another()
+    start = a.peers.last()
+    for n in range(200):
+        (a, b)[n % 2].peers.publish([TaskQueued(float(n), 0, str(n))])
+        if n % 50 == 0:
+            await asyncio.sleep(0.01)
+    await until(lambda: len(a.heard.events) == len(b.heard.events) == 200)
+    assert [(event.seq, event.task_id) for event in a.heard.events] == [(event.seq, event.task_id) for event in b.heard.events]
+    numbers = [event.seq for event in a.heard.events]
+    assert numbers == sorted(set(numbers))
+    again = await b.peers.since(numbers[99], 1000)
+    assert again is not None
+    assert [event.seq for event in again] == numbers[100:]
+    assert await b.peers.since(start - 10**12, 1000) is None
+
+
+async def test_what_is_known_of_a_running_task_is_known_everywhere(another: Opener) -> None:
+    a, b = await another(lease=0.4), await another(lease=0.4)
+    task = new_task()
+    await a.submit([task], promised=True)
+    (held,) = await b.claim(["any"], 1)
+    attempt = run(held)
+    held.device, held.progress = "cpu:0", 0.5
+    await asyncio.sleep(0.5)
+    seen = await a.get(task.id)
+    assert seen is task
+    assert (seen.status, seen.device, seen.progress, seen.life.attempt) == (TaskStatus.RUNNING, "cpu:0", 0.5, 1)
+    end(held)
+    await asyncio.sleep(0.3)
+    seen = await a.get(task.id)
+    assert seen is not None
+    assert seen.status is TaskStatus.RUNNING  # until the end is recorded
+    await b.finish(held, attempt)
+    await a.peers.refresh(task)
+    assert task.status is TaskStatus.COMPLETED
+    assert same(task.outputs, held.outputs)
+
+
+async def test_a_restart_of_redis_is_survived(another: Opener, redis: RedisServer) -> None:
+    a = await another()
+    tasks = [new_task() for _ in range(20)]
+    await a.submit(tasks[:10], promised=True)
+    held = await a.claim(["any"], 5)
+    redis.kill()
+    starting = asyncio.get_running_loop().call_later(0.3, redis.start)
+    await a.submit(tasks[10:], promised=True)
+    assert starting.when() < asyncio.get_running_loop().time()
+    for task in held:
+        attempt = run(task)
+        assert await a.finish(end(task), attempt)
+    assert len(await a.claim(["any"], 50)) == 15
+    assert len((await a.list(limit=50))[0]) == 20
+
+
+async def test_dropped_connections_cost_nothing(another: Opener, redis: RedisServer) -> None:
+    a, b = await another(), await another()
+    tasks = [new_task() for _ in range(200)]
+    submitting = [asyncio.create_task(a.submit([task], promised=True)) for task in tasks[:100]]
+    await asyncio.sleep(0)
+    for kind in ("normal", "pubsub"):
+        await asyncio.to_thread(redis.ask, "CLIENT", "KILL", "TYPE", kind)
+    submitting += [asyncio.create_task(b.submit([task], promised=True)) for task in tasks[100:]]
+    await asyncio.gather(*submitting)
+    assert len((await a.list(limit=500))[0]) == 200
+    await asyncio.sleep(0.3)
+    (held,) = await b.claim(["any"], 1)
+    assert await a.peers.stop(await a.get(held.id))
+    await until(lambda: b.heard.stops)  # news come again
+    a.peers.publish([TaskQueued(1.0, 0, "x")])
+    await until(lambda: b.heard.events)
+
+
+async def test_a_full_redis_takes_no_tasks_and_gives_out_those_it_has(another: Opener, redis: RedisServer) -> None:
+    a = await another()
+    task = new_task()
+    await a.submit([task], promised=True)
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StorageFull) as refused:
+            await a.submit([new_task()], promised=True)
+        assert refused.value.retry_after
+        assert await a.claim(["any"], 5) == [task]
+        attempt = run(task)
+        assert await a.finish(end(task), attempt)
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    assert len((await a.list())[0]) == 1
+
+
+async def test_readers_of_the_shared_log_miss_nothing_or_are_told(another: Opener) -> None:
+    a, b = await another(), await another()
+    logs = []
+    for store, kept in ((a, 100), (b, 5)):
+        log = SharedEvents(store.peers, kept=kept)
+        store.heard.happened = log.happened
+        logs.append(log)
+    start = logs[0].last()
+    own: list[AnyEvent] = []
+    logs[0].observe(own.extend)
+    for n in range(20):
+        logs[n % 2].publish(TaskQueued(float(n), 0, str(n)))
+    await until(lambda: logs[0].last() == logs[1].last() and len(logs[0]._ring) == 20)
+    logs[0].flush()
+    assert [event.time for event in own] == [float(n) for n in range(0, 20, 2)]
+
+    async def read(log: SharedEvents, after: int, limit: int = 1000) -> list[AnyEvent]:
+        found: list[AnyEvent] = []
+        async with asyncio.timeout(5), aclosing(log.read(after=after, limit=limit)) as batches:
+            async for batch in batches:
+                found += batch
+                if found[-1].seq == log.last():
+                    break
+        return found
+
+    everything = await read(logs[0], start)
+    assert len(everything) == 20
+    assert [event.seq for event in await read(logs[1], start)] == [event.seq for event in everything]  # beyond its ring: from Redis
+    assert [event.seq for event in await read(logs[1], everything[14].seq)] == [event.seq for event in everything[15:]]
+    slow = await read(logs[0], start, limit=4)
+    assert isinstance(slow[0], Gap)
+    assert slow[0].missed == 16
+    assert [event.seq for event in slow[1:]] == [event.seq for event in everything[16:]]
+    assert isinstance((await read(logs[1], start - 10**12))[0], Gap)
+
+
+class TestRedisStoreWithSharedBlobs(TestRedisStore):
+    """Large arrays where gateways share no folder."""
+
+    def make(self, directory: Path, **bounds: Any) -> Store:
+        (directory / "blobs").mkdir(exist_ok=True)
+        return RedisStore(self.url, SharedBlobs((directory / "blobs").as_uri()), prefix=sha1(str(directory).encode()).hexdigest(), **bounds)
