@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from openruntime.contracts import trace
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, WorkerCrashed
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
@@ -20,7 +20,7 @@ from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
-from openruntime.runtimes.channel import INLINE_BYTES
+from openruntime.runtimes.channel import INLINE_BYTES, Outgoing
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
@@ -47,6 +47,7 @@ class TaskExecutor:
     def __init__(
         self, queue: TaskQueue, store: Store, devices: DeviceManager, runtimes: Sequence[RuntimeManager], allocator: DeviceAllocator,
         cost: CostModel, events: EventSink, pool: SlabPool, *, on_end: Callable[[Task], None], outstanding: int = 64, worker_idle: float = 60.0,
+        worker_growth: int = 1 << 30,
     ) -> None:  # fmt: skip
         self._queue = queue
         self._store = store
@@ -69,7 +70,7 @@ class TaskExecutor:
         self._pumping: asyncio.Task[None] | None = None
         self._stopping = False
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
+            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
             on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
 
@@ -134,19 +135,21 @@ class TaskExecutor:
                 return
             claimed = await self._queue.claim(lanes, room if tiny else 1)
             sending: list[Task] = []
+            released = False
             for index, task in enumerate(claimed):
-                if (index and task.predicted > TINY) or not self._placement.here(task, slot):
+                if task.deadline is not None and (reason := self._placement.too_late(task, slot)):
+                    await self.interrupt(task, Event.EXPIRED, reason)
+                elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
                     await self._settle(task, Event.RELEASED)
-                    continue
-                sending.append(task)
-            if sending and not await self._send(slot, sending):
-                return
-            if len(sending) < len(claimed):
+                    released = True
+                else:
+                    sending.append(task)
+            if (sending and not await self._send(slot, sending)) or released:
                 return
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
-        jobs = []
+        jobs: list[Outgoing] = []
         short = False
         now = time.monotonic()
         first = not slot.outstanding
@@ -156,11 +159,7 @@ class TaskExecutor:
                 large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
-                if error.retryable:  # no shared memory is free now: it was accepted, so it waits
-                    short = True
-                    await self._settle(task, Event.RELEASED)
-                else:
-                    await self.refuse(task, Failure(error.code, error.message))
+                short = await self._unsendable(task, error) or short
                 continue
             if task.status.ended:
                 continue  # cancelled while its inputs were read from disk
@@ -179,12 +178,27 @@ class TaskExecutor:
                 self._where.pop(task.id, None)
                 await self._settle(task, Event.RELEASED)
             return False
-        slot.worker.run(jobs)
+        for job, cause in slot.worker.run(jobs):
+            unsent = slot.take(job)
+            if unsent is not None:
+                self._where.pop(unsent.id, None)
+                short = await self._unsendable(unsent, cause) or short
         if first:
             self._head_started(slot, now)
         if len(slot.outstanding) > 1 and slot.overstay is None:
             self._watch_overstay(slot, OVERSTAY, None)
         return not short
+
+    async def _unsendable(self, task: Task, error: Exception) -> bool:
+        """Whether it waits because no shared memory is free now; else it has failed."""
+        if isinstance(error, OpenRuntimeError) and error.retryable:
+            await self._settle(task, Event.RELEASED)
+            return True
+        known = isinstance(error, OpenRuntimeError)
+        log.log(logging.INFO if known else logging.ERROR, "a task could not be sent", exc_info=None if known else error, extra=_about(task))
+        message = f"its parameters cannot be sent to a worker: {error}"
+        await self.refuse(task, Failure(error.code, error.message) if isinstance(error, OpenRuntimeError) else Failure(OperationFailed.code, message))
+        return False
 
     def _watch_overstay(self, slot: Slot, delay: float, suspect: int | None) -> None:
         slot.overstay = asyncio.get_running_loop().call_later(delay, self._check_overstay, slot, suspect)
@@ -204,7 +218,7 @@ class TaskExecutor:
             return
         for job in list(slot.outstanding)[1:]:
             slot.worker.cancel(job)
-            task = slot.take(job)
+            task = slot.recall(job)
             if task is not None:
                 self._where.pop(task.id, None)
                 self._todo.append(partial(self._settle, task, Event.RELEASED))
@@ -212,13 +226,15 @@ class TaskExecutor:
 
     def _head_started(self, slot: Slot, now: float) -> None:
         slot.head_since = now
-        task = slot.head()
-        if task is None:
+        job = slot.running()
+        if job is None:
             self.workers.became_idle(slot)
             return
-        task.life, instruction = advance(task.life, Event.STARTED)
-        if instruction is Instruction.IGNORE:
-            return  # it was cancelled while it waited in the worker
+        task = slot.outstanding.get(job)
+        if task is None or task.status is not TaskStatus.QUEUED:
+            self._let_go(slot, job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
+            return
+        task.life, _ = advance(task.life, Event.STARTED)
         task.started = started = _clock(now)
         announce(self._events, task)
         waited = started - task.created
@@ -250,6 +266,9 @@ class TaskExecutor:
     async def _settle_answer(self, slot: Slot, answer: Answer) -> None:
         task = slot.take(answer.job)
         if task is None:
+            if answer.job in slot.recalled:
+                slot.recalled.discard(answer.job)
+                self._head_started(slot, time.monotonic())
             return
         self._where.pop(task.id, None)
         now = time.monotonic()
@@ -269,7 +288,8 @@ class TaskExecutor:
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
         if code == OutOfMemory.code:
-            message += f" (estimated {task.call.estimate.memory} bytes; {self._devices.memory_available(slot.device.id)} are free now)"
+            free = self._devices.memory_available(slot.device.id)
+            message += f"; the task was estimated to need {task.call.estimate.memory} bytes, and the device has {free} free now"
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:
@@ -281,7 +301,7 @@ class TaskExecutor:
         task.life, instruction = advance(task.life, event, task.max_retries)
         if instruction is Instruction.REQUEUE:
             task.started = task.device = task.backend = None
-            if failure is not None:
+            if failure is not None and event is not Event.RELEASED:
                 log.info("task is tried again: %s", failure.message, extra=_about(task))
             await self._queue.requeue(task)
             if event is not Event.RELEASED:  # what was put back waits for something else to happen; waking now would spin
@@ -326,30 +346,35 @@ class TaskExecutor:
         self._todo.append(partial(self.interrupt, task, event))
         self.wake()
 
-    async def interrupt(self, task: Task, event: Event) -> None:
-        """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is."""
-        attempt, slot = task.life.attempt, self._where.get(task.id)
-        life, instruction = advance(task.life, event)
+    async def interrupt(self, task: Task, event: Event, reason: str = "") -> None:
+        """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is; `reason`, if it is not simply over."""
+        slot = self._where.get(task.id)
+        if slot is None:
+            await self._queue.remove(task)
+        attempt = task.life.attempt
+        task.life, instruction = advance(task.life, event)
         if instruction is Instruction.IGNORE:
             return
-        if slot is None and not await self._queue.remove(task) and task.status is not TaskStatus.QUEUED:
-            return
-        task.life = life
         if slot is not None:
             self._stop_job(slot, task)
         if instruction is not Instruction.STOP:
-            where = "while it ran" if slot is not None and task.started else "before it started"
             given = (task.deadline or 0.0) - task.created
-            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s was over {where}"))
+            reason = reason or ("was over while it ran" if slot is not None and task.started else "was over before it started")
+            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s {reason}"))
 
     def _stop_job(self, slot: Slot, task: Task) -> None:
         job = slot.job_of(task)
-        worker = slot.worker
-        if job is None or worker is None:
+        if job is None or slot.worker is None:
             return
-        worker.cancel(job)
-        if slot.head() is task:
-            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if job in slot.outstanding else None)
+        slot.worker.cancel(job)
+        if slot.running() == job:
+            self._let_go(slot, job)
+
+    def _let_go(self, slot: Slot, job: int) -> None:
+        """The worker has a moment to end this job by itself, else it is killed."""
+        worker = slot.worker
+        if worker is not None:
+            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if slot.holds(job) else None)
 
 
 def _clock(moment: float) -> float:

@@ -119,7 +119,7 @@ class TaskManager:
         lane = self._devices.lane(request.device_preference, call)
         if call.estimate.memory > self._memory():
             raise TooLarge(
-                f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: "
+                f"{operation} would need about {call.estimate.memory} bytes, and a task may have {self._memory()}: "
                 "make the arrays smaller, or split the work"
             )
         now = time.time()
