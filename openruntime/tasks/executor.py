@@ -137,7 +137,7 @@ class TaskExecutor:
             sending: list[Task] = []
             released = False
             for index, task in enumerate(claimed):
-                if task.deadline is not None and (reason := self._placement.too_late(task, slot)):
+                if task.deadline is not None and (reason := self._placement.too_late(task, slot, len(claimed) == 1)):
                     await self.interrupt(task, Event.EXPIRED, reason)
                 elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
                     await self._settle(task, Event.RELEASED)
@@ -294,6 +294,7 @@ class TaskExecutor:
 
     async def refuse(self, task: Task, failure: Failure) -> None:
         """Fail a task for a cause that trying again does not change."""
+        await self._queue.remove(task)
         await self._settle(task, Event.REFUSED, failure)
 
     async def _settle(self, task: Task, event: Event, failure: Failure | None = None) -> None:

@@ -125,9 +125,10 @@ class TaskManager:
         now = time.time()
         predicted = self._predict(call)
         task = Task(
-            str(uuid7()), call, principal.tenant, lane, request.priority, now, self._queue.rank(request.priority),
+            str(uuid7()), call, principal.tenant, lane, request.priority, now, 0.0,
             None if request.timeout is None else now + request.timeout, request.max_retries, tuple(request.tags) if request.tags else (),
         )  # fmt: skip
+        task.client = principal.id
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
@@ -153,7 +154,7 @@ class TaskManager:
         for task in tasks:
             task.kept = promised
         try:
-            await self._store.submit(tasks, promised=promised)
+            await self._queue.submit(tasks, promised=promised)
         except BaseException:
             for task in tasks:
                 self._cache_keys.pop(task.id, None)
