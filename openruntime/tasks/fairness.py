@@ -9,19 +9,20 @@ from openruntime.contracts.records import Task
 
 LEAST = 1e-3  # seconds a task counts at least: predictions of tiny ones leave out what it costs to hand them over
 PRIORITIES = 11
-MOST = 10_000  # clients with waiting tasks, before those of long ago are forgotten
+MOST = 1000  # clients, before those of long ago are forgotten
 
 
 class Client:
-    """What one client has waiting, in all and by priority: how many, and the tags of the next and the newest."""
+    """What one client has waiting, in all and by priority: how many, the tags of the first and the last, and the next one's."""
 
-    __slots__ = ("first", "last", "total", "waiting")
+    __slots__ = ("first", "last", "next", "total", "waiting")
 
     def __init__(self) -> None:
         self.total = 0
         self.waiting = [0] * PRIORITIES
         self.first = [0.0] * PRIORITIES
         self.last = [0.0] * PRIORITIES
+        self.next = [0.0] * PRIORITIES
 
 
 class FairShare:
@@ -30,6 +31,7 @@ class FairShare:
     def __init__(self, step: float) -> None:
         self._step = step
         self._clients: dict[str, Client] = {}
+        self._most = MOST
         self._waiting = [0] * PRIORITIES
         self._served = [0.0] * PRIORITIES  # how far each priority has come: the greatest tag claimed
 
@@ -41,7 +43,7 @@ class FairShare:
         """
         known = self._clients.get(client)
         if known is None:
-            if len(self._clients) >= MOST:
+            if len(self._clients) >= self._most:
                 self._forget(now - self._step)
             known = self._clients[client] = Client()
         start, served = now, self._served[priority]
@@ -53,12 +55,15 @@ class FairShare:
         tag, last = start, 0.0
         if known.waiting[priority]:
             last = known.last[priority]
-            tag = max(start, last + (seconds if seconds > LEAST else LEAST))
+            tag = max(start, known.next[priority])
+        elif known.next[priority] > start and self._waiting[priority]:  # it had its turn just now
+            tag = min(known.next[priority], now + self._step)
         if known.total != known.waiting[priority]:
             tag = max(start, last, self._among_its_own(known, priority, tag))
         if not known.waiting[priority]:
             known.first[priority] = tag
         known.last[priority] = tag
+        known.next[priority] = tag + (seconds if seconds > LEAST else LEAST)
         known.total += 1
         known.waiting[priority] += 1
         self._waiting[priority] += 1
@@ -101,12 +106,13 @@ class FairShare:
         known.waiting[priority] -= 1
         self._waiting[priority] -= 1
         known.total -= 1
-        if not known.total:
-            del self._clients[task.client]
+        if not known.waiting[priority] and known.first[priority] != known.last[priority]:
+            known.next[priority] = known.first[priority]  # what was taken back does not count
 
     def _forget(self, before: float) -> None:
-        """Clients whose tasks others must have taken, where several servers share a queue: their tags do not count any more."""
+        """Clients whose tags do not count any more. (Where several servers share a queue, others may have taken what seems to wait.)"""
         for name, client in list(self._clients.items()):
-            if max(client.last) < before:
+            if max(client.next) < before:
                 del self._clients[name]
                 self._waiting = [mine - theirs for mine, theirs in zip(self._waiting, client.waiting, strict=True)]
+        self._most = max(MOST, 2 * len(self._clients))

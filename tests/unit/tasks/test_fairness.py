@@ -118,12 +118,28 @@ async def test_what_was_cancelled_does_not_count() -> None:
     assert "a" in await line.take(3)
 
 
-async def test_nothing_is_remembered_of_who_has_nothing_waiting() -> None:
+async def test_clients_that_send_one_at_a_time_do_not_starve_one_that_sent_all_at_once() -> None:
     line = Line()
-    for number in range(100):
-        await line.send(f"c{number}", 3)
-    await line.take(300)
-    assert not line.queue._fair._clients
+    await line.send("crowd", 10_000)
+    for name in "abc":
+        await line.send(name)
+    taken = []
+    for _ in range(400):
+        (name,) = await line.take(seconds=0.01)
+        taken.append(name)
+        if name != "crowd":
+            await line.send(name)
+    assert min(taken.count(name) for name in ("crowd", "a", "b", "c")) > 80
+
+
+async def test_who_is_forgotten_is_bounded() -> None:
+    line = Line()
+    for number in range(5000):
+        await line.send(f"c{number}")
+        await line.take(seconds=1.0)
+    assert len(line.queue._fair._clients) <= 1000
+    await line.send("a", 3)
+    assert await line.take(3) == ["a"] * 3
 
 
 def test_a_tag_costs_less_than_half_a_microsecond() -> None:
