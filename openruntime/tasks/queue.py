@@ -23,7 +23,7 @@ class TaskQueue:
         """What arrives from now on comes after a task created at `latest`, even where the clock was set back since."""
         self._clock = max(self._clock, latest - self._now())
 
-    def _rank(self, task: Task) -> float:
+    def rank(self, task: Task) -> float:
         """The static key tasks are taken by, smallest first: arrival in seconds, as a fair share has it, minus priority times the step."""
         return self._fair.tag(task.client, task.priority, self._now() + self._clock, task.predicted) - task.priority * self._step
 
@@ -31,7 +31,7 @@ class TaskQueue:
         """Rank them and let them wait; those that have ended already (cache hits) are only recorded. Raises as `Store.submit`."""
         waiting = [task for task in tasks if not task.life.status.ended]
         for task in waiting:
-            task.rank = self._rank(task)
+            task.rank = self.rank(task)
         try:
             await self._store.submit(tasks, promised=promised)
         except BaseException:
