@@ -112,7 +112,7 @@ class Client:
                 time.sleep(POLL)
             free = time.monotonic() - begun
             if pid is not None and kind not in ("tiny", "queued", "NumPy", *COOPERATIVE):
-                while psutil.pid_exists(pid) and time.monotonic() - begun < PATIENCE:
+                while not ended(pid) and time.monotonic() - begun < PATIENCE:
                     time.sleep(POLL)
                 gone = time.monotonic() - begun
         record = self._ask("GET", f"/tasks/{task}?wait={PATIENCE:.0f}")
@@ -136,6 +136,14 @@ class Client:
         if answer.status >= 400:
             raise AssertionError(f"{method} {path}: {answer.status} {bytes(answer.body)!r}")
         return answer.json()
+
+
+def ended(pid: int) -> bool:
+    """Whether a process and its memory are gone; its number may be left for its parent to read."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def neighbours(server: Server, outcome: Outcome, stop: threading.Event) -> None:
