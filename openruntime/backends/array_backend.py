@@ -68,7 +68,7 @@ class ArrayBackend(ComputeBackend):
         except OpenRuntimeError:
             raise
         except MemoryError as error:
-            raise OutOfMemory(f"{operation} ran out of memory on {self.device}: {error}") from error
+            raise OutOfMemory(f"{operation} ran out of memory on {self.device}{f': {error}' if str(error) else ''}") from error
         except Exception as error:
             translated = self.translate(operation, error)
             if translated is None:

@@ -135,7 +135,7 @@ def problem(reply: Reply) -> OpenRuntimeError:
         return error_class(code)(f"something that is not OpenRuntime answered with status {reply.status}: {text}", retry_after=retry_after)
     if reply.status >= 500:
         return failure(code, detail, document.get("field"), retry_after)
-    return error_class(code)(detail, field=document.get("field"), retry_after=retry_after)
+    return error_class(code, task=reply.status == TaskFailed.status)(detail, field=document.get("field"), retry_after=retry_after)
 
 
 def failure(code: str, message: str, field: str | None = None, retry_after: float | None = None) -> OpenRuntimeError:

@@ -56,12 +56,14 @@ class Transport(Protocol):
 class HTTPTransport:
     """A server at an address such as `http://gpu-box:8000`. Raises `InvalidRequest` when it is no such address."""
 
-    def __init__(self, url: str, *, token: str | None = None) -> None:
+    def __init__(self, url: str, *, token: str | None = None, client: str | None = None) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidRequest(f"{url!r} is not a server's address; it looks like http://gpu-box:8000", field="url")
         self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        if client is not None:
+            self._headers["X-Client"] = client
         self._proxied = not _is_loopback(parts.hostname)
         self._client: httpx.AsyncClient | None = None
 

@@ -9,7 +9,7 @@ from openruntime.contracts.status import TaskStatus
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `expires` in seconds since the epoch."""
+    """Who asks. `id` tells clients apart that have their fair share each; `expires` in seconds since the epoch."""
 
     id: str = "local"
     tenant: str = "local"
@@ -140,6 +140,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     arrived: float = 0.0  # monotonic seconds, where it was submitted
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
+    client: str = "local"  # whose fair share it counts on: the principal's id
 
     @property
     def status(self) -> TaskStatus:

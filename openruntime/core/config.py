@@ -60,6 +60,12 @@ class Settings(BaseModel):
     )
     outstanding: Count = Field(64, description="Tasks sent to a worker ahead; it runs one at a time.")
     worker_idle: Seconds = Field(60.0, description="Seconds without work after which a worker beyond a device's first ends.")
+    worker_memory: Size | None = Field(
+        None, description="Memory of its own that a CPU worker may take, shared arrays apart; 0 for no bound. By default nine tenths of all."
+    )
+    worker_growth: Size = Field(
+        ByteSize(1 << 30), description="Memory of its own that an idle worker may have gained since its start; one with more is replaced."
+    )
     ageing_step: Interval = Field(30.0, description="Seconds of waiting that raise a task as much as one step of priority.")
     queue_bound: Count = Field(100_000, description="Tasks that may wait; more are refused with `queue_full`.")
     shutdown_grace: Seconds = Field(30.0, description="Seconds that running tasks have to end after SIGTERM; what is left runs after the next start.")

@@ -19,6 +19,7 @@ from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
+from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
@@ -56,7 +57,9 @@ class Runtime:
         self.store = open_store(settings)
         peers = self.store.peers
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
-        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads)]
+        machine = Host().usage().memory_total
+        self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
+        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
             self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
@@ -68,8 +71,9 @@ class Runtime:
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
             on_end=lambda task: self.tasks.ended(task), outstanding=settings.outstanding, worker_idle=settings.worker_idle,
+            worker_growth=settings.worker_growth,
         )  # fmt: skip
-        memory = self.devices.memory_total()
+        memory = min(machine, self.worker_memory or machine)
         self.tasks = TaskManager(
             self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict, memory=lambda: memory,
             wake=self.executor.wake, watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,

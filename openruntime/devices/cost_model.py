@@ -20,6 +20,7 @@ from openruntime.contracts.records import Call, Estimate
 SAMPLES = 15  # the last of each cell
 FIT_SAMPLES = 64  # the last of each driver
 REFRESH = 8  # a full cell's prediction is worked out anew after so many samples
+ENOUGH = 3  # samples that tell what cannot be
 PRIOR = 0.5  # samples that the fit counts for
 OTHER_DTYPE = 2.0  # distance, in powers of two, to the same operation on another dtype
 OVERHEAD = 1e-4  # seconds a call, until measured
@@ -83,6 +84,11 @@ class CostModel:
         """Whether any call of the operation has ended there, beyond the first of each worker."""
         return (operation, device, backend) in self._cells
 
+    def fastest(self, call: Call, device: str, backend: str) -> float:
+        """The least seconds that any of the last calls of this kind and size took there; 0 where too few were seen to say."""
+        cell = self._cells.get((call.operation, device, backend), {}).get((call.dtype, _power(call)))
+        return min(cell.samples) if cell is not None and len(cell.samples) >= ENOUGH else 0.0
+
     def predict_first(self, call: Call, device: str, backend: str) -> float:
         """Seconds of the first call of a shape, compiling included; as `predict` where none was seen."""
         firsts = self._firsts.get((call.operation, device, backend))
@@ -99,7 +105,7 @@ class CostModel:
         if first:
             self._firsts.setdefault(place, deque(maxlen=SAMPLES)).append(seconds)
             return
-        power = frexp(estimate.flops + estimate.bytes or call.elements)[1]
+        power = _power(call)
         cells = self._cells.setdefault(place, {})
         cell = cells.get((call.dtype, power))
         if cell is None:
@@ -179,6 +185,11 @@ class CostModel:
             self._fits[driver] = Fit(deque(overheads, maxlen=FIT_SAMPLES), deque(factors, maxlen=FIT_SAMPLES))
         for operation, device, backend, firsts in plain.firsts:
             self._firsts[operation, device, backend] = deque(firsts, maxlen=SAMPLES)
+
+
+def _power(call: Call) -> int:
+    """The power of two that stands for a call's size."""
+    return frexp(call.estimate.flops + call.estimate.bytes or call.elements)[1]
 
 
 def _roofline(flops: float, moved: float) -> float:

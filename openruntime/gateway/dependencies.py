@@ -1,7 +1,8 @@
 """What the gateway needs from the rest of the program, as one value that core wires, and who is asking."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Tasks, Tensors
@@ -43,10 +44,24 @@ class Services:
     version: str = "0"
 
 
-def principal(scope: Mapping[str, Any]) -> Principal:
+def principal(scope: MutableMapping[str, Any]) -> Principal:
     """Who asks: what an authentication in front has put into the scope, else `local`."""
     found = scope.get("openruntime.principal")
-    return found if isinstance(found, Principal) else LOCAL
+    return found if isinstance(found, Principal) else local(host_of(scope.get("client")), headers(scope).get(b"x-client"))
+
+
+def host_of(address: Sequence[Any] | None) -> str:
+    """Of a peer's address and port; empty where there is none, as with a socket in the file system."""
+    return str(address[0]) if address else ""
+
+
+@lru_cache(1024)
+def local(host: str, name: bytes | None) -> Principal:
+    """Without authentication everybody is `local`; clients are told apart by the machine they call from and the name they give themselves.
+
+    `name`: the header `X-Client`, of which 100 bytes count."""
+    where = "" if not host or host.startswith("127.") or host == "::1" else f"@{host}"
+    return Principal(id=f"local{where}/{name[:100].decode('latin-1')}") if name else Principal(id=f"local{where}") if where else LOCAL
 
 
 def headers(scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from openruntime.contracts.payload import Buffer
+from openruntime.contracts.records import LOCAL, Principal
 from openruntime.gateway.exchange import Handler, Request, Response
 
 LONGEST = 2048  # bytes of a header block that is remembered
@@ -67,8 +68,16 @@ class Direct(Request):
 
     __slots__ = ("_answer", "_left", "_lost", "_tasks")
 
-    def __init__(self, request_id: str, headers: Mapping[bytes, bytes], line: Line, body: Buffer, answer: Callable[[Response | None], None]) -> None:
-        super().__init__(request_id, headers, line.query, body, task_id=line.task_id)
+    def __init__(
+        self,
+        request_id: str,
+        headers: Mapping[bytes, bytes],
+        line: Line,
+        body: Buffer,
+        answer: Callable[[Response | None], None],
+        who: Principal = LOCAL,
+    ) -> None:
+        super().__init__(request_id, headers, line.query, body, task_id=line.task_id, who=who)
         self._answer = answer
         self._left: asyncio.Future[None] | None = None
         self._lost = False

@@ -17,6 +17,7 @@ from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError, Reque
 from openruntime.contracts.payload import Buffer
 from openruntime.gateway.admission import request_id
 from openruntime.gateway.connection import LARGE_BODY, OUTBOX, LargeBody
+from openruntime.gateway.dependencies import host_of, local
 from openruntime.gateway.direct import Block, Blocks, Direct, Gateway
 from openruntime.gateway.errors import PROBLEM, problem_json
 from openruntime.gateway.exchange import Response
@@ -274,7 +275,8 @@ class OpenRuntimeProtocol(HttpToolsProtocol):
             return True
         if len(data) > whole:
             self._early = data[whole:]
-        request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered)
+        who = local(host_of(self.client), known.headers.get(b"x-client"))
+        request = self._direct = Direct(request_id(None), known.headers, line, data[end:whole], self._answered, who)
         request.start(self.loop, gateway.respond(line, request), self.tasks)
         return True
 

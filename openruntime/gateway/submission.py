@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
 from openruntime.contracts import safetensors
 from openruntime.contracts.errors import Internal, InvalidRequest, OpenRuntimeError
-from openruntime.contracts.models import TaskRequest, TaskStatus
+from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Task
 from openruntime.gateway.dependencies import Services
@@ -74,7 +74,7 @@ class Submission:
         location = (b"location", b"/tasks/" + task.id.encode())
         if wait is None:
             return Response(202, _JSON, [to_json(describe(task))], [location])
-        if task.life.status.ended or await self._wait(task, wait, request, asked):
+        if task.life.status.ended or await self._wait(self._tasks.wait(task, wait), [task] if request.cancel_on_disconnect else (), asked):
             content_type, parts = await self._results.encoded(task, media, asked.principal)
             return Response(200, content_type, parts, [location, applied(wait)])
         await self._tasks.keep(task)
@@ -119,7 +119,11 @@ class Submission:
         extra: list[tuple[bytes, bytes]] = []
         ended = False
         if wait is not None:
-            ended = await self._wait_all([task for task in tasks if isinstance(task, Task)], wait)
+            doomed = [
+                task for outcome, task in zip(outcomes, tasks, strict=True)
+                if isinstance(task, Task) and isinstance(outcome, tuple) and outcome[0].cancel_on_disconnect
+            ]  # fmt: skip
+            ended = await self._wait(self._wait_all([task for task in tasks if isinstance(task, Task)], wait), doomed, asked)
             extra = [applied(wait)]
         return await self._batch(asked, tasks, media, extra, 200 if ended else 202)
 
@@ -183,17 +187,18 @@ class Submission:
             await asyncio.gather(*(self._tasks.keep(task) for task in tasks))
         return not late
 
-    async def _wait(self, task: Task, seconds: float, request: TaskRequest, asked: Request) -> bool:
-        """Whether the task ended in time. A client that goes away takes its task with it, if it asked for that."""
-        if not request.cancel_on_disconnect:
-            return await self._tasks.wait(task, seconds)
-        waiting = asyncio.ensure_future(self._tasks.wait(task, seconds))
+    async def _wait(self, ended: Coroutine[Any, Any, bool], doomed: Sequence[Task], asked: Request) -> bool:
+        """Whether what is waited for `ended` in time. A client that goes away takes the `doomed` tasks with it: it asked for that."""
+        if not doomed:
+            return await ended
+        waiting = asyncio.ensure_future(ended)
         leaving = asyncio.ensure_future(asked.gone())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
-            await self._tasks.cancel(task.id, principal=asked.principal)
+            for task in doomed:
+                await self._tasks.cancel(task.id, principal=asked.principal)
             raise Disconnected
         finally:
             waiting.cancel()

@@ -6,7 +6,7 @@ so that a tiny job costs no hand-over between threads; the control channel carri
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,6 @@ from openruntime.runtimes.shared_memory import Slab, SlabPool, locate
 
 INLINE_BYTES = 64 * 1024
 _LENGTH = struct.Struct("<I")
-MAX_FRAME = 1 << 31
 MAX_DESCRIPTORS = 64  # in one message; the kernel's bound is 253
 
 
@@ -104,9 +103,10 @@ def frame(message: Any) -> bytearray:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames. A frame longer than 2 GiB raises `ValueError`: the other side speaks rubbish."""
+    """Cuts a byte stream into frames. A frame of more than `longest` bytes raises `ValueError`: the other side speaks rubbish."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = 1 << 31) -> None:
+        self._longest = longest
         self._rest = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
@@ -118,7 +118,7 @@ class FrameReader:
         view, at, end = memoryview(data), 0, len(data)
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
-            if length > MAX_FRAME:
+            if length > self._longest:
                 raise ValueError(f"a frame of {length} bytes")
             if end - at - 4 < length:
                 break
@@ -126,6 +126,9 @@ class FrameReader:
             at += 4 + length
         if at < end:
             self._rest += view[at:]
+
+
+Outgoing = tuple[int, str, Mapping[str, Any], memoryview | None]  # a job's id, operation, parameters, and memory for its large outputs
 
 
 class JobWriter:
@@ -136,26 +139,30 @@ class JobWriter:
         self._mapped: set[int] = set()
         self._unmapped = 0
 
-    def messages(
-        self, jobs: list[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int
-    ) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
-        """`(id, operation, parameters, output memory)` as messages with the descriptors to send along, and views to hold until answered."""
+    def messages(self, jobs: Sequence[Outgoing], threads: int) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
+        """As messages with the descriptors to send along, and views to hold until answered.
+
+        Raises `Unavailable` without shared memory for an input, `OverflowError` for an integer beyond 64 bits."""
         segments: list[Segment] = []
         descriptors: list[int] = []
         held: list[memoryview] = []
-        wire = [
-            Job(i, name, *self._split(parameters, segments, descriptors, held), self._out(out, segments, descriptors))
-            for i, name, parameters, out in jobs
-        ]
         closed = self._pool.closed_ids[self._unmapped :]
-        self._unmapped += len(closed)
         gone = [slab for slab in closed if slab in self._mapped]
+        try:
+            wire = [
+                Job(i, name, *self._split(parameters, segments, descriptors, held), self._out(out, segments, descriptors))
+                for i, name, parameters, out in jobs
+            ]
+            messages, at = [], 0
+            while len(segments) - at > MAX_DESCRIPTORS:
+                messages.append((frame(Run([], segments[at : at + MAX_DESCRIPTORS])), descriptors[at : at + MAX_DESCRIPTORS]))
+                at += MAX_DESCRIPTORS
+            messages.append((frame(Run(wire, segments[at:], gone, threads)), descriptors[at:]))
+        except BaseException:
+            self._mapped.difference_update(segment.slab for segment in segments)  # nothing of it is sent
+            raise
+        self._unmapped += len(closed)
         self._mapped.difference_update(gone)
-        messages = []
-        while len(segments) > MAX_DESCRIPTORS:
-            messages.append((frame(Run([], segments[:MAX_DESCRIPTORS])), descriptors[:MAX_DESCRIPTORS]))
-            del segments[:MAX_DESCRIPTORS], descriptors[:MAX_DESCRIPTORS]
-        messages.append((frame(Run(wire, segments, gone, threads)), descriptors))
         return messages, held
 
     def _split(

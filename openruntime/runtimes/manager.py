@@ -18,8 +18,10 @@ class RuntimeManager(ABC):
     platform: str
     """What a backend's `Probe` calls these devices: `cpu` for `cpu:0`."""
 
-    def __init__(self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None) -> None:
+    def __init__(self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None, memory: int = 0) -> None:
+        """`memory`: bytes that each worker may have of its own; 0 for no bound."""
         self.pool = pool
+        self._memory = memory
         self._slots = slots
         self._threads = threads
         self._backends: dict[str, list[str]] = {}  # device -> those that were found after the start
@@ -58,8 +60,9 @@ class RuntimeManager(ABC):
     ) -> WorkerProcess:
         """A worker that can take jobs. Raises `Unavailable` with its last words when it does not come up."""
         worker = WorkerProcess(
-            device.id, backend, pool=self.pool, threads=self.threads(device.slots), on_answer=on_answer, on_progress=on_progress, on_death=on_death
-        )
+            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory,
+            on_answer=on_answer, on_progress=on_progress, on_death=on_death,
+        )  # fmt: skip
         await worker.start()
         if worker.abilities is not None:
             self._abilities[device.id, backend] = worker.abilities

@@ -1,6 +1,7 @@
 """A worker as the gateway sees it: starts the process, sends jobs, hears outcomes, kills it, and says how it died."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from openruntime.contracts.errors import Unavailable
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Abilities
 from openruntime.runtimes import channel
-from openruntime.runtimes.channel import Done, Failed, FrameReader, Hello, JobWriter, Outcome, Progress
+from openruntime.runtimes.channel import Done, Failed, FrameReader, Hello, JobWriter, Outcome, Outgoing, Progress
 from openruntime.runtimes.shared_memory import SlabPool
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ STDERR_KEPT = 4096  # bytes: the last lines say why it died
 LOGGED = 16_384  # bytes of it that go into the log for each job: an operation that prints for ever must not fill a disk
 START_TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
 READ_SIZE = 1 << 18
+LONGEST_OUTCOME = 16 << 20  # bytes: large outputs come through shared memory
+LINGER = 0.5  # seconds a process may take to end that has closed its channel
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -41,7 +44,10 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class WorkerProcess:
-    """One process. `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once."""
+    """One process, with at most `memory` bytes of its own (0: no bound).
+
+    `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class WorkerProcess:
         *,
         pool: SlabPool,
         threads: int,
+        memory: int = 0,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -60,6 +67,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.start_seconds = 0.0
         self._threads = threads
+        self._memory = memory
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -68,7 +76,7 @@ class WorkerProcess:
         self._stderr_bytes = 0
         self._logged = 0
         self._outgoing: deque[tuple[bytes | bytearray, list[int]]] = deque()
-        self._reader = FrameReader()
+        self._reader = FrameReader(LONGEST_OUTCOME)
         self._incoming = memoryview(bytearray(READ_SIZE))  # one for all reads: the kernel would have to zero a new one each time
         self._writer = JobWriter(pool)
         self._held: dict[int, tuple[memoryview | None, list[Any], list[memoryview]]] = {}  # memory a job uses until it is answered
@@ -88,12 +96,13 @@ class WorkerProcess:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         command = [
             sys.executable, "-P", "-m", "openruntime.runtimes.worker",
-            "--backend", self.backend, "--device", self.device, "--threads", str(self._threads),
+            "--backend", self.backend, "--device", self.device, "--threads", str(self._threads), "--memory", str(self._memory),
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads),
+            process_group=0,  # what an operation starts ends with it
         )  # fmt: skip
         self.pid = self._process.pid
         theirs.close()
@@ -115,13 +124,19 @@ class WorkerProcess:
         self.abilities = hello.abilities
         self.start_seconds = hello.seconds
 
-    def run(self, jobs: Sequence[tuple[int, str, Mapping[str, Any], memoryview | None]], threads: int = 0) -> None:
-        """Send jobs together. Their memory is held until each is answered, or the process is gone."""
-        messages, copies = self._writer.messages(list(jobs), threads)
+    def run(self, jobs: Sequence[Outgoing], threads: int = 0) -> list[tuple[int, Exception]]:
+        """Send jobs together. Their memory is held until each is answered, or the process is gone.
+
+        Those that cannot be sent, and why (see `JobWriter.messages`): they do not hold up the others."""
+        try:
+            messages, copies = self._writer.messages(jobs, threads)
+        except Exception as error:
+            return [(jobs[0][0], error)] if len(jobs) == 1 else [found for job in jobs for found in self.run([job], threads)]
         for job, _operation, parameters, out in jobs:
             self._held[job] = (out, list(parameters.values()), copies)  # the values: the record drops its inputs when it ends
         for data, descriptors in messages:
             self._send(data, descriptors)
+        return []
 
     def _send(self, data: bytes | bytearray, descriptors: list[int]) -> None:
         if not self._outgoing:
@@ -165,10 +180,14 @@ class WorkerProcess:
             log.debug("worker %s cannot be asked to cancel; it is full or dying", self.pid)
 
     def kill(self, reason: str) -> None:
-        """End the process now; `on_death` follows when it is gone."""
+        """End the process now, and what it started; `on_death` follows when it is gone."""
         if self._kill_reason is None and not self._dead.is_set():
             self._kill_reason = reason
-            self._process.kill()
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in it
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self, grace: float = 2.0) -> None:
         """Close the channel, wait for the process to end, kill it when it does not."""
@@ -179,7 +198,7 @@ class WorkerProcess:
         try:
             await asyncio.wait_for(self._dead.wait(), grace)
         except TimeoutError:
-            self._process.kill()
+            self._kill_group()
             await self._dead.wait()
 
     def _read(self) -> None:
@@ -198,7 +217,6 @@ class WorkerProcess:
         except (msgspec.DecodeError, ValueError, KeyError) as error:
             log.error("worker %s spoke rubbish: %s", self.pid, error)
             self.kill(f"it answered with rubbish ({error})")
-            self._loop.remove_reader(self._tasks.fileno())
             self._gone()
 
     def _handle(self, outcome: Outcome) -> None:
@@ -209,10 +227,14 @@ class WorkerProcess:
             out = self._held.pop(outcome.id)[0]
             outputs = {}
             for name, wire in outcome.outputs.items():
+                array = Array(wire.dtype, wire.shape)
+                if min(wire.shape, default=0) < 0:
+                    raise ValueError(f"output {name!r} has the shape {list(wire.shape)}")
                 if wire.data is not None:
+                    if len(wire.data) != array.nbytes:
+                        raise ValueError(f"output {name!r} has {len(wire.data)} bytes, and should have {array.nbytes}")
                     outputs[name] = Array(wire.dtype, wire.shape, bytes(wire.data))
                 else:
-                    array = Array(wire.dtype, wire.shape)
                     if out is None or wire.offset < 0 or wire.offset + array.nbytes > out.nbytes:
                         raise ValueError(f"output {name!r} lies outside the memory given for it")
                     outputs[name] = Array(wire.dtype, wire.shape, out[wire.offset : wire.offset + array.nbytes])
@@ -254,10 +276,11 @@ class WorkerProcess:
 
     async def _reap(self) -> None:
         try:
-            status = await asyncio.to_thread(self._process.wait, 5)
-        except subprocess.TimeoutExpired:  # it closed its channel and runs on
-            self._process.kill()
+            status = await asyncio.to_thread(self._process.wait, LINGER)
+        except subprocess.TimeoutExpired:
+            self.kill("it closed its channel and ran on")
             status = await asyncio.to_thread(self._process.wait)
+        self._kill_group()
         pipe = self._process.stderr
         assert pipe is not None
         self._read_stderr()

@@ -23,12 +23,13 @@ from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCanc
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
-from openruntime.runtimes import channel
+from openruntime.runtimes import channel, confinement
 from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
 from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
 ALIGNMENT = 64
+MESSAGE = 2000  # characters
 
 
 class Mappings:
@@ -129,13 +130,15 @@ class Worker:
         except OpenRuntimeError as error:
             code, message = error.code, error.message
         except MemoryError as error:
-            code, message = OutOfMemory.code, f"the operation ran out of memory: {error}"
+            code, message = OutOfMemory.code, f"{job.operation} ran out of memory{f': {error}' if str(error) else ''}"
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             traceback.print_exc()  # for the server's log; the client sees the sentence
             code, message = "operation_failed", f"{type(error).__name__}: {error}"
         finally:
             self._cancelled.discard(job.id)
-        return Failed(job.id, code, message[:2000], started, time.monotonic())
+        if code == OutOfMemory.code:
+            message += f"; {confinement.held()}"
+        return Failed(job.id, code, message[:MESSAGE], started, time.monotonic())
 
     def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:
         parameters = job.scalars
@@ -173,7 +176,7 @@ class Worker:
             now = time.monotonic()
             if now - self._last_progress >= PROGRESS_INTERVAL:
                 self._last_progress = now
-                self._send(channel.Progress(job_id, done / total if total else 1.0, message))
+                self._send(channel.Progress(job_id, done / total if total else 1.0, message and message[:MESSAGE]))
 
         return steps
 
@@ -186,9 +189,16 @@ class Worker:
             except OSError:
                 data = b""
             if not data:
-                os._exit(0)
+                confinement.end()
             for body in reader.feed(data):
                 self._cancelled.add(channel.cancel_decoder.decode(body))
+
+
+def _alone(*channels: socket.socket) -> None:
+    """No process that an operation starts keeps a channel open: its end tells each side that the other is gone."""
+    for end in channels:
+        end.set_inheritable(False)
+        os.register_at_fork(after_in_child=end.close)
 
 
 def main() -> None:
@@ -198,6 +208,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--tasks", type=int, required=True, help="descriptor of the task channel")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
+    parser.add_argument("--memory", type=int, default=0, help="bytes of private memory it may have; 0 for no bound")
     parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
     options = parser.parse_args()
     # a terminal and a service manager signal the whole group; a worker ends when its channel closes
@@ -205,6 +216,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(2, 1)  # what an operation prints must not look like an answer
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
+    _alone(tasks, control)
+    confinement.confine(options.memory)
     backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads)
     worker = Worker(backend, tasks, control)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
@@ -214,7 +227,7 @@ def main() -> None:
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the gateway is gone; nobody is left to answer
         asyncio.run(worker.serve())
     sys.stderr.flush()
-    os._exit(0)
+    confinement.end()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from openruntime.contracts import trace
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, StorageFull, TaskCancelled, TaskTimeout, Unavailable, WorkerCrashed
+from openruntime.contracts.errors import (
+    OpenRuntimeError,
+    OperationFailed,
+    OutOfMemory,
+    StorageFull,
+    TaskCancelled,
+    TaskTimeout,
+    Unavailable,
+    WorkerCrashed,
+)  # fmt: skip
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
@@ -20,11 +28,12 @@ from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
-from openruntime.runtimes.channel import INLINE_BYTES
+from openruntime.runtimes.channel import INLINE_BYTES, Outgoing
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
-from openruntime.tasks.events import announce, finished
+from openruntime.tasks.ends import Ends, about
+from openruntime.tasks.events import announce
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
@@ -47,6 +56,7 @@ class TaskExecutor:
     def __init__(
         self, queue: TaskQueue, store: Store, devices: DeviceManager, runtimes: Sequence[RuntimeManager], allocator: DeviceAllocator,
         cost: CostModel, events: EventSink, pool: SlabPool, *, on_end: Callable[[Task], None], outstanding: int = 64, worker_idle: float = 60.0,
+        worker_growth: int = 1 << 30,
     ) -> None:  # fmt: skip
         self._queue = queue
         self._store = store
@@ -54,7 +64,7 @@ class TaskExecutor:
         self._cost = cost
         self._events = events
         self._pool = pool
-        self._on_end = on_end
+        self._ends = Ends(store, events, on_end)
         self._outstanding = outstanding
         self._runtimes = runtimes
         self.slots: list[Slot] = []
@@ -67,10 +77,9 @@ class TaskExecutor:
         self._wake = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pumping: asyncio.Task[None] | None = None
-        self._recording: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
+            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
             on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
 
@@ -87,7 +96,7 @@ class TaskExecutor:
         """Take nothing new; wait up to `grace` seconds for what runs; what is left stays in the store."""
         self._stopping = True
         end = time.monotonic() + grace
-        while (self._recording or any(slot.outstanding for slot in self.slots)) and time.monotonic() < end:
+        while (self._ends.pending or any(slot.outstanding for slot in self.slots)) and time.monotonic() < end:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -95,8 +104,7 @@ class TaskExecutor:
         for timer in self._timers.values():
             timer.cancel()
         await self.workers.stop()
-        for recording in self._recording:
-            recording.cancel()
+        self._ends.stop()
         if self._pumping is not None:
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
@@ -140,21 +148,23 @@ class TaskExecutor:
                 return
             claimed = await self._queue.claim(lanes, room if tiny else 1)
             sending: list[Task] = []
+            released = False
             for index, task in enumerate(claimed):
-                if (index and task.predicted > TINY) or not self._placement.here(task, slot):
+                if task.deadline is not None and (reason := self._placement.too_late(task, slot, len(claimed) == 1)):
+                    await self.interrupt(task, Event.EXPIRED, reason)
+                elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
                     await self._settle(task, Event.RELEASED)
-                    continue
-                sending.append(task)
-                if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
-                    self.watch_deadline(task)
-            if sending and not await self._send(slot, sending):
-                return
-            if len(sending) < len(claimed):
+                    released = True
+                else:
+                    sending.append(task)
+                    if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
+                        self.watch_deadline(task)
+            if (sending and not await self._send(slot, sending)) or released:
                 return
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
-        jobs = []
+        jobs: list[Outgoing] = []
         short = False
         now = time.monotonic()
         first = not slot.outstanding
@@ -164,11 +174,7 @@ class TaskExecutor:
                 large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
-                if error.retryable:  # no shared memory is free now: it was accepted, so it waits
-                    short = True
-                    await self._settle(task, Event.RELEASED)
-                else:
-                    await self.refuse(task, Failure(error.code, error.message))
+                short = await self._unsendable(task, error) or short
                 continue
             if task.status.ended:
                 continue  # cancelled while its inputs were read from disk
@@ -187,12 +193,27 @@ class TaskExecutor:
                 self._where.pop(task.id, None)
                 await self._settle(task, Event.RELEASED)
             return False
-        slot.worker.run(jobs)
+        for job, cause in slot.worker.run(jobs):
+            unsent = slot.take(job)
+            if unsent is not None:
+                self._where.pop(unsent.id, None)
+                short = await self._unsendable(unsent, cause) or short
         if first:
             self._head_started(slot, now)
         if len(slot.outstanding) > 1 and slot.overstay is None:
             self._watch_overstay(slot, OVERSTAY, None)
         return not short
+
+    async def _unsendable(self, task: Task, error: Exception) -> bool:
+        """Whether it waits because no shared memory is free now; else it has failed."""
+        if isinstance(error, OpenRuntimeError) and error.retryable:
+            await self._settle(task, Event.RELEASED)
+            return True
+        known = isinstance(error, OpenRuntimeError)
+        log.log(logging.INFO if known else logging.ERROR, "a task could not be sent", exc_info=None if known else error, extra=about(task))
+        message = f"its parameters cannot be sent to a worker: {error}"
+        await self.refuse(task, Failure(error.code, error.message) if isinstance(error, OpenRuntimeError) else Failure(OperationFailed.code, message))
+        return False
 
     def _watch_overstay(self, slot: Slot, delay: float, suspect: int | None) -> None:
         slot.overstay = asyncio.get_running_loop().call_later(delay, self._check_overstay, slot, suspect)
@@ -212,7 +233,7 @@ class TaskExecutor:
             return
         for job in list(slot.outstanding)[1:]:
             slot.worker.cancel(job)
-            task = slot.take(job)
+            task = slot.recall(job)
             if task is not None:
                 self._where.pop(task.id, None)
                 self._todo.append(partial(self._settle, task, Event.RELEASED))
@@ -220,13 +241,15 @@ class TaskExecutor:
 
     def _head_started(self, slot: Slot, now: float) -> None:
         slot.head_since = now
-        task = slot.head()
-        if task is None:
+        job = slot.running()
+        if job is None:
             self.workers.became_idle(slot)
             return
-        task.life, instruction = advance(task.life, Event.STARTED)
-        if instruction is Instruction.IGNORE:
-            return  # it was cancelled while it waited in the worker
+        task = slot.outstanding.get(job)
+        if task is None or task.status is not TaskStatus.QUEUED:
+            self._let_go(slot, job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
+            return
+        task.life, _ = advance(task.life, Event.STARTED)
         task.started = started = _clock(now)
         announce(self._events, task)
         waited = started - task.created
@@ -258,6 +281,9 @@ class TaskExecutor:
     async def _settle_answer(self, slot: Slot, answer: Answer) -> None:
         task = slot.take(answer.job)
         if task is None:
+            if answer.job in slot.recalled:
+                slot.recalled.discard(answer.job)
+                self._head_started(slot, time.monotonic())
             return
         self._where.pop(task.id, None)
         now = time.monotonic()
@@ -277,11 +303,13 @@ class TaskExecutor:
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
         if code == OutOfMemory.code:
-            message += f" (estimated {task.call.estimate.memory} bytes; {self._devices.memory_available(slot.device.id)} are free now)"
+            free = self._devices.memory_available(slot.device.id)
+            message += f"; the task was estimated to need {task.call.estimate.memory} bytes, and the device has {free} free now"
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:
         """Fail a task for a cause that trying again does not change."""
+        await self._queue.remove(task)
         await self._settle(task, Event.REFUSED, failure)
 
     async def _settle(self, task: Task, event: Event, failure: Failure | None = None) -> None:
@@ -289,8 +317,8 @@ class TaskExecutor:
         task.life, instruction = advance(task.life, event, task.max_retries)
         if instruction is Instruction.REQUEUE:
             task.started = task.device = task.backend = None
-            if failure is not None:
-                log.info("task is tried again: %s", failure.message, extra=_about(task))
+            if failure is not None and event is not Event.RELEASED:
+                log.info("task is tried again: %s", failure.message, extra=about(task))
             await self._queue.requeue(task)
             if event is not Event.RELEASED:  # what was put back waits for something else to happen; waking now would spin
                 self.wake()
@@ -298,44 +326,10 @@ class TaskExecutor:
             await self._finish(task, attempt, failure)
 
     async def _finish(self, task: Task, attempt: int, failure: Failure | None) -> None:
-        status = task.life.status
-        if status is TaskStatus.FAILED:
-            task.failure = failure
-        elif status is TaskStatus.CANCELLED:
-            task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
-        task.finished = time.time()
-        if status is not TaskStatus.COMPLETED:
-            if task.started is not None:
-                task.seconds = task.finished - task.started
-            log.info(
-                "task %s: %s",
-                status.value,
-                task.failure.message if task.failure else "",
-                extra=_about(task),
-            )
         timer = self._timers.pop(task.id, None)
         if timer is not None:
             timer.cancel()
-        if self._store.peers is None or asyncio.current_task() is not self._pumping:
-            await self._record(task, attempt)
-        else:  # it may take long, and the pump has others to serve
-            recording = asyncio.get_running_loop().create_task(self._record(task, attempt))
-            self._recording.add(recording)
-            recording.add_done_callback(self._recorded)
-
-    async def _record(self, task: Task, attempt: int) -> None:
-        if not await self._store.finish(task, attempt):
-            if self._store.peers is not None:
-                await self._store.peers.refresh(task)
-            return
-        self._on_end(task)
-        announce(self._events, task)
-        self._events.publish(finished(task))
-
-    def _recorded(self, recording: asyncio.Task[None]) -> None:
-        self._recording.discard(recording)
-        if not recording.cancelled() and (error := recording.exception()) is not None:
-            log.error("an end is not recorded, so the task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
+        await self._ends.record(task, attempt, failure, aside=asyncio.current_task() is self._pumping)
 
     # -- stopping one ---------------------------------------------------------------------------------------------------------
 
@@ -350,37 +344,37 @@ class TaskExecutor:
         self._todo.append(partial(self.interrupt, task, event))
         self.wake()
 
-    async def interrupt(self, task: Task, event: Event) -> None:
-        """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is."""
-        attempt, slot = task.life.attempt, self._where.get(task.id)
-        life, instruction = advance(task.life, event)
+    async def interrupt(self, task: Task, event: Event, reason: str = "") -> None:
+        """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is; `reason`, if it is not simply over."""
+        slot = self._where.get(task.id)
+        if slot is None:
+            await self._queue.remove(task)
+        attempt = task.life.attempt
+        task.life, instruction = advance(task.life, event)
         if instruction is Instruction.IGNORE:
             return
-        if slot is None and not await self._queue.remove(task) and task.status is not TaskStatus.QUEUED:
-            return
-        task.life = life
         if slot is not None:
             self._stop_job(slot, task)
         if instruction is not Instruction.STOP:
-            where = "while it ran" if slot is not None and task.started else "before it started"
             given = (task.deadline or 0.0) - task.created
-            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s was over {where}"))
+            reason = reason or ("was over while it ran" if slot is not None and task.started else "was over before it started")
+            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s {reason}"))
 
     def _stop_job(self, slot: Slot, task: Task) -> None:
         job = slot.job_of(task)
-        worker = slot.worker
-        if job is None or worker is None:
+        if job is None or slot.worker is None:
             return
-        worker.cancel(job)
-        if slot.head() is task:
-            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if job in slot.outstanding else None)
+        slot.worker.cancel(job)
+        if slot.running() == job:
+            self._let_go(slot, job)
+
+    def _let_go(self, slot: Slot, job: int) -> None:
+        """The worker has a moment to end this job by itself, else it is killed."""
+        worker = slot.worker
+        if worker is not None:
+            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if slot.holds(job) else None)
 
 
 def _clock(moment: float) -> float:
     """The time of day of a monotonic moment, as workers report them; by the clock as it is now, because it may have been set."""
     return time.time() - time.monotonic() + moment
-
-
-def _about(task: Task) -> dict[str, Any]:
-    """What belongs to a line of the log about a task."""
-    return {"task_id": task.id, "operation": task.call.operation, **trace.ids(task.traceparent)}

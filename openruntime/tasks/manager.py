@@ -124,15 +124,16 @@ class TaskManager:
         lane = self._devices.lane(request.device_preference, call)
         if call.estimate.memory > self._memory():
             raise TooLarge(
-                f"{operation} would need about {call.estimate.memory} bytes, and the machine has {self._memory()}: "
+                f"{operation} would need about {call.estimate.memory} bytes, and a task may have {self._memory()}: "
                 "make the arrays smaller, or split the work"
             )
         now = time.time()
         predicted = self._predict(call)
         task = Task(
-            str(uuid7()), call, principal.tenant, lane, request.priority, now, self._queue.rank(request.priority),
+            str(uuid7()), call, principal.tenant, lane, request.priority, now, 0.0,
             None if request.timeout is None else now + request.timeout, request.max_retries, tuple(request.tags) if request.tags else (),
         )  # fmt: skip
+        task.client = principal.id
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
@@ -158,7 +159,7 @@ class TaskManager:
         for task in tasks:
             task.kept = promised
         try:
-            await self._store.submit(tasks, promised=promised)
+            await self._queue.submit(tasks, promised=promised)
         except BaseException:
             for task in tasks:
                 self._cache_keys.pop(task.id, None)

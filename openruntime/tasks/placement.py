@@ -52,6 +52,16 @@ class Placement:
         chosen = decision.choice
         return chosen is not None and (chosen.device, chosen.backend, chosen.slot) == (here.device.id, here.backend, here.index)
 
+    def too_late(self, task: Task, slot: Slot, alone: bool) -> str:
+        """Why a task with a deadline is not worth starting on this slot; empty when it may still make it. `alone`: claimed with no others."""
+        left = (task.deadline or 0.0) - time.time()
+        if left <= 0:
+            return "was over before it started"
+        fastest = self._cost.fastest(task.call, slot.device.id, slot.backend)
+        if fastest <= left or (alone and self._queue.best(slot.lanes) is None):  # where nobody else waits, trying costs nobody anything
+            return ""
+        return f"leaves it {left:.3g} s, and the fastest of its kind took {fastest:.3g} s"
+
     def _candidate(self, task: Task, slot: Slot, now: float) -> Candidate:
         warm = slot.state is SlotState.READY
         predicted = self._cost.predict(task.call, slot.device.id, slot.backend)

@@ -1,31 +1,43 @@
 """The priority queue as the executor sees it: ranks at submission, claims by lanes. Where the tasks wait is the store's."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Task
+from openruntime.tasks.fairness import FairShare
 from openruntime.tasks.lifecycle import Event, advance
 
 
 class TaskQueue:
-    """Priority 10 first; each step of priority is worth `step` seconds of waiting, so nothing starves."""
+    """Priority 10 first; each step of priority is worth `step` seconds of waiting, so nothing starves. Clients take turns: see `FairShare`."""
 
-    def __init__(self, store: Store, *, step: float = 30.0) -> None:
+    def __init__(self, store: Store, *, step: float = 30.0, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._step = step
-        self._clock = time.time() - time.monotonic()  # a clock set back later must not let newer tasks overtake
+        self._now = now
+        self._clock = time.time() - now()  # a clock set back later must not let newer tasks overtake
+        self._fair = FairShare(step)
 
     def resume(self, latest: float) -> None:
         """What arrives from now on comes after a task created at `latest`, even where the clock was set back since."""
-        self._clock = max(self._clock, latest - time.monotonic())
+        self._clock = max(self._clock, latest - self._now())
 
-    def rank(self, priority: int) -> float:
-        """The static key tasks are taken by, smallest first: arrival in seconds minus priority times the step."""
-        return time.monotonic() + self._clock - priority * self._step
+    def rank(self, task: Task) -> float:
+        """The static key tasks are taken by, smallest first: arrival in seconds, as a fair share has it, minus priority times the step."""
+        return self._fair.tag(task.client, task.priority, self._now() + self._clock, task.predicted) - task.priority * self._step
 
     async def submit(self, tasks: Sequence[Task], *, promised: bool) -> None:
-        await self._store.submit(tasks, promised=promised)
+        """Rank them and let them wait; those that have ended already (cache hits) are only recorded. Raises as `Store.submit`."""
+        waiting = [task for task in tasks if not task.life.status.ended]
+        for task in waiting:
+            task.rank = self.rank(task)
+        try:
+            await self._store.submit(tasks, promised=promised)
+        except BaseException:
+            for task in waiting:
+                self._fair.left(task)
+            raise
 
     def best(self, lanes: Sequence[str]) -> Task | None:
         return self._store.best(lanes)
@@ -35,13 +47,18 @@ class TaskQueue:
         tasks = await self._store.claim(lanes, limit)
         for task in tasks:
             task.life, _ = advance(task.life, Event.CLAIMED)
+            self._fair.served(task, task.rank + task.priority * self._step)
         return tasks
 
     async def requeue(self, task: Task) -> None:
+        self._fair.entered(task)
         await self._store.requeue(task)
 
     async def remove(self, task: Task) -> bool:
-        return await self._store.remove(task)
+        removed = await self._store.remove(task)
+        if removed:
+            self._fair.left(task)
+        return removed
 
     def depths(self) -> dict[str, int]:
         return self._store.depths()

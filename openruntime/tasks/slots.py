@@ -36,6 +36,7 @@ class Slot:
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
         self.outstanding: OrderedDict[int, Task] = OrderedDict()  # in the order they run; the first is running
+        self.recalled: set[int] = set()  # jobs taken back from its worker, which has not said yet that it left them out
         self.backlog = 0.0  # predicted seconds of all outstanding
         self.met: set[tuple[str, str]] = set()  # operations and dtypes its present worker has run
         self.head_since = 0.0  # monotonic
@@ -46,10 +47,12 @@ class Slot:
         self.starting: asyncio.Task[None] | None = None
         self.overstay: asyncio.TimerHandle | None = None
         self.shrink: asyncio.TimerHandle | None = None
+        self.baseline = 0  # bytes of its worker's own memory when it had just started
+        self.swollen = False  # seen with much more; nothing is sent to it before that was looked at again
 
     def room(self, limit: int) -> int:
         """How many more tiny tasks it may be sent: none while the running one takes longer than predicted."""
-        if self.state is not SlotState.READY:
+        if self.state is not SlotState.READY or self.recalled or self.swollen:
             return 0
         if not self.outstanding:
             return limit
@@ -82,6 +85,19 @@ class Slot:
         self.met.add(kind)
         return True
 
+    def recall(self, job: int) -> Task | None:
+        """Take a job back that its worker was told to leave out; should it have begun already, the slot is not free before it ends."""
+        self.recalled.add(job)
+        return self.take(job)
+
+    def running(self) -> int | None:
+        """The job that its worker runs now."""
+        head = next(iter(self.outstanding), None)
+        return min(self.recalled if head is None else (head, *self.recalled)) if self.recalled else head
+
+    def holds(self, job: int) -> bool:
+        return job in self.outstanding or job in self.recalled
+
     def head(self) -> Task | None:
         return next(iter(self.outstanding.values()), None)
 
@@ -89,6 +105,7 @@ class Slot:
         """Empty it: the tasks it held, the running one first."""
         tasks = list(self.outstanding.values())
         self.outstanding.clear()
+        self.recalled.clear()
         self.backlog = 0.0
         return tasks
 

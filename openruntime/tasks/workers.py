@@ -10,32 +10,39 @@ from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import DeviceChanged, WorkerDied
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.records import Task
+from openruntime.devices.host import private_memory
 from openruntime.runtimes.process import Answer
 from openruntime.tasks.slots import Slot, SlotState
 
 log = logging.getLogger(__name__)
 
 GROW_AFTER = 0.05  # seconds a task waits before another worker is started for it
+LOOK = 1.0  # seconds between looks at how much memory workers have
 RETRY_START = (0.1, 0.5, 2.0, 10.0, 30.0)  # seconds between tries of a worker that does not start
 
 
 class Workers:
-    """`wanted(slot)` is the task waiting longest for such a slot; `on_lost(slot, tasks, reason)` gets what a dead worker held."""
+    """`idle`: seconds; `growth`: bytes that an idle worker may have gained.
+
+    `wanted(slot)` is the task waiting longest for such a slot; `on_lost(slot, tasks, reason)` gets what a dead worker held.
+    """
 
     def __init__(
-        self, slots: Sequence[Slot], events: EventSink, *, idle: float, wanted: Callable[[Slot], Task | None], wake: Callable[[], None],
+        self, slots: Sequence[Slot], events: EventSink, *, idle: float, growth: int, wanted: Callable[[Slot], Task | None], wake: Callable[[], None],
         on_answer: Callable[[Slot, Answer], None], on_progress: Callable[[Slot, int, float, str | None], None],
         on_lost: Callable[[Slot, Sequence[Task], str], None],
     ) -> None:  # fmt: skip
         self.slots = slots
         self._events = events
         self._idle = idle
+        self._growth = growth
         self._wanted = wanted
         self._wake = wake
         self._on_answer = on_answer
         self._on_progress = on_progress
         self._on_lost = on_lost
         self._grow_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     def start(self) -> None:
@@ -43,6 +50,7 @@ class Workers:
         for slot in self.slots:
             if slot.warm:
                 self._start(slot)
+        self._look_timer = asyncio.get_running_loop().call_later(LOOK, self._look)
 
     def ready(self) -> bool:
         return any(slot.state is SlotState.READY for slot in self.slots)
@@ -54,8 +62,9 @@ class Workers:
     async def stop(self) -> None:
         """End them all."""
         self._stopping = True
-        if self._grow_timer is not None:
-            self._grow_timer.cancel()
+        for timer in (self._grow_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         await asyncio.gather(*(self._stop_slot(slot) for slot in self.slots))
 
     async def _stop_slot(self, slot: Slot) -> None:
@@ -93,6 +102,7 @@ class Workers:
             return
         slot.failures, slot.reason = 0, None
         slot.met.clear()
+        slot.baseline, slot.swollen = private_memory(slot.worker.pid or 0), False
         slot.state = SlotState.READY
         seconds, pid = slot.worker.start_seconds, slot.worker.pid
         log.info("%s worker %d of %s is ready after %.2f s", slot.backend, slot.index, slot.device.id, seconds, extra={"pid": pid})
@@ -151,12 +161,14 @@ class Workers:
     def became_idle(self, slot: Slot) -> None:
         """A slot has nothing to do now: a worker beyond the warm ones ends when that lasts."""
         slot.idle_since = time.monotonic()
+        if slot.swollen:
+            self._judge(slot)
         if not slot.warm and slot.shrink is None:
             slot.shrink = asyncio.get_running_loop().call_later(self._idle, self._shrink, slot)
 
     def _shrink(self, slot: Slot) -> None:
         slot.shrink = None
-        if slot.worker is None or slot.outstanding or slot.state is not SlotState.READY or self._stopping:
+        if slot.worker is None or slot.running() is not None or slot.state is not SlotState.READY or self._stopping:
             return
         remaining = self._idle - (time.monotonic() - slot.idle_since)
         if remaining > 0:
@@ -169,4 +181,30 @@ class Workers:
         if slot.worker is not None:
             await slot.worker.stop()
         slot.worker, slot.state = None, SlotState.COLD
+        if slot.warm and not self._stopping:
+            self._start(slot)
         self._wake()
+
+    def _look(self) -> None:
+        """See how much memory each worker has. What a task holds while it runs is no leak, so a swollen worker is judged when it is idle."""
+        self._look_timer = asyncio.get_running_loop().call_later(LOOK, self._look)
+        for slot in self.slots:
+            if slot.state is SlotState.READY and not slot.swollen and self._gained(slot) > self._growth:
+                slot.swollen = True
+                if slot.running() is None:
+                    self._judge(slot)
+
+    def _gained(self, slot: Slot) -> int:
+        return private_memory(slot.worker.pid or 0) - slot.baseline if slot.worker is not None else 0
+
+    def _judge(self, slot: Slot) -> None:
+        """An idle worker is replaced if it has kept what it took."""
+        slot.swollen = False
+        gained = self._gained(slot)
+        if gained <= self._growth:
+            self._wake()
+            return
+        log.warning("the %s worker of %s has kept %d bytes more than it started with: it is replaced", slot.backend, slot.device.id, gained)
+        slot.restarts += 1
+        slot.state = SlotState.STARTING  # nothing is sent to it, and its end is no death
+        slot.starting = asyncio.get_running_loop().create_task(self._retire(slot))

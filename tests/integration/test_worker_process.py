@@ -42,7 +42,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setenv("PYTHONPATH", PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", PLUGIN, prepend=os.pathsep)
     made = Bench()
     await made.worker.start()
     yield made
@@ -91,6 +91,14 @@ async def test_a_crash_is_told_with_its_signal_and_last_words(bench: Bench, how:
     reason = await bench.dies("rogue_crash", how=how)
     assert sign in reason
     assert "these are my last words" in reason or how == "segfault", reason
+
+
+@pytest.mark.parametrize(("how", "sign"), [
+    ("close", "ran on"), ("shut", "ran on"), ("rubbish", "rubbish"), ("endless", "a frame of"), ("stranger", "rubbish"), ("short", "4 bytes"),
+    ("outside", "outside the memory"), ("negative", "the shape [-1000]"),
+])  # fmt: skip
+async def test_a_worker_that_breaks_its_channel_is_ended(bench: Bench, how: str, sign: str) -> None:
+    assert sign in await bench.dies("rogue_channel", how=how)
 
 
 @pytest.mark.parametrize(("how", "code", "words"), [

@@ -3,10 +3,13 @@
 import ctypes
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 
 from openruntime.operations import Array, Estimate, Namespace, Spec, operation
+from openruntime.runtimes.channel import Done, Job, WireArray, frame
 
 
 def _unit(**parameters: object) -> Spec:
@@ -96,3 +99,80 @@ def rogue_noise(*, megabytes: int, xp: Namespace) -> Array:
         sys.stderr.write("e" * (1 << 20))
         print("o" * 1000)
     return xp.ones((1,))
+
+
+@operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
+def rogue_hold(*, seconds: float, xp: Namespace) -> Array:
+    """Native code that never lets go of the interpreter's lock, so that no other thread of its process runs."""
+    ctypes.PyDLL(None).usleep(ctypes.c_uint(int(seconds * 1e6)))
+    return xp.ones((1,))
+
+
+@operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
+def rogue_parent(*, path: str, fork: bool, xp: Namespace) -> Array:
+    """Starts a process that would outlive it, writes down its id, and sleeps."""
+    if fork:
+        child = os.fork()
+        if not child:
+            time.sleep(600)
+            os._exit(0)
+    else:
+        child = subprocess.Popen(["sleep", "600"], close_fds=False).pid
+    with open(path + ".new", "w", encoding="ascii") as file:
+        file.write(str(child))
+    os.rename(path + ".new", path)
+    time.sleep(600)
+    return xp.ones((1,))
+
+
+@operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
+def rogue_channel(*, how: str, xp: Namespace) -> Array:
+    """Does to its worker's task channel what only a broken worker would, then goes on as if nothing were."""
+    number = int(sys.argv[sys.argv.index("--tasks") + 1])
+    tasks = socket.socket(fileno=os.dup(number))
+    if how == "close":
+        os.close(number)
+        tasks.close()
+        time.sleep(600)
+    elif how == "shut":
+        tasks.shutdown(socket.SHUT_RDWR)
+        time.sleep(600)
+    elif how == "rubbish":
+        tasks.sendall(b"\xff" * 1000)
+    elif how == "endless":
+        tasks.sendall((1 << 30).to_bytes(4, "little") + b"x" * 100_000)
+    elif how == "stranger":
+        tasks.sendall(frame(Done(1 << 60, {}, 0.0, 0.0, 0.0)))
+    elif how == "short":
+        tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (1000,), memoryview(b"1234"))}, 0.0, 0.0, 0.0)))
+    elif how == "outside":
+        tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (1000,), None, 1, 1 << 40)}, 0.0, 0.0, 0.0)))
+    elif how == "negative":
+        tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (-1000,), None, 1, 0)}, 0.0, 0.0, 0.0)))
+    return xp.ones((1,))
+
+
+def _job() -> int:
+    """The id of the job that runs this."""
+    call = sys._getframe()
+    while "job" not in call.f_locals or not isinstance(call.f_locals["job"], Job):
+        assert call.f_back is not None
+        call = call.f_back
+    return int(call.f_locals["job"].id)
+
+
+@operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
+def rogue_leak(*, megabytes: int, xp: Namespace) -> Array:
+    """Keeps memory that nobody gives back."""
+    _LEAKED.append(b"\1" * (megabytes << 20))
+    return xp.ones((1,))
+
+
+_LEAKED: list[bytes] = []
+
+
+@operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
+def rogue_hoard(*, megabytes: int, xp: Namespace) -> Array:
+    """Takes much more memory than it declared, and touches all of it."""
+    held = [b"\1" * (1 << 20) for _ in range(megabytes)]
+    return xp.full((1,), float(len(held)))

@@ -141,3 +141,12 @@ def test_the_hot_path_is_cheap() -> None:
     model, call = CostModel(), matmul(64)
     learned(model, call, 1e-4)
     assert min(timeit.repeat(lambda: model.predict(call, *HERE), number=1000, repeat=20)) / 1000 < 5e-6  # 0.2 µs on a quiet machine
+
+
+def test_the_fastest_is_told_when_enough_were_seen() -> None:
+    model = CostModel()
+    learned(model, matmul(1024), 0.5, 2)
+    assert model.fastest(matmul(1024), *HERE) == 0.0
+    model.record(matmul(1024), *HERE, 0.2)
+    assert model.fastest(matmul(1024), *HERE) == 0.2
+    assert model.fastest(matmul(2048), *HERE) == 0.0

@@ -1,0 +1,69 @@
+"""A task's end: written into its record, recorded in the store, then told."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from openruntime.contracts import trace
+from openruntime.contracts.errors import OpenRuntimeError, TaskCancelled
+from openruntime.contracts.interfaces import EventSink, Store
+from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Failure, Task
+from openruntime.tasks.events import announce, finished
+
+log = logging.getLogger(__name__)
+
+
+class Ends:
+    """`on_end(task)` is called once for every task whose end is recorded here."""
+
+    def __init__(self, store: Store, events: EventSink, on_end: Callable[[Task], None]) -> None:
+        self._store = store
+        self._events = events
+        self._on_end = on_end
+        self.pending: set[asyncio.Task[None]] = set()
+
+    async def record(self, task: Task, attempt: int, failure: Failure | None, *, aside: bool) -> None:
+        """`failure`: where it failed. `aside`: the caller has others to serve, so it does not wait for a store that others share."""
+        status = task.life.status
+        if status is TaskStatus.FAILED:
+            task.failure = failure
+        elif status is TaskStatus.CANCELLED:
+            task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
+        task.finished = time.time()
+        if status is not TaskStatus.COMPLETED:
+            if task.started is not None:
+                task.seconds = task.finished - task.started
+            log.info("task %s: %s", status.value, task.failure.message if task.failure else "", extra=about(task))
+        if self._store.peers is None or not aside:
+            await self._record(task, attempt)
+        else:
+            recording = asyncio.get_running_loop().create_task(self._record(task, attempt))
+            self.pending.add(recording)
+            recording.add_done_callback(self._recorded)
+
+    def stop(self) -> None:
+        """Give up what is not recorded yet: those tasks run again."""
+        for recording in self.pending:
+            recording.cancel()
+
+    async def _record(self, task: Task, attempt: int) -> None:
+        if not await self._store.finish(task, attempt):
+            if self._store.peers is not None:
+                await self._store.peers.refresh(task)
+            return
+        self._on_end(task)
+        announce(self._events, task)
+        self._events.publish(finished(task))
+
+    def _recorded(self, recording: asyncio.Task[None]) -> None:
+        self.pending.discard(recording)
+        if not recording.cancelled() and (error := recording.exception()) is not None:
+            log.error("an end is not recorded, so the task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
+
+
+def about(task: Task) -> dict[str, Any]:
+    """What belongs to a line of the log about a task."""
+    return {"task_id": task.id, "operation": task.call.operation, **trace.ids(task.traceparent)}
