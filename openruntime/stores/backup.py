@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -73,17 +73,24 @@ def _copy(source: Path, target: Path, tell: Tell) -> Copied:
         raise InvalidRequest(f"there is no {NAME} in {source}: it is neither a data directory nor a backup of one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest(f"{target} is there and not empty; nothing is overwritten: name another, or move it away")
+    made = not target.exists()
+    draft = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(prefix=f".{target.name}-", dir=target.parent))  # readable by its owner alone
-    except OSError as error:
-        raise translate(error, target.parent) from error
-    try:
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = Path(mkdtemp(prefix=".copying-", dir=target))  # inside, because the target may be a disk of its own
         copied = _Draft(source, draft, tell).fill()
-        draft.rename(target)
-        sync(target.parent)
+        if set(target.iterdir()) != {draft}:
+            raise InvalidRequest(f"something else was put into {target} meanwhile; nothing is overwritten")
+        for part in sorted(draft.iterdir(), key=lambda part: part.name == NAME):  # the database last: with it the copy is whole
+            part.rename(target / part.name)
+        draft.rmdir()
+        sync(target)
     except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                target.rmdir()
         if isinstance(error, OSError | sqlite3.Error):
             raise translate(error, target) from error
         raise
@@ -126,6 +133,7 @@ class _Draft:
             raise translate(error, self._source) from error
         if found != "ok":
             raise damaged(self._source / NAME, found)
+        path.chmod(0o600)
         sync(path)
 
     def _take_files(self, wanted: set[File]) -> set[File]:

@@ -46,6 +46,7 @@ async def test_a_backup_is_a_data_directory_with_everything_in_it(tmp_path: Path
     copied = await asyncio.to_thread(backup, tmp_path / "data", tmp_path / "backup")
     assert copied == Copied(1, 5, 3, sum(map(len, files(tmp_path / "backup").values())), ())
     assert oct((tmp_path / "backup").stat().st_mode)[-3:] == "700"
+    assert oct((tmp_path / "backup" / NAME).stat().st_mode)[-3:] == "600"
     assert restore(tmp_path / "backup", tmp_path / "restored") == copied
     assert files(tmp_path / "restored").keys() == files(tmp_path / "backup").keys()
     store = SqliteStore(tmp_path / "restored", inline_bytes=1000)
@@ -127,6 +128,15 @@ async def test_nothing_is_overwritten(tmp_path: Path) -> None:
     await store.close()
     assert files(tmp_path / "full") == {"file": b"mine"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "empty", "full"]
+
+
+async def test_what_comes_in_between_is_not_overwritten(tmp_path: Path) -> None:
+    """As when a server is started on the directory while it is restored."""
+    store, *_ = await filled(tmp_path / "data")
+    await store.close()
+    with pytest.raises(InvalidRequest, match="meanwhile"):
+        restore(tmp_path / "data", tmp_path / "restored", lambda _: (tmp_path / "restored" / NAME).write_bytes(b"new") and None)
+    assert files(tmp_path / "restored") == {NAME: b"new"}
 
 
 @pytest.mark.parametrize("harm", ["damaged", "newer", "another program"])
