@@ -42,7 +42,8 @@ class Settings(BaseModel):
     )
     blobs: str | None = Field(
         None,
-        description="Where servers on one Redis keep large arrays, if not under `data_dir`: `s3://BUCKET/PREFIX` or what else fsspec opens.",
+        description="Where servers on one Redis keep large arrays, if not under `data_dir`: a folder that all have mounted, `s3://BUCKET/PREFIX`, "
+        "or what else fsspec opens.",
     )
     cluster: str | None = Field(None, description="Address of a cluster to take devices from.")
 

@@ -29,7 +29,7 @@ from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
 from openruntime.runtimes.probe import discover
 from openruntime.runtimes.shared_memory import SlabPool
-from openruntime.stores.blobs import FileBlobs
+from openruntime.stores.blobs import CountedBlobs, FileBlobs
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
 from openruntime.tasks.cache import ResultCache
@@ -236,9 +236,17 @@ def open_store(settings: Settings) -> Store:
         return MemoryStore(**bounds)
     if settings.store == "sqlite":
         return SqliteStore(Path(settings.data_dir), **bounds)
-    blobs = FileBlobs(Path(settings.data_dir) / "blobs") if settings.blobs is None else BLOBS.load("shared")(settings.blobs)
-    store: Store = STORES.load("redis")(settings.store, blobs, **bounds)
+    store: Store = STORES.load("redis")(settings.store, open_blobs(settings), **bounds)
     return store
+
+
+def open_blobs(settings: Settings) -> CountedBlobs:
+    """Where servers on one Redis keep large arrays. A folder goes without fsspec, which fsyncs nothing."""
+    place = settings.blobs
+    if place is not None and "://" in place and not place.startswith("file://"):
+        shared: CountedBlobs = BLOBS.load("shared")(place)
+        return shared
+    return FileBlobs(settings.data_dir / "blobs" if place is None else Path(place.removeprefix("file://")).expanduser())
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from openruntime.contracts.errors import InvalidParameter
 from openruntime.core.config import Settings
+from openruntime.core.runtime import open_blobs
 from openruntime.devices.allocator import STRATEGIES
 
 
@@ -187,3 +188,12 @@ except MissingExtra as error:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.strip().endswith("needs an optional part: install it with `pip install 'openruntime[redis]'`")
     assert "secret" not in ended.stdout
+
+
+def test_large_arrays_of_several_servers_stand_where_the_setting_says(tmp_path: Path) -> None:
+    shared = {"store": "redis://db", "data_dir": tmp_path}
+    mounted = tmp_path / "mounted"
+    for place, kind in ((None, "FileBlobs"), (str(mounted), "FileBlobs"), (mounted.as_uri(), "FileBlobs"), ("memory://arrays", "SharedBlobs")):
+        assert type(open_blobs(Settings.load({**shared, "blobs": place}))).__name__ == kind
+    with pytest.raises(InvalidParameter, match="carrier-pigeon"):
+        open_blobs(Settings.load({**shared, "blobs": "carrier-pigeon://loft"}))
