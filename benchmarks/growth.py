@@ -115,7 +115,7 @@ def queue(scratch: Path) -> list[Row]:
             Curve("finished", [(max(drain.left, 10_000), drain.finished) for drain in drains if drain.left >= 10_000]),
         ],
     )  # fmt: skip
-    return [asdict(row) for row in (*steps, *drains)]
+    return [asdict(step) for step in steps] + [asdict(drain) for drain in drains]
 
 
 def audiences(scratch: Path) -> list[Row]:

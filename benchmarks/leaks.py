@@ -176,9 +176,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Count what a server keeps when work comes and goes. Twelve minutes; --small takes one."
-    )
+    parser = argparse.ArgumentParser(description="Count what a server keeps when work comes and goes. Twelve minutes; --small takes one.")
     parser.add_argument("--only", choices=[*PARTS, "kills"], help="one part")
     parser.add_argument("--small", action="store_true", help="few units of each; memory is judged coarsely")
     parser.add_argument("--seed", type=int, default=0)
