@@ -158,7 +158,7 @@ def _slabs(process: psutil.Process) -> int:
 
 def show(outcomes: Sequence[Outcome]) -> None:
     table = Table(
-        "part", "units", "s", "gateway MiB", "rise MiB", "bytes a unit", "worker rise MiB", "descriptors", "threads", "tasks", "shared", "verdict"
+        "part", "units", "s", "gateway MiB", "rise MiB", "bytes a unit", "worker rise", "descriptors", "threads", "tasks", "shared", "verdict"
     )
     for found in outcomes:
         spans = ["-"] * 5
@@ -176,9 +176,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Count what a server keeps when work comes and goes. About twelve minutes; --small takes 20 seconds."
-    )
+    parser = argparse.ArgumentParser(description="Count what a server keeps when work comes and goes. Twelve minutes; --small takes one.")
     parser.add_argument("--only", choices=[*PARTS, "kills"], help="one part")
     parser.add_argument("--small", action="store_true", help="few units of each; memory is judged coarsely")
     parser.add_argument("--seed", type=int, default=0)

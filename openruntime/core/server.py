@@ -14,6 +14,7 @@ from openruntime.contracts.errors import OpenRuntimeError, Unavailable
 from openruntime.core.api import Application
 from openruntime.core.config import Settings
 from openruntime.gateway.http_protocol import protocol_class
+from openruntime.gateway.ws_protocol import WebSocketProtocol
 from openruntime.monitoring import logs
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ def serve(settings: Settings) -> None:
     app = Application(settings)
     http = protocol_class(app.runtime.pool.allocate, limit=settings.body_limit, body_timeout=settings.body_timeout, gateway=app.gateway)
     config = uvicorn.Config(
-        app, http=http, ws="websockets-sansio", loop="uvloop", lifespan="on", access_log=False, proxy_headers=False, server_header=False,
-        date_header=False, log_config=None, timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
+        app, http=http, ws=WebSocketProtocol, ws_per_message_deflate=False, loop="uvloop", lifespan="on", access_log=False, proxy_headers=False,
+        server_header=False, date_header=False, log_config=None, timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)), backlog=4096,
     )  # fmt: skip
     with listening, contextlib.suppress(SystemExit):  # how uvicorn ends a start that failed
         Server(config, app).run(sockets=[listening])

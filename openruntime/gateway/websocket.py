@@ -20,11 +20,13 @@ from openruntime.gateway.dependencies import Limits, principal
 from openruntime.gateway.errors import escaped
 from openruntime.gateway.requests import parse_json
 from openruntime.gateway.results import to_json
+from openruntime.gateway.ws_protocol import text_frame
 
 log = logging.getLogger(__name__)
 SEND_TIMEOUT = 10.0  # seconds after which a socket that reads nothing is closed
 TOPICS = 1000
 CHUNK = 100  # events
+SHARED = 2000  # events whose text is kept for the other readers
 MESSAGE = 65_536  # characters
 
 
@@ -65,6 +67,7 @@ class WebSocketManager:
         self._limits = limits
         self._send_timeout = send_timeout
         self._open: set[WebSocket] = set()
+        self._texts: dict[int, tuple[AnyEvent, bytes]] = {}  # of what is being told, by `seq`; a gap's is its reader's own
 
     @property
     def count(self) -> int:
@@ -87,9 +90,24 @@ class WebSocketManager:
 
     async def send(self, socket: WebSocket, messages: Sequence[bytes]) -> None:
         """Raises `TimeoutError` when the client takes nothing in."""
+        write = socket.scope.get("openruntime.frames")
         async with asyncio.timeout(self._send_timeout):
+            if write is not None:
+                await write([text_frame(message) for message in messages])
+                return
             for message in messages:
                 await socket.send_text(message.decode())
+
+    def text(self, event: AnyEvent) -> bytes:
+        """The event on the wire; made once for all its readers."""
+        known = self._texts.get(event.seq)
+        if known is not None and known[0] is event:
+            return known[1]
+        if len(self._texts) >= SHARED:
+            self._texts.clear()
+        text = to_json(wire(event))
+        self._texts[event.seq] = event, text
+        return text
 
     def events(self, after: int | None) -> Any:
         return aclosing(self._events.read(after=after, limit=self._limits.websocket_queue))
@@ -182,7 +200,7 @@ class _Reader:
             async for batch in batches:
                 wanted = [event for event in batch if concerns(event, self._topics, self._tenant)]
                 for first in range(0, len(wanted), CHUNK):
-                    chunk = [to_json(wire(event)) for event in wanted[first : first + CHUNK]]  # few at a time: a backlog is megabytes as text
+                    chunk = [self._manager.text(event) for event in wanted[first : first + CHUNK]]  # few at a time: a backlog is megabytes as text
                     began = monotonic()
                     await self._manager.send(self._socket, chunk)
                     if len(chunk) == CHUNK:  # a busy reader gets a fifth of the loop; what it misses then is told as a gap

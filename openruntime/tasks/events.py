@@ -18,6 +18,8 @@ Replay = Callable[[float, int], Awaitable[list[AnyEvent] | None]]
 
 KEPT = 20_000  # events
 MICROSECOND = 1e-6
+# seconds from an event to those who read: without any, at once for a few, and what each of many more costs
+SLOW, PROMPT, A_READER = 0.1, 0.005, 0.0002
 
 
 class EventBus:
@@ -31,6 +33,7 @@ class EventBus:
         self._observers: list[Observer] = []
         self._observed = self._last
         self._scheduled: asyncio.TimerHandle | None = None
+        self._soon = False  # whether that was set with readers in mind
         self._waiting: list[asyncio.Future[None]] = []
         self.dropped = 0
 
@@ -46,10 +49,16 @@ class EventBus:
         event.seq = self._last
         self._events.append(event)
         if self._scheduled is None:
-            delay = 0.005 if self._waiting else 0.1
+            delay = self._pace()
+            self._soon = delay < SLOW
             self._scheduled = asyncio.get_running_loop().call_later(delay, self._deliver)
         elif self._last - self._observed >= 5_000:
             self.flush()
+
+    def _pace(self) -> float:
+        """Seconds that events may gather: waking a reader costs far more than one more event for it."""
+        readers = len(self._waiting)
+        return min(SLOW, max(PROMPT, readers * A_READER)) if readers else SLOW
 
     def _deliver(self) -> None:
         self._scheduled = None
@@ -94,9 +103,9 @@ class EventBus:
             else:
                 future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._waiting.append(future)
-                if self._scheduled is not None:  # it may be a slow one, set while nobody was reading
+                if self._scheduled is not None and not self._soon:  # set while nobody was reading
                     self._scheduled.cancel()
-                    self._scheduled = asyncio.get_running_loop().call_later(0.005, self._deliver)
+                    self._scheduled, self._soon = asyncio.get_running_loop().call_later(self._pace(), self._deliver), True
                 await future
 
     async def _before_start(self, at: int, limit: int) -> list[AnyEvent]:
