@@ -75,6 +75,8 @@ class Ledger:
         status = entry.get("status")
         with self.lock:
             promise = self.promises[task]
+            if entry.get("code") == "unavailable":
+                return False  # the store cannot be asked just now
             if "task_id" not in entry:
                 self._wrong("lost", f"{promise.kind} task {task}: {entry.get('code')}")
                 promise.end = promise.end or ("lost", 0, "", 0)

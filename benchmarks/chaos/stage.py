@@ -125,8 +125,8 @@ class Stage:
         self.gateways: list[Server] = []
         self.orphans = 0
         try:
-            for number in range(gateways):
-                self.gateways.append(self._spawn(number))
+            for _ in range(gateways):
+                self.gateways.append(self._spawn())
             for gateway in self.gateways:
                 gateway.wait_ready("/health/ready")
             self.proxy = Proxy(lambda: [gateway.port for gateway in self.gateways])
@@ -151,8 +151,9 @@ class Stage:
         self.redis_proxy = Proxy(lambda: [port])
         return f"redis://127.0.0.1:{self.redis_proxy.port}{parts.path}"
 
-    def _spawn(self, number: int) -> Server:
-        return spawn(openruntime(store=self.store), self.volume.path / f"data-{number}", self._log, self._environment)
+    def _spawn(self) -> Server:
+        """All on one data directory: several gateways share the large arrays in it."""
+        return spawn(openruntime(store=self.store), self.volume.path / "data", self._log, self._environment)
 
     def kill(self, number: int) -> float:
         """SIGKILL to a gateway, which is started again as a service manager does; the moment of the kill."""
@@ -160,7 +161,7 @@ class Stage:
         workers = gateway.tree()[1:]
         moment = time.monotonic()
         gateway.kill()
-        self.gateways[number] = self._spawn(number)
+        self.gateways[number] = self._spawn()
         self.orphans += len(psutil.wait_procs(workers, timeout=5)[1])
         return moment
 
@@ -168,7 +169,7 @@ class Stage:
         """Start gateways that ended by themselves again; how many had. With a full disk a gateway may refuse to start, and is tried again."""
         ended = [number for number, gateway in enumerate(self.gateways) if gateway.process.poll() is not None]
         for number in ended:
-            self.gateways[number] = self._spawn(number)
+            self.gateways[number] = self._spawn()
         return len(ended)
 
     def workers(self, number: int) -> list[dict[str, object]]:

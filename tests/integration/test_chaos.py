@@ -153,6 +153,12 @@ def test_a_task_nobody_knows_any_more_is_lost(ledger: Ledger) -> None:
     assert ledger.counts["lost"] == 1
 
 
+def test_a_task_whose_store_is_away_is_asked_for_again(ledger: Ledger) -> None:
+    assert not ledger.see("t", {"code": "unavailable"}, None)
+    assert ledger.pending() == ["t"]
+    assert not ledger.wrongs
+
+
 def test_a_task_that_does_not_end_is_lost(ledger: Ledger) -> None:
     assert not ledger.see("t", _entry(status="running"), None)
     assert ledger.pending() == ["t"]
