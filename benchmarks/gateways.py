@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 import tempfile
 import threading
 import time
@@ -114,7 +115,9 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), "gateways": GATEWAYS, "clients": CLIENTS, "reach": REACH, "rates": []}
     with tempfile.TemporaryDirectory(dir=arguments.scratch, ignore_cleanup_errors=True) as folder:
         for number in range(arguments.rounds):
-            report["rates"].append({name: round(value, 1) for name, value in rates(Path(folder) / str(number), arguments.tasks).items()})
+            load = os.getloadavg()[0]  # others on these cores take theirs
+            found = rates(Path(folder) / str(number), arguments.tasks)
+            report["rates"].append({"load before": round(load, 1), **{name: round(value, 1) for name, value in found.items()}})
             print(report["rates"][-1], flush=True)
         report["losses"] = {}
         for fsync in ("always", "everysec", "no") if arguments.kills else ():

@@ -152,7 +152,7 @@ class RedisPeers(Peers):
                             self._ended(event.task_id)
             if self._hears is not None:
                 self._hears.happened(events, after)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(2 * _PAUSE)
 
     def _ended(self, task_id: str) -> None:
         if task_id not in self._mine:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from openruntime.contracts import trace
@@ -37,17 +37,21 @@ class Ends:
             if task.started is not None:
                 task.seconds = task.finished - task.started
             log.info("task %s: %s", status.value, task.failure.message if task.failure else "", extra=about(task))
+        await self.tell(self._record(task, attempt), aside=aside)
+
+    async def tell(self, telling: Coroutine[Any, Any, None], *, aside: bool) -> None:
+        """Await what tells the store something; `aside` as in `record`."""
         if self._store.peers is None or not aside:
-            await self._record(task, attempt)
+            await telling
         else:
-            recording = asyncio.get_running_loop().create_task(self._record(task, attempt))
-            self.pending.add(recording)
-            recording.add_done_callback(self._recorded)
+            task = asyncio.get_running_loop().create_task(telling)
+            self.pending.add(task)
+            task.add_done_callback(self._told)
 
     def stop(self) -> None:
         """Give up what is not recorded yet: those tasks run again."""
-        for recording in self.pending:
-            recording.cancel()
+        for telling in self.pending:
+            telling.cancel()
 
     async def _record(self, task: Task, attempt: int) -> None:
         if not await self._store.finish(task, attempt):
@@ -58,10 +62,10 @@ class Ends:
         announce(self._events, task)
         self._events.publish(finished(task))
 
-    def _recorded(self, recording: asyncio.Task[None]) -> None:
-        self.pending.discard(recording)
-        if not recording.cancelled() and (error := recording.exception()) is not None:
-            log.error("an end is not recorded, so the task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
+    def _told(self, telling: asyncio.Task[None]) -> None:
+        self.pending.discard(telling)
+        if not telling.cancelled() and (error := telling.exception()) is not None:
+            log.error("the store was not told, so a task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
 
 
 def about(task: Task) -> dict[str, Any]:

@@ -319,9 +319,8 @@ class TaskExecutor:
             task.started = task.device = task.backend = None
             if failure is not None and event is not Event.RELEASED:
                 log.info("task is tried again: %s", failure.message, extra=about(task))
-            await self._queue.requeue(task)
-            if event is not Event.RELEASED:  # what was put back waits for something else to happen; waking now would spin
-                self.wake()
+            # what was released waits for something else to happen; waking now would spin
+            await self._ends.tell(self._requeue(task, wake=event is not Event.RELEASED), aside=asyncio.current_task() is self._pumping)
         elif instruction is Instruction.FINISH or instruction is Instruction.FINISH_AND_STOP:
             await self._finish(task, attempt, failure)
 
@@ -330,6 +329,11 @@ class TaskExecutor:
         if timer is not None:
             timer.cancel()
         await self._ends.record(task, attempt, failure, aside=asyncio.current_task() is self._pumping)
+
+    async def _requeue(self, task: Task, *, wake: bool) -> None:
+        await self._queue.requeue(task)
+        if wake:
+            self.wake()
 
     # -- stopping one ---------------------------------------------------------------------------------------------------------
 
