@@ -51,7 +51,7 @@ class TaskRequest(BaseModel):
     )
     priority: Priority = Field(5, description="1 to 10; 10 runs first.")
     timeout: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = Field(
-        None, description="Seconds from submission to the end, queueing included."
+        None, description="Seconds from submission to the end, queueing included; a task that can no longer make it is not started."
     )
     max_retries: Annotated[int, Field(ge=0, le=100, strict=True)] = Field(0, description="How often the operation's own failure is tried again.")
     # a factory: pydantic makes a deep copy of a mutable default, which costs 2 µs

@@ -64,7 +64,8 @@ def _api(services: Services) -> FastAPI:
         title="OpenRuntime",
         version=services.version,
         description="Send an operation and its arrays; it runs on the device that finishes it soonest. "
-        "Arrays travel as safetensors or npy, small ones as JSON. What answers GET answers HEAD; OPTIONS lists what a path can.",
+        "Arrays travel as safetensors or npy, small ones as JSON. What answers GET answers HEAD; OPTIONS lists what a path can. "
+        "Clients take turns; the header `X-Client` tells programs of one machine apart.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
