@@ -89,10 +89,13 @@ def decode(body: Buffer) -> tuple[dict[str, Array], dict[str, str]]:
     if end != total - 8 - size:
         raise _bad_end(places, end, total - 8 - size)
     at = 8 + size
-    source: Buffer = body if type(body) is bytes else view
     arrays = {}
     for name, dtype, shape, start, stop in places:
-        data = bytes(source[at + start : at + stop]) if stop - start <= COPIED else view[at + start : at + stop]
+        part = slice(at + start, at + stop)
+        if stop - start > COPIED:
+            data: Buffer = view[part]
+        else:
+            data = bytes(view[part]) if isinstance(body, memoryview) else body[part]  # of a bytearray one that can be written to
         arrays[name] = Array(dtype, shape, data)
     return arrays, dict(metadata)
 
