@@ -48,7 +48,7 @@ class Part:
 FILL = 40_000  # tasks that fill what is bounded: 20,000 results kept in memory, 20,000 events, tables; and that bring up all workers
 PARTS = {
     "tasks": Part(comings.tasks, 200_000, 3_000, 20_000, 8 * MIB),
-    "connections": Part(comings.connections, 10_000, 100, 1_000, 2 * MIB),
+    "connections": Part(comings.connections, 10_000, 100, 1_000, 4 * MIB),
     "websockets": Part(comings.websockets, 2_000, 30, 400, 3 * MIB),
     "restarts": Part(comings.restarts, 500, 5, 40, 4 * MIB),
     "failures": Part(comings.failures, 1_000, 40, 200, 2 * MIB),

@@ -18,7 +18,7 @@ ELEMENTS = 16  # float32 of each task: 64 bytes
 BATCH = 500
 CONNECTIONS = 4
 BUSY = {"operation": "monte_carlo_pi", "parameters": {"samples": 10**12, "seed": 1}, "priority": 10}
-DEADLINE = 900.0  # seconds for all to finish
+DRAIN = 240.0  # seconds after which what is left is left
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Drain:
 
 
 def queue(counts: list[int], scratch: Path) -> tuple[list[Step], list[Drain]]:
-    """Submit until each of `counts` (rising) tasks wait; then let the worker have them."""
+    """Submit until each of `counts` (rising) tasks wait; then let the worker have them, for `DRAIN` seconds."""
     environment = {"OPENRUNTIME_QUEUE_BOUND": str(counts[-1] + 10), "OPENRUNTIME_SLOTS": "1", "OPENRUNTIME_THREADS": "1"}
     with running(openruntime(), ready="/health/ready", data_dir=scratch / "queue", environment=environment) as server:
         _warm_up(server)
@@ -84,10 +84,8 @@ def _batch(first: int, last: int) -> bytes:
 
 def _drain(server: Server, done: int, waiting: int) -> list[Drain]:
     total, seen, at = waiting, 0, time.perf_counter()
-    step, found, deadline = max(1, waiting // 20), [], time.monotonic() + DEADLINE
-    while seen < total:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{seen} of {total} queued tasks finished within {DEADLINE:g} s")
+    step, found, deadline = max(1, waiting // 20), [], time.monotonic() + DRAIN
+    while seen < total and time.monotonic() < deadline:
         time.sleep(0.2)
         now, ended = time.perf_counter(), completed(server.port) - done
         if ended - seen >= step or ended >= total:

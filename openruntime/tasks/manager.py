@@ -137,7 +137,6 @@ class TaskManager:
         task.predicted = predicted
         task.needs = needs
         task.traceparent = traceparent
-        task.arrived = time.monotonic()
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
             key = await self._cache.key(call, principal.tenant, lane)
             hit = await self._cache.get(key) if cache != "no-cache" else None
@@ -156,8 +155,9 @@ class TaskManager:
     async def _enter(self, tasks: Sequence[Task], promised: bool) -> None:
         if not tasks:
             return
+        arrived = time.monotonic()
         for task in tasks:
-            task.kept = promised
+            task.kept, task.arrived = promised, arrived
         try:
             await self._queue.submit(tasks, promised=promised)
         except BaseException:
