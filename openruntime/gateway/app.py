@@ -121,7 +121,9 @@ class Front:
             await (self._hot(scope) or self._unusual(scope) or self.rest)(scope, receive, answer)
         except Disconnected:
             pass
-        except asyncio.CancelledError:  # the server's grace is over
+        except asyncio.CancelledError:  # by our own server when its grace is over; by whoever called an embedded runtime and gave up
+            if not answer.ours:
+                raise
             if not answer.status:
                 await respond(answer, *_problem(_stopping(), request_id))
         except OpenRuntimeError as error:

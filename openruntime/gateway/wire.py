@@ -111,6 +111,11 @@ class Answer:
         self.extra = [(b"x-request-id", request_id.encode()), _NOSNIFF]
         self.status = 0
 
+    @property
+    def ours(self) -> bool:
+        """Whether it leaves over our own HTTP protocol."""
+        return self._whole is not None
+
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
