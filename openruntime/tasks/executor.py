@@ -184,8 +184,6 @@ class TaskExecutor:
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
-        if short:
-            asyncio.get_running_loop().call_later(PAUSE, self.wake)
         if not jobs:
             return not short
         if slot.worker is None:  # it died while inputs were read from disk
@@ -208,6 +206,7 @@ class TaskExecutor:
         """Whether it waits because no shared memory is free now; else it has failed."""
         if isinstance(error, OpenRuntimeError) and error.retryable:
             await self._settle(task, Event.RELEASED)
+            asyncio.get_running_loop().call_later(PAUSE, self.wake)
             return True
         known = isinstance(error, OpenRuntimeError)
         log.log(logging.INFO if known else logging.ERROR, "a task could not be sent", exc_info=None if known else error, extra=about(task))
