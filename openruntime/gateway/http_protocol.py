@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol, with two differences: a large body is read from the kernel straight into shared memory, and small
-answers made at the same time leave together.
+"""uvicorn's HTTP protocol, with three differences: hot paths are answered without ASGI (see `direct.py`), a large body is read from the
+kernel straight into shared memory, and small answers made at the same time leave together.
 
 The scope carries the body as `openruntime.body`: bytes where it came with its head, else, when it is large, a future of a
 `memoryview` (`receive()` then has nothing more to give but `http.disconnect`). All else (pipelining, keep-alive, upgrades) is uvicorn's.

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,12 +51,12 @@ class SqliteStore(EmbeddedStore):
         self.blobs = self._disk.files
         self.shelf = SqliteShelf(self._disk, self._spill)
         self._resting: set[str] = set()  # live tasks whose large inputs are on disk only
-        self._saved: dict[str | int, Task | Page] = {}  # ended, on disk, and still in memory, by id and number; the oldest first
+        self._saved: OrderedDict[str | int, Task | Page] = OrderedDict()  # ended, on disk, still in memory; by id and number
         self._pending = Pending(lambda number: self._disk.writer.discard(number))
         self._gathering = Gathering(
             self._disk, history=self._history, history_bytes=self._history_bytes, backlog=recent, backlog_bytes=recent_bytes, evict=self._evict
         )
-        self._bulky: dict[str, Task] = {}  # ended, with large outputs that are not on disk yet
+        self._bulky: OrderedDict[str, Task] = OrderedDict()  # ended, with large outputs that are not on disk yet
         self._bulky_added = asyncio.Event()
         self._spooler: asyncio.Task[None] | None = None
         self._grown = self._grown_bytes = 0  # history since the last prune
@@ -312,7 +313,7 @@ class SqliteStore(EmbeddedStore):
             if self._spooler is not None and (self._pruner is None or self._pruner.done()):  # not while closing
                 self._pruner = asyncio.create_task(self._prune_growth())
         while self._saved and (len(self._ended) > self._recent or self._ended_bytes > self._recent_bytes):
-            self._evict(self._saved.pop(next(iter(self._saved))))
+            self._evict(self._saved.popitem(last=False)[1])
 
     def _evict(self, ended: Task | Page | None) -> None:
         """Out of memory: it is on disk, or given up."""
