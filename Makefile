@@ -18,7 +18,7 @@ demo: $(VENV)/.demo ## Install, start a server, run a real job through it, show 
 	$(BIN)/openruntime demo
 
 test: lint ## Install what the tests need, lint, run every test
-	@tools/debian.sh curl redis-server $(if $(shell command -v apt-get),chromium nginx)
+	@tools/debian.sh curl redis-server $(if $(shell command -v apt-get),chromium nginx pocl-opencl-icd mesa-vulkan-drivers libopenblas0)
 	$(BIN)/python -m pytest
 
 soak: $(VENV)/.test ## The long and the random tests
@@ -53,6 +53,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) torch==2.13.0  # the build for the processor: with it there, the extra brings no gigabytes of CUDA
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.demo
 

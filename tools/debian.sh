@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Debian packages, each installed only when its command is missing: tools/debian.sh curl wrk
+# Debian packages, each installed only when it is missing, command or package: tools/debian.sh curl wrk
 set -euo pipefail
 PATH="$PATH:/usr/sbin"
 
 missing=()
 for package in "$@"; do
-  command -v "$package" >/dev/null || missing+=("$package")
+  command -v "$package" >/dev/null || dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -91,10 +91,15 @@ class Timings(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """What `ComputeBackend.execute` returns: named arrays (`output` where there is only one) and compute seconds."""
+    """What `ComputeBackend.execute` returns: named arrays (`output` where there is only one), and where the seconds went.
+
+    `seconds` computing, `transfer` between the host's memory and the device's, `compile` where this call had to.
+    """
 
     outputs: dict[str, Any]
     seconds: float = 0.0
+    transfer: float = 0.0
+    compile: float = 0.0
 
 
 class Life(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
