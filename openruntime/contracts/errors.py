@@ -9,7 +9,7 @@ OpenRuntimeError
 └── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 # The tree, which is all that `openruntime.errors` shows.
@@ -114,7 +114,22 @@ class UnsupportedOnDevice(OpenRuntimeError):
 
 
 class CompileError(OpenRuntimeError):
+    """A kernel's source is wrong: the compiler's whole `log`, and what it says of single `lines` (`{"line", "column", "message"}`)."""
+
     code, status = "compile_error", 422
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = "source",
+        retry_after: float | None = None,
+        log: str = "",
+        lines: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        super().__init__(message, field=field, retry_after=retry_after)
+        self.log = log
+        self.lines = lines
 
 
 class QueueFull(OpenRuntimeError):

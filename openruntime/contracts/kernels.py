@@ -1,0 +1,272 @@
+"""Kernels of the user's own: what one is, how a call binds it, and the runner that compiles and runs it in a worker."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from math import isfinite, prod
+from typing import Any, ClassVar
+
+import msgspec
+
+from openruntime.contracts.dimensions import Dimension, parse, where
+from openruntime.contracts.errors import InvalidParameter, TooLarge
+from openruntime.contracts.payload import ITEMSIZE, Spec
+
+# language -> the backend whose devices run it
+LANGUAGES: dict[str, str] = {"opencl": "opencl", "cuda": "cuda", "metal": "metal", "wgsl": "webgpu"}
+WORKERS = "-kernels"
+"""Kernels run in workers of their own: `opencl-kernels` are those of the backend `opencl`."""
+
+COMPILE = "compile_kernel"
+"""The operation that only compiles; its output `report` is a `Report` as JSON."""
+
+MOST_ITEMS = 1 << 40  # work-items of a launch
+LONGEST_SIDE = (1 << 31) - 1  # work-items along one dimension
+_LARGEST = 1 << 60  # bytes: beyond any machine
+
+_NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+Number = int | float | bool
+
+
+class Argument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An array that a kernel reads or writes. `shape`: whole numbers, or formulas over symbols that the inputs' shapes bind."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Scalar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number passed by value. One that is called like a symbol of the shapes is that symbol's value, and need not be given."""
+
+    name: str
+    dtype: str
+
+
+class KernelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the kernel should compute: an operation. It gets the kernel's inputs and scalars by their names; `parameters` adds to them,
+    and `{"input": name}` or `{"scalar": name}` in it stands for one under another name."""
+
+    operation: str
+    parameters: dict[str, Any] = {}
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A call's sizes. `grid`: work-items a dimension; `local`: those of a work-group, empty where the runner chooses. `scalars` by name."""
+
+    symbols: dict[str, int]
+    outputs: dict[str, Spec]
+    grid: tuple[int, ...]
+    local: tuple[int, ...]
+    scalars: dict[str, Number]
+
+
+class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
+    """A kernel as its author gives it. The entry point is called `name` and takes inputs, outputs, scalars, in that order.
+
+    `grid`: work-items along one to three dimensions; `local`: those of a work-group, where it is not left to the runner (then the grid is
+    rounded up to whole groups, so the kernel has to look where it is). `options` go to the compiler.
+    """
+
+    name: str
+    language: str
+    source: str
+    inputs: tuple[Argument, ...]
+    outputs: tuple[Argument, ...]
+    grid: tuple[int | str, ...]
+    scalars: tuple[Scalar, ...] = ()
+    local: tuple[int | str, ...] = ()
+    options: tuple[str, ...] = ()
+    reference: KernelReference | None = None
+
+    @property
+    def requires(self) -> str:
+        """What a backend must list among its capabilities to run it."""
+        return requirement(self.language)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[Dimension, ...]]:
+        """Of every array, parsed."""
+        listed = (("inputs", self.inputs), ("outputs", self.outputs))
+        return {
+            argument.name: tuple(parse(size, f"{part}.{i}.shape.{axis}") for axis, size in enumerate(argument.shape))
+            for part, arguments in listed for i, argument in enumerate(arguments)
+        }  # fmt: skip
+
+    @cached_property
+    def sides(self) -> tuple[tuple[Dimension, ...], tuple[Dimension, ...]]:
+        """`grid` and `local`, parsed."""
+        grid = tuple(parse(side, f"grid.{i}") for i, side in enumerate(self.grid))
+        return grid, tuple(parse(side, f"local.{i}") for i, side in enumerate(self.local))
+
+    @cached_property
+    def symbols(self) -> frozenset[str]:
+        """The names that the inputs' shapes bind."""
+        return frozenset(size.symbol for argument in self.inputs for size in self.shapes[argument.name] if size.symbol is not None)
+
+    def bind(self, arrays: Mapping[str, Any], scalars: Mapping[str, Any]) -> Binding:
+        """The sizes of a call from its inputs (each with `dtype`, `shape` and maybe `exact`) and numbers.
+
+        Raises `InvalidParameter` naming the parameter, or `grid.0`; `TooLarge` beyond any machine."""
+        symbols, exact = self._symbols(arrays)
+        outputs = {
+            argument.name: Spec(argument.dtype, self._shape("outputs", i, argument, symbols), exact) for i, argument in enumerate(self.outputs)
+        }
+        size = sum(spec.nbytes for spec in outputs.values()) + sum(prod(arrays[a.name].shape) * ITEMSIZE[a.dtype] for a in self.inputs)
+        if size > _LARGEST:
+            raise TooLarge(f"{self.name} would need {size:.1e} bytes for its inputs and outputs; no machine has them")
+        grid, local = self._launch(symbols, idle=not any(spec.size for spec in outputs.values()))
+        return Binding(symbols, outputs, grid, local, self._numbers(scalars, symbols))
+
+    def _symbols(self, arrays: Mapping[str, Any]) -> tuple[dict[str, int], bool]:
+        symbols: dict[str, int] = {}
+        found: dict[str, str] = {}  # symbol -> the input that gave it
+        exact = all(getattr(arrays[argument.name], "exact", True) for argument in self.inputs)
+        for argument in self.inputs:
+            given, sizes = arrays[argument.name], self.shapes[argument.name]
+            if given.dtype != argument.dtype:
+                raise self._wrong(argument.name, f"must be {argument.dtype}, and is {given.dtype}")
+            if len(given.shape) != len(sizes):
+                raise self._wrong(argument.name, f"must have the shape {_told(sizes)}, and has {list(given.shape)}")
+            for size, length in zip(sizes, given.shape, strict=True):
+                symbol = size.symbol
+                if symbol is None:
+                    continue
+                if symbols.setdefault(symbol, length) != length and exact:
+                    raise self._wrong(
+                        argument.name,
+                        f"has the shape {list(given.shape)}, where {symbol} of {_told(sizes)} must be {symbols[symbol]}, as in `{found[symbol]}`",
+                    )
+                found.setdefault(symbol, argument.name)
+        for argument in self.inputs if exact else ():
+            given, sizes = arrays[argument.name], self.shapes[argument.name]
+            for size, length in zip(sizes, given.shape, strict=True):
+                if (wanted := size.value(symbols, argument.name)) != length:
+                    raise self._wrong(
+                        argument.name, f"has the shape {list(given.shape)}, where {size.text} must be {wanted}{where(symbols, size.names)}"
+                    )
+        return symbols, exact
+
+    def _shape(self, part: str, index: int, argument: Argument, symbols: Mapping[str, int]) -> tuple[int, ...]:
+        shape = []
+        for axis, size in enumerate(self.shapes[argument.name]):
+            field = f"{part}.{index}.shape.{axis}"
+            length = size.value(symbols, field)
+            if length < 0:
+                raise InvalidParameter(f"`{field}` of {self.name}: {size.text} is {length}{where(symbols, size.names)}", field=field)
+            shape.append(length)
+        return tuple(shape)
+
+    def _launch(self, symbols: Mapping[str, int], *, idle: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        grid, local = (tuple(side.value(symbols, f"{part}.{i}") for i, side in enumerate(sides)) for part, sides in self.named_sides())
+        for part, sides in self.named_sides():
+            for i, (side, value) in enumerate(zip(sides, grid if part == "grid" else local, strict=True)):
+                field, told = f"{part}.{i}", f"{side.text} is {value}{where(symbols, side.names)}" if side.names else f"is {value}"
+                if value < 0 or (value == 0 and not (idle and part == "grid")):
+                    what = "nothing would run, and its outputs are not empty" if value == 0 and part == "grid" else "it must be at least 1"
+                    raise InvalidParameter(f"`{field}` of {self.name}: {told}; {what}", field=field)
+                if value > LONGEST_SIDE:
+                    raise InvalidParameter(f"`{field}` of {self.name}: {told}, more than {LONGEST_SIDE}", field=field)
+        if prod(grid) > MOST_ITEMS:
+            raise InvalidParameter(f"`grid` of {self.name}: {list(grid)} are {prod(grid)} work-items, more than {MOST_ITEMS}", field="grid")
+        return grid, local
+
+    def named_sides(self) -> tuple[tuple[str, tuple[Dimension, ...]], ...]:
+        return ("grid", self.sides[0]), ("local", self.sides[1])
+
+    def _numbers(self, given: Mapping[str, Any], symbols: Mapping[str, int]) -> dict[str, Number]:
+        found: dict[str, Number] = {}
+        for scalar in self.scalars:
+            name, known = scalar.name, symbols.get(scalar.name)
+            if name not in given and known is None:
+                raise InvalidParameter(f"{self.name} needs the parameter `{name}`: a number ({scalar.dtype})", field=name)
+            value = number(given.get(name, known), scalar.dtype, name, self.name)
+            if known is not None and value != known:
+                raise self._wrong(name, f"is {value}, and {name} is {known} by the shapes of its inputs; it need not be given")
+            found[name] = value
+        return found
+
+    def _wrong(self, name: str, what: str) -> InvalidParameter:
+        return InvalidParameter(f"`{name}` of {self.name} {what}", field=name)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What came of compiling: `cached` where the disk had it; `seconds` it took.
+
+    Where it failed, `log` says why and `lines` where: `{"line", "column" (or None), "message"}`, both numbers from 1."""
+
+    ok: bool
+    log: str = ""
+    lines: tuple[dict[str, Any], ...] = ()
+    cached: bool = False
+    seconds: float = 0.0
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """A kernel ready to run: what its runner made of it (`built`), and how that went."""
+
+    spec: KernelSpec
+    built: Any
+    log: str = ""
+    cached: bool = False
+    seconds: float = 0.0
+
+
+class KernelRunner(ABC):
+    """Compiles and runs kernels of one language on one device. Lives in a kernel worker; runs one at a time."""
+
+    language: ClassVar[str]
+    in_place: ClassVar[bool] = False
+    """Whether kernels touch the caller's memory itself: then fences around it stop them, else they work on copies."""
+
+    @abstractmethod
+    def __init__(self, *, device: str, threads: int) -> None:
+        """Raises `UnsupportedOnDevice` where nothing here runs the language."""
+
+    @abstractmethod
+    def compile(self, spec: KernelSpec) -> Compiled:
+        """From the disk cache where it has this (source, options, device, driver). Raises `CompileError` with the log."""
+
+    @abstractmethod
+    def run(
+        self, compiled: Compiled, inputs: Sequence[memoryview], outputs: Sequence[memoryview], scalars: Sequence[Number], grid: Sequence[int],
+        local: Sequence[int] = (), *, guard: int = 0,
+    ) -> float:  # fmt: skip
+        """Run it to its end: the seconds on the device, without copies.
+
+        `inputs` and `outputs`: the bytes of each array, in the order of the signature, in memory that the caller allocated and filled. What the
+        kernel leaves in `outputs` stands in them afterwards, `guard` bytes (a multiple of 256) before and after each array included: each view
+        has them, and the kernel must not touch them. No array is empty without its guard; an empty one is never looked at.
+        Raises `OperationFailed` where the device refuses the launch."""
+
+
+def requirement(language: str) -> str:
+    return f"kernel:{language}"
+
+
+def number(value: Any, dtype: str, field: str, kernel: str) -> Number:
+    """`value` as a scalar of `dtype`. Raises `InvalidParameter` naming `field`."""
+    if dtype == "bool":
+        if isinstance(value, bool):
+            return value
+        raise InvalidParameter(f"`{field}` of {kernel} must be true or false, not {value!r:.60}", field=field)
+    if isinstance(value, str):
+        value = _NONFINITE.get(value, value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidParameter(f"`{field}` of {kernel} must be a number ({dtype}), not {value!r:.60}", field=field)
+    if "float" in dtype:
+        return float(value) if abs(value) < 1e308 or not isinstance(value, int) else float("inf")
+    if isinstance(value, float):
+        if not isfinite(value) or not value.is_integer():
+            raise InvalidParameter(f"`{field}` of {kernel} must be a whole number ({dtype}), not {value!r:.60}", field=field)
+        value = int(value)
+    bits = 8 * ITEMSIZE[dtype]
+    low, high = (0, (1 << bits) - 1) if dtype.startswith("u") else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    if not low <= value <= high:
+        raise InvalidParameter(f"`{field}` of {kernel} is {value!r:.60}, and {dtype} holds {low} to {high}", field=field)
+    return value
+
+
+def _told(sizes: Sequence[Dimension]) -> str:
+    return f"[{', '.join(size.text for size in sizes)}]"
