@@ -217,7 +217,7 @@ class KernelRunner(ABC):
     """Compiles and runs kernels of one language on one device. Lives in a kernel worker; runs one at a time."""
 
     language: ClassVar[str]
-    in_place: ClassVar[bool] = False
+    in_place: bool = False
     """Whether kernels touch the caller's memory itself: then fences around it stop them, else they work on copies."""
 
     @abstractmethod
@@ -236,8 +236,8 @@ class KernelRunner(ABC):
         """Run it to its end: the seconds on the device, without copies.
 
         `inputs` and `outputs`: the bytes of each array, in the order of the signature, in memory that the caller allocated and filled. What the
-        kernel leaves in `outputs` stands in them afterwards, `guard` bytes (a multiple of 256) before and after each array included: each view
-        has them, and the kernel must not touch them. No array is empty without its guard; an empty one is never looked at.
+        kernel leaves in `outputs` stands in them afterwards, `guard` bytes (a multiple of 512) before and after each array included: each view
+        has them, of inputs too, and the kernel must not touch them. Arrays are aligned to 256 bytes.
         Raises `OperationFailed` where the device refuses the launch."""
 
 

@@ -1,0 +1,106 @@
+"""What a kernel worker hosts: a runner of one language, and the memory around kernels that keeps a stray one from harming others."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, ClassVar
+
+import msgspec
+
+from openruntime.backends.fences import GUARD, Fenced
+from openruntime.contracts.errors import CompileError, OperationFailed, OutOfMemory
+from openruntime.contracts.interfaces import ComputeBackend
+from openruntime.contracts.kernels import COMPILE, PROGRAM, Compiled, KernelRunner, KernelSpec, Report, requirement
+from openruntime.contracts.payload import Array, Spec
+from openruntime.contracts.records import Result
+
+log = logging.getLogger(__name__)
+
+KEPT = 64  # compiled kernels that a worker holds
+LONGEST_LOG = 60_000  # characters: what a report travels with
+MOST_LINES = 100
+
+
+class KernelBackend(ComputeBackend):
+    """Compiles and runs kernels of `runner_class`'s language. Its jobs carry the kernel beside their parameters, under `PROGRAM`."""
+
+    runner_class: ClassVar[type[KernelRunner]]
+
+    def __init__(self, *, device: str = "cpu:0", threads: int = 1) -> None:
+        self.device = device
+        self.runner = self.runner_class(device=device, threads=threads)
+        self._compiled: OrderedDict[tuple[Any, ...], Compiled] = OrderedDict()
+
+    def get_capabilities(self) -> list[str]:
+        return [requirement(self.runner_class.language)]
+
+    async def execute(self, operation: str, params: dict[str, Any]) -> Result:
+        """Run the kernel, or only compile it where `operation` is `COMPILE`.
+
+        Raises `CompileError`, `OutOfMemory`, and `OperationFailed` where the device refuses it or it wrote beyond its arrays."""
+        spec = decoded(params[PROGRAM])
+        if operation == COMPILE:
+            return self._report(spec)
+        compiled, spent = self.compile(spec)
+        try:
+            return self._run(compiled, params, spent)
+        except MemoryError as error:
+            raise OutOfMemory(f"{operation} ran out of memory on {self.device}{f': {error}' if str(error) else ''}") from error
+
+    def compile(self, spec: KernelSpec) -> tuple[Compiled, float]:
+        """The kernel, and the seconds that this took now. Raises `CompileError`."""
+        key = (spec.source, spec.options, spec.name, spec.inputs, spec.outputs, spec.scalars)
+        found = self._compiled.get(key)
+        if found is not None:
+            self._compiled.move_to_end(key)
+            return found, 0.0
+        started = perf_counter()
+        found = self._compiled[key] = self.runner.compile(spec)
+        if len(self._compiled) > KEPT:
+            self._compiled.popitem(last=False)
+        return found, perf_counter() - started
+
+    def _report(self, spec: KernelSpec) -> Result:
+        self._compiled.clear()  # what the disk has is asked for, not what this worker happens to hold
+        started = perf_counter()
+        try:
+            compiled, seconds = self.compile(spec)
+            report = Report(True, compiled.log[:LONGEST_LOG], (), compiled.cached, seconds)
+        except CompileError as error:
+            seconds = perf_counter() - started
+            report = Report(False, (error.log or error.message)[:LONGEST_LOG], tuple(map(dict, error.lines))[:MOST_LINES], False, seconds, error.message)
+        data = msgspec.json.encode(report)
+        return Result({"report": Array("uint8", (len(data),), data)}, 0.0, 0.0, seconds)
+
+    def _run(self, compiled: Compiled, params: Mapping[str, Any], spent: float) -> Result:
+        spec = compiled.spec
+        given = {argument.name: params[argument.name] for argument in spec.inputs}
+        binding = spec.bind(given, {scalar.name: params[scalar.name] for scalar in spec.scalars if scalar.name in params})
+        if 0 in binding.grid:  # then every output is empty
+            return Result({name: Array(spec.dtype, spec.shape, b"") for name, spec in binding.outputs.items()}, 0.0, 0.0, spent)
+        started = perf_counter()
+        with ExitStack() as held:
+            inputs = [held.enter_context(closing(Fenced(array.nbytes))) for array in given.values()]
+            for memory, array in zip(inputs, given.values(), strict=True):
+                memory.array[:] = array.view
+            outputs = [held.enter_context(closing(Fenced(spec.nbytes))) for spec in binding.outputs.values()]
+            copied = perf_counter() - started
+            seconds = self.runner.run(
+                compiled, [memory.view for memory in inputs], [memory.view for memory in outputs], list(binding.scalars.values()), binding.grid,
+                binding.local, guard=GUARD,
+            )  # fmt: skip
+            self._check(spec, [*given, *binding.outputs], [*inputs, *outputs])
+            started = perf_counter()
+            results = dict(zip(binding.outputs, map(_kept, outputs, binding.outputs.values()), strict=True))
+            for name, array in results.items():
+                results[name] = _placed(array, params.get("allocate"))
+            return Result(results, seconds, copied + perf_counter() - started, spent)
+
+    @staticmethod
+    def _check(spec: KernelSpec, names: Sequence[str], memories: Sequence[Fenced]) -> None:
+        for name, memory in zip(names, memories, strict=True):
+            if (where := memory.breach()) is not None:
+                raise OperationFailed(f"{spec.name} wrote outside of `{name}`, {where}: an index is not checked against the array's size")
