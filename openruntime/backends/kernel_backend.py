@@ -1,25 +1,23 @@
 """What a kernel worker hosts: a runner of one language, and the memory around kernels that keeps a stray one from harming others."""
 
-import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import lru_cache
 from time import perf_counter
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 
 from openruntime.backends.fences import GUARD, Fenced
 from openruntime.contracts.errors import CompileError, OperationFailed, OutOfMemory
 from openruntime.contracts.interfaces import ComputeBackend
-from openruntime.contracts.kernels import COMPILE, PROGRAM, Compiled, KernelRunner, KernelSpec, Report, requirement
+from openruntime.contracts.kernels import COMPILE, PROGRAM, Compiled, KernelRunner, KernelSpec, Report, decoded, requirement
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Result
 
-log = logging.getLogger(__name__)
-
 KEPT = 64  # compiled kernels that a worker holds
+INLINE = 65_536  # bytes up to which an output is not worth a buffer of its own
 LONGEST_LOG = 60_000  # characters: what a report travels with
 MOST_LINES = 100
 
@@ -46,7 +44,7 @@ class KernelBackend(ComputeBackend):
             return self._report(spec)
         compiled, spent = self.compile(spec)
         try:
-            return self._run(compiled, params, spent)
+            return self._run(spec, compiled, params, spent)
         except MemoryError as error:
             raise OutOfMemory(f"{operation} ran out of memory on {self.device}{f': {error}' if str(error) else ''}") from error
 
@@ -71,22 +69,23 @@ class KernelBackend(ComputeBackend):
             report = Report(True, compiled.log[:LONGEST_LOG], (), compiled.cached, seconds)
         except CompileError as error:
             seconds = perf_counter() - started
-            report = Report(False, (error.log or error.message)[:LONGEST_LOG], tuple(map(dict, error.lines))[:MOST_LINES], False, seconds, error.message)
+            report = Report(
+                False, (error.log or error.message)[:LONGEST_LOG], tuple(map(dict, error.lines))[:MOST_LINES], False, seconds, error.message
+            )
         data = msgspec.json.encode(report)
         return Result({"report": Array("uint8", (len(data),), data)}, 0.0, 0.0, seconds)
 
-    def _run(self, compiled: Compiled, params: Mapping[str, Any], spent: float) -> Result:
-        spec = compiled.spec
+    def _run(self, spec: KernelSpec, compiled: Compiled, params: Mapping[str, Any], spent: float) -> Result:
         given = {argument.name: params[argument.name] for argument in spec.inputs}
         binding = spec.bind(given, {scalar.name: params[scalar.name] for scalar in spec.scalars if scalar.name in params})
         if 0 in binding.grid:  # then every output is empty
-            return Result({name: Array(spec.dtype, spec.shape, b"") for name, spec in binding.outputs.items()}, 0.0, 0.0, spent)
+            return Result({name: Array(output.dtype, output.shape, b"") for name, output in binding.outputs.items()}, 0.0, 0.0, spent)
         started = perf_counter()
         with ExitStack() as held:
             inputs = [held.enter_context(closing(Fenced(array.nbytes))) for array in given.values()]
             for memory, array in zip(inputs, given.values(), strict=True):
                 memory.array[:] = array.view
-            outputs = [held.enter_context(closing(Fenced(spec.nbytes))) for spec in binding.outputs.values()]
+            outputs = [held.enter_context(closing(Fenced(output.nbytes))) for output in binding.outputs.values()]
             copied = perf_counter() - started
             seconds = self.runner.run(
                 compiled, [memory.view for memory in inputs], [memory.view for memory in outputs], list(binding.scalars.values()), binding.grid,
@@ -94,9 +93,8 @@ class KernelBackend(ComputeBackend):
             )  # fmt: skip
             self._check(spec, [*given, *binding.outputs], [*inputs, *outputs])
             started = perf_counter()
-            results = dict(zip(binding.outputs, map(_kept, outputs, binding.outputs.values()), strict=True))
-            for name, array in results.items():
-                results[name] = _placed(array, params.get("allocate"))
+            allocate = params.get("allocate")
+            results = {name: _kept(memory, output, allocate) for memory, (name, output) in zip(outputs, binding.outputs.items(), strict=True)}
             return Result(results, seconds, copied + perf_counter() - started, spent)
 
     @staticmethod
@@ -104,3 +102,15 @@ class KernelBackend(ComputeBackend):
         for name, memory in zip(names, memories, strict=True):
             if (where := memory.breach()) is not None:
                 raise OperationFailed(f"{spec.name} wrote outside of `{name}`, {where}: an index is not checked against the array's size")
+
+
+def _kept(memory: Fenced, spec: Spec, allocate: Callable[[int], memoryview] | None) -> Array:
+    """An output out of the kernel's reach."""
+    if spec.dtype == "bool":
+        array = np.frombuffer(memory.array, np.uint8)
+        np.not_equal(array, 0, out=array.view(np.bool_))  # a kernel may say yes with any byte
+    if allocate is None or spec.nbytes <= INLINE:
+        return Array(spec.dtype, spec.shape, bytes(memory.array))
+    place = allocate(spec.nbytes)
+    place[:] = memory.array
+    return Array(spec.dtype, spec.shape, place)

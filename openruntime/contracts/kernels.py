@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isfinite, prod
 from typing import Any, ClassVar
 
@@ -19,6 +19,9 @@ WORKERS = "-kernels"
 
 COMPILE = "compile_kernel"
 """The operation that only compiles; its output `report` is a `Report` as JSON."""
+
+PROGRAM = "$kernel"
+"""Where a job has the kernel, as `encoded`, beside the parameters, none of which can be called so."""
 
 MOST_ITEMS = 1 << 40  # work-items of a launch
 LONGEST_SIDE = (1 << 31) - 1  # work-items along one dimension
@@ -194,13 +197,15 @@ class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Report(msgspec.Struct, frozen=True):
     """What came of compiling: `cached` where the disk had it; `seconds` it took.
 
-    Where it failed, `log` says why and `lines` where: `{"line", "column" (or None), "message"}`, both numbers from 1."""
+    Where it failed, `message` says it in short, `log` is all that the compiler said, and `lines` is where: `{"line", "column" (or None),
+    "message"}`, both numbers from 1."""
 
     ok: bool
     log: str = ""
     lines: tuple[dict[str, Any], ...] = ()
     cached: bool = False
     seconds: float = 0.0
+    message: str = ""
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -243,6 +248,17 @@ class KernelRunner(ABC):
 
 def requirement(language: str) -> str:
     return f"kernel:{language}"
+
+
+def encoded(spec: KernelSpec) -> bytes:
+    """A kernel as it goes with each task to a worker."""
+    return msgspec.msgpack.encode(spec)
+
+
+@lru_cache(maxsize=256)
+def decoded(program: bytes) -> KernelSpec:
+    """The reverse; the same object for the same bytes, so that its formulas are parsed once."""
+    return msgspec.msgpack.decode(program, type=KernelSpec)
 
 
 def number(value: Any, dtype: str, field: str, kernel: str) -> Number:

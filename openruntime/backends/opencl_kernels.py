@@ -1,0 +1,135 @@
+"""Users' kernels in OpenCL C."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import numpy as np
+import pyopencl as cl
+
+from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.opencl_device import OpenCLDevice, cache_folder, find, translated
+from openruntime.contracts.errors import CompileError
+from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
+
+# dtype -> what an argument of it is called in OpenCL C; a vector of it goes as well
+_TYPES = {
+    "bool": ("char", "uchar"), "int8": ("char",), "uint8": ("uchar",), "int16": ("short",), "uint16": ("ushort",), "int32": ("int",),
+    "uint32": ("uint",), "int64": ("long",), "uint64": ("ulong",), "float16": ("half",), "float32": ("float",), "float64": ("double",),
+    "complex64": ("float",), "complex128": ("double",),
+}  # fmt: skip
+_KNOWN = {name for names in _TYPES.values() for name in names}
+_COMPLAINT = re.compile(r"^(?:\w+: )?\S*?:(\d+):(?:(\d+):)? *((?:fatal )?error|warning): *(.*)$", re.MULTILINE)
+_WIDTH = re.compile(r"(2|3|4|8|16)$")
+
+
+class OpenCLRunner(KernelRunner):
+    """On the processor kernels work in the memory they are given; on a card in copies, guards included."""
+
+    language: ClassVar[str] = "opencl"
+
+    def __init__(self, *, device: str, threads: int) -> None:
+        for variable in ("POCL_CPU_MAX_CU_COUNT", "POCL_MAX_PTHREAD_COUNT"):  # PoCL 5 and later, and before
+            os.environ.setdefault(variable, str(threads))
+        self._device = OpenCLDevice(find(device), cache=cache_folder())
+        self.in_place = self._device.processor
+
+    def compile(self, spec: KernelSpec) -> Compiled:
+        try:
+            built = self._device.build(spec.source, ("-cl-kernel-arg-info", *spec.options))
+        except CompileError as error:
+            lines = tuple(complaints(error.message))
+            first = next((line for line in lines if line["severity"] != "warning"), None)
+            told = f"line {first['line']}: {first['message']}" if first else error.message.strip().splitlines()[0]
+            raise CompileError(f"{spec.name} does not compile: {told}", log=error.message, lines=lines) from None
+        except cl.LogicError as error:
+            raise CompileError(f"{spec.name} does not compile with the options {' '.join(spec.options)}: {error}", field="options") from None
+        kernel = self._entry(spec, built.program)
+        return Compiled(spec, kernel, built.log, built.cached, built.seconds)
+
+    def _entry(self, spec: KernelSpec, program: cl.Program) -> cl.Kernel:
+        """The entry point. Raises `CompileError` where it is not there, or takes other arguments than the signature says."""
+        names = [name for name in str(program.get_info(cl.program_info.KERNEL_NAMES)).split(";") if name]
+        if spec.name not in names:
+            there = f"it has {', '.join(names)}" if names else "it has none; a kernel begins with `__kernel void`"
+            raise CompileError(f"the source has no kernel called {spec.name!r}; {there}")
+        kernel = cl.Kernel(program, spec.name)
+        arguments = [*spec.inputs, *spec.outputs, *spec.scalars]
+        if kernel.num_args != len(arguments):
+            told = ", ".join(argument.name for argument in arguments)
+            raise CompileError(
+                f"{spec.name} takes {kernel.num_args} arguments in the source, and {len(arguments)} by its signature: inputs, outputs, scalars ({told})"
+            )
+        with suppress(cl.Error):  # a driver need not keep this of a built program
+            for i, argument in enumerate(arguments):
+                found = str(kernel.get_arg_info(i, cl.kernel_arg_info.TYPE_NAME)).strip("\0 ")
+                wanted = _TYPES[argument.dtype]
+                array = i < len(arguments) - len(spec.scalars)
+                base = _WIDTH.sub("", found.rstrip("* ")) if array else found
+                if found.endswith("*") is not array or (base in _KNOWN and base not in wanted):
+                    should = f"{wanted[-1]}{'*' if array else ''}"
+                    raise CompileError(
+                        f"argument {i + 1} of {spec.name} is `{found}` in the source, and `{argument.name}` is {argument.dtype}: `{should}`"
+                    )
+        return kernel
+
+    def run(
+        self, compiled: Compiled, inputs: Sequence[memoryview], outputs: Sequence[memoryview], scalars: Sequence[Number], grid: Sequence[int],
+        local: Sequence[int] = (), *, guard: int = 0,
+    ) -> float:  # fmt: skip
+        device, kernel, spec = self._device, compiled.built, compiled.spec
+        views = [np.frombuffer(view, np.uint8) for view in (*inputs, *outputs)]
+        held: list[cl.Buffer] = []
+        try:
+            buffers = [self._in_place(view, guard, held) if self.in_place else self._copied(view, guard, held) for view in views]
+            for i, buffer in enumerate(buffers):
+                kernel.set_arg(i, buffer)
+            for i, (scalar, value) in enumerate(zip(spec.scalars, scalars, strict=True), len(buffers)):
+                kernel.set_arg(i, np.uint8(value) if scalar.dtype == "bool" else np.dtype(scalar.dtype).type(value))
+            sizes = [-(-side // group) * group for side, group in zip(grid, local, strict=True)] if local else grid
+            event = cl.enqueue_nd_range_kernel(device.queue, kernel, tuple(sizes), tuple(local) or None)
+            event.wait()
+            self._fetch(views[len(inputs) :], buffers[len(inputs) :], held[len(inputs) :])
+            return float(event.profile.end - event.profile.start) * 1e-9
+        except cl.Error as error:
+            raise translated(error, spec.name, device.device.name) from error
+        finally:
+            for buffer in held:
+                buffer.release()
+
+    def _in_place(self, view: "np.ndarray[Any, Any]", guard: int, held: list[cl.Buffer]) -> cl.Buffer:
+        """The memory itself. No buffer is empty, so one of no bytes lies on the guard behind it."""
+        inside = view[guard : view.nbytes - guard]
+        if not inside.nbytes:
+            inside = view[guard:] if guard else np.zeros(1, np.uint8)
+        held.append(cl.Buffer(self._device.context, cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR, hostbuf=inside))
+        return held[-1]
+
+    def _copied(self, view: "np.ndarray[Any, Any]", guard: int, held: list[cl.Buffer]) -> cl.Buffer:
+        whole = view if view.nbytes else np.zeros(1, np.uint8)
+        held.append(cl.Buffer(self._device.context, cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR, hostbuf=whole))
+        return held[-1].get_sub_region(guard, max(1, whole.nbytes - 2 * guard)) if guard else held[-1]
+
+    def _fetch(self, views: Sequence["np.ndarray[Any, Any]"], buffers: Sequence[cl.Buffer], held: Sequence[cl.Buffer]) -> None:
+        queue = self._device.queue
+        for view, buffer, whole in zip(views, buffers, held, strict=True):
+            if self.in_place:  # mapping is what makes it visible here; on a processor it copies nothing
+                mapped, _ = cl.enqueue_map_buffer(queue, buffer, cl.map_flags.READ, 0, (buffer.size,), np.uint8)
+                mapped.base.release(queue)
+            elif view.nbytes:
+                cl.enqueue_copy(queue, view, whole)
+        queue.finish()
+
+
+class OpenCLKernels(KernelBackend):
+    name = "opencl-kernels"
+    runner_class = OpenCLRunner
+
+
+def complaints(log: str) -> Iterator[dict[str, Any]]:
+    """What Clang, on which most drivers are built, says of single lines."""
+    for found in _COMPLAINT.finditer(log):
+        line, column, severity, message = found.groups()
+        yield {"line": int(line), "column": int(column) if column else None, "severity": severity, "message": message.strip()}
