@@ -60,7 +60,8 @@ class OpenCLRunner(KernelRunner):
         if kernel.num_args != len(arguments):
             told = ", ".join(argument.name for argument in arguments)
             raise CompileError(
-                f"{spec.name} takes {kernel.num_args} arguments in the source, and {len(arguments)} by its signature: inputs, outputs, scalars ({told})"
+                f"{spec.name} takes {kernel.num_args} arguments in the source, and {len(arguments)} by its signature:"
+                f" inputs, outputs, scalars ({told})"
             )
         with suppress(cl.Error):  # a driver need not keep this of a built program
             for i, argument in enumerate(arguments):

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from openruntime.client.transport import Reply, Transport, Unreachable
-from openruntime.contracts.errors import OpenRuntimeError, TaskFailed, error_class
+from openruntime.contracts.errors import CompileError, OpenRuntimeError, TaskFailed, error_class
 from openruntime.contracts.payload import Buffer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
@@ -135,6 +135,8 @@ def problem(reply: Reply) -> OpenRuntimeError:
         return error_class(code)(f"something that is not OpenRuntime answered with status {reply.status}: {text}", retry_after=retry_after)
     if reply.status >= 500:
         return failure(code, detail, document.get("field"), retry_after)
+    if code == CompileError.code:
+        return CompileError(detail, field=document.get("field"), log=document.get("log", ""), lines=document.get("lines", ()))
     return error_class(code, task=reply.status == TaskFailed.status)(detail, field=document.get("field"), retry_after=retry_after)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from openruntime.client.arrays import Outputs, TensorHandle, from_wire, outputs, split, to_wire
 from openruntime.client.completions import Completions
 from openruntime.client.connection import Connection, decode, ended, failure
+from openruntime.client.kernels import AsyncKernels
 from openruntime.client.operations import AsyncOperations, arguments, check_names, unknown
 from openruntime.client.task import SAFETENSORS, AsyncTask
 from openruntime.client.transport import Reply, Transport
@@ -51,6 +52,8 @@ class AsyncRuntime(AsyncOperations):
         self.connection = Connection(transport, patience=patience)
         self._completions = Completions(self.connection)
         self._catalogue: dict[str, dict[str, Any]] = {}
+        self.kernels = AsyncKernels(self.connection, self._forget_catalogue)
+        """Kernels of your own: `add`, `all`, `get`, `remove`."""
 
     async def __aenter__(self) -> Self:
         await self.connection.transport.open()
@@ -207,6 +210,11 @@ class AsyncRuntime(AsyncOperations):
             async for event in events:
                 if event.get("type") != "subscribed":
                     yield event
+
+    def _forget_catalogue(self) -> None:
+        for name in self._catalogue:
+            self.__dict__.pop(name, None)
+        self._catalogue = {}
 
     def _names(self) -> Iterable[str]:
         return self._catalogue

@@ -6,9 +6,10 @@ import concurrent.futures
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from openruntime.client.arrays import TensorHandle
+from openruntime.client.kernels import AsyncKernels, Given
 from openruntime.client.operations import Operations, unknown
 from openruntime.client.runtime import AsyncRuntime
 from openruntime.client.task import AsyncTask
@@ -166,12 +167,49 @@ class TaskFuture(concurrent.futures.Future[Any]):
             self.set_exception(error)
 
 
+class Kernels:
+    """`AsyncKernels` for threads. What `methods` has of a kernel's name is forgotten when that changes."""
+
+    def __init__(self, portal: Portal, client: AsyncKernels, methods: dict[str, Any]) -> None:
+        self._portal = portal
+        self._client = client
+        self._methods = methods
+
+    def add(self, name: str, **given: Unpack[Given]) -> dict[str, Any]:
+        """Register a kernel, or a new version of one: it is compiled before this returns.
+
+        Its entry point is called `name` and takes inputs, outputs and scalars in that order, each given as `"x: float32[n, m]"` (a scalar as
+        `"a: float32"`), sizes as whole numbers or formulas of the symbols that inputs' shapes bind. `grid` is how many work-items run, `local`
+        how many a work-group has. Answers what the server knows of it; `["compiled"]["cache"]` says whether the disk had it.
+
+        Raises `CompileError` (its `log` and `lines` say what and where), `InvalidParameter`, `NoSuchDevice` where nothing runs the language.
+        """
+        made = self._portal.run(self._client.add(name, **given))
+        self._methods.pop(name, None)
+        return made
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every kernel, without its source."""
+        return self._portal.run(self._client.all())
+
+    def get(self, name: str) -> dict[str, Any]:
+        """A kernel with its source. Raises `NotFound`."""
+        return self._portal.run(self._client.get(name))
+
+    def remove(self, name: str) -> None:
+        """Give a kernel up; tasks that were submitted before still run. Raises `NotFound`."""
+        self._portal.run(self._client.remove(name))
+        self._methods.pop(name, None)
+
+
 class Runtime(Operations):
     """A connection to a server, or a runtime in this process. Close it, or use it as a context manager."""
 
     def __init__(self, client: AsyncRuntime) -> None:
         self._client = client
         self._portal = Portal()
+        self.kernels = Kernels(self._portal, client.kernels, self.__dict__)
+        """Kernels of your own: `add`, `all`, `get`, `remove`."""
         try:
             self._portal.run(client.__aenter__())
         except BaseException:

@@ -114,7 +114,7 @@ class UnsupportedOnDevice(OpenRuntimeError):
 
 
 class CompileError(OpenRuntimeError):
-    """A kernel's source is wrong: the compiler's whole `log`, and what it says of single `lines` (`{"line", "column", "message"}`)."""
+    """A kernel's source is wrong: the compiler's whole `log`, and what it says of single `lines` (`{"line", "column", "severity", "message"}`)."""
 
     code, status = "compile_error", 422
 

@@ -62,7 +62,10 @@ class EventSink(Protocol):
 
 
 class Catalogue(Protocol):
-    """Everything that can be called by name: operations, and later kernels, models and pipelines."""
+    """Everything that can be called by name: operations, kernels, and later models and pipelines."""
+
+    def of(self, tenant: str) -> "Catalogue":
+        """What this tenant can call: everybody's operations, and its own."""
 
     def names(self) -> Sequence[str]: ...
 
@@ -317,6 +320,24 @@ class Tensors(Protocol):
 
     async def resolve(self, reference: Reference, *, principal: Principal = ...) -> Array | Task:
         """The array a reference stands for, or the unfinished task that will make it."""
+
+
+class Kernels(Protocol):
+    """Kernels of the user's own. Each is shown as its `KernelSpec`'s fields, `version`, `signature`, `created_at` and `compiled`."""
+
+    async def add(self, document: Any, *, principal: Principal = ...) -> dict[str, Any]:
+        """Check, compile and keep one. One of that name that is there already is replaced, its `version` counted up where they differ.
+
+        Raises `InvalidParameter` naming the field, `CompileError` with the log, `NoSuchDevice` where nothing here runs its language."""
+
+    def list(self, *, principal: Principal = ...) -> Sequence[dict[str, Any]]:
+        """Without their sources."""
+
+    def get(self, name: str, *, principal: Principal = ...) -> dict[str, Any]:
+        """Raises `NotFound`."""
+
+    async def remove(self, name: str, *, principal: Principal = ...) -> None:
+        """Tasks that were submitted before still run. Raises `NotFound`."""
 
 
 class EventLog(EventSink, Protocol):

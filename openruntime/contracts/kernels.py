@@ -198,7 +198,7 @@ class Report(msgspec.Struct, frozen=True):
     """What came of compiling: `cached` where the disk had it; `seconds` it took.
 
     Where it failed, `message` says it in short, `log` is all that the compiler said, and `lines` is where: `{"line", "column" (or None),
-    "message"}`, both numbers from 1."""
+    "severity", "message"}`, both numbers from 1."""
 
     ok: bool
     log: str = ""

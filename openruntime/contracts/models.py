@@ -83,7 +83,9 @@ class TaskResponse(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details; `code` is a stable word, `field` the offending part of the request."""
+    """RFC 9457 problem details; `code` is a stable word, `field` the offending part of the request.
+
+    Of a `compile_error` also the compiler's `log`, and `lines` of the source that it names: `{"line", "column", "severity", "message"}`."""
 
     type: str = "about:blank"
     title: str
@@ -92,6 +94,8 @@ class Problem(BaseModel):
     detail: str
     field: str | None = None
     request_id: str | None = None
+    log: str | None = None
+    lines: list[dict[str, Any]] | None = None
 
 
 class ModelInfo(BaseModel):

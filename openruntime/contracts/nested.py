@@ -47,6 +47,29 @@ def to_array(value: Any, field: str) -> Array:
     )
 
 
+def cast(array: Array, dtype: str, field: str) -> Array:
+    """What `to_array` read, in a dtype that is known from elsewhere. Raises `InvalidParameter` where a value does not fit it."""
+    if array.dtype == dtype:
+        return array
+    flat = array.view.cast(_FORMATS[array.dtype]).tolist() if array.size else []
+    whole, pairs = "int" in dtype, dtype.startswith("complex") and not array.dtype.startswith("complex")
+    if not array.size:
+        return Array(dtype, array.shape, b"")
+    if dtype in ("bool", "bfloat16") or array.dtype == "bool" or (array.dtype.startswith("complex") and not dtype.startswith("complex")):
+        raise InvalidParameter(f"`{field}` must be {dtype}, and these lists are {array.dtype}; send the array as bytes", field=field)
+    if whole and array.dtype != "int64":
+        odd = next((x for x in flat if not isfinite(x) or not x.is_integer()), None)
+        if odd is not None:
+            raise InvalidParameter(f"`{field}` must be {dtype}, and holds {odd!r}", field=field)
+        flat = [int(x) for x in flat]
+    if pairs:
+        flat = [part for x in flat for part in (x, 0.0)]
+    try:
+        return Array(dtype, array.shape, struct.pack(f"<{len(flat)}{_FORMATS[dtype]}", *flat))
+    except (OverflowError, struct.error):
+        raise InvalidParameter(f"`{field}` holds a value that {dtype} does not", field=field) from None
+
+
 def from_array(array: Array) -> Any:
     """The reverse of `to_array`: not-finite numbers as their names, complex arrays as `{"real": …, "imag": …}`."""
     view = array.view

@@ -43,6 +43,13 @@ class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     dtype: str = ""  # of the largest array: part of the cost model's key
     elements: int = 0  # of all array inputs and outputs: the size the cost model interpolates over
     others: tuple[str, ...] = ()  # further dtypes among its array inputs and outputs, sorted: a backend may lack one
+    requires: str = ""  # what a backend must have among its operations to run it, where that is not the operation's own name
+    program: bytes = b""  # what a worker needs besides: an encoded kernel, the same object for all its tasks
+
+    @property
+    def ability(self) -> str:
+        """What a backend must have among its operations to run it."""
+        return self.requires or self.operation
 
 
 class Probe(msgspec.Struct, frozen=True):

@@ -114,6 +114,17 @@ def _package(point: EntryPoint) -> str:
 
 
 BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")}, check=_is_backend)
+# what runs users' kernels beside the backend of that name; see `contracts/kernels.py`
+KERNELS = Registry(
+    "openruntime.kernels",
+    {
+        "opencl-kernels": ("openruntime.backends.opencl_kernels:OpenCLKernels", "opencl"),
+        "webgpu-kernels": ("openruntime.backends.wgsl_kernels:WGSLKernels", "webgpu"),
+        "cuda-kernels": ("openruntime.backends.cuda_kernels:CudaKernels", "cuda"),
+        "metal-kernels": ("openruntime.backends.metal_kernels:MetalKernels", "torch"),
+    },
+    check=_is_backend,
+)
 EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},

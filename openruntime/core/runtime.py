@@ -22,6 +22,9 @@ from openruntime.devices.cost_model import CostModel
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
+from openruntime.kernels.catalogue import KernelCatalogue
+from openruntime.kernels.registry import KernelRegistry
+from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_process
 from openruntime.monitoring.metrics import Metrics
@@ -53,7 +56,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pool = SlabPool()
-        self.catalogue = OperationCatalogue()
+        self.operations = OperationCatalogue()
         self.store = open_store(settings)
         peers = self.store.peers
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
@@ -65,6 +68,8 @@ class Runtime:
             self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
+        self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
+        self.catalogue = KernelCatalogue(self.operations, self.kernels.kernels)
         self.pool.limit = self.devices.memory_total() // 2
         self.cost = CostModel()
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
@@ -80,6 +85,7 @@ class Runtime:
         )  # fmt: skip
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
+        self.kernels.use(self.tasks)
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
         self.devices.on_ready = self.executor.wake
@@ -102,6 +108,9 @@ class Runtime:
         metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
         metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
         metrics.counter("openruntime_cache_misses_total", "Lookups in the result cache that found nothing.", lambda: float(self.cache.misses))
+        kernels = self.kernels
+        metrics.counter("openruntime_kernel_cache_hits_total", "Kernels registered whose compiled form was on disk.", lambda: float(kernels.hits))
+        metrics.counter("openruntime_kernel_cache_misses_total", "Kernels registered that had to be compiled.", lambda: float(kernels.misses))
         metrics.counter("openruntime_events_dropped_total", "Events that slow readers missed.", lambda: float(self.events.dropped))
         metrics.gauge("openruntime_shared_memory_bytes", "Shared memory in use.", lambda: float(self.pool.leased_bytes))
         metrics.gauge("openruntime_workers", "Workers that are up.", lambda: float(sum(slot.worker is not None for slot in slots)))
@@ -114,7 +123,8 @@ class Runtime:
             inline_elements=settings.inline_elements, websocket_queue=settings.websocket_queue, cors=settings.cors, hosts=hosts,
         )  # fmt: skip
         return Services(
-            tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, events=self.events, metrics=self.metrics,
+            tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels,
+            events=self.events, metrics=self.metrics,
             ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
         )  # fmt: skip
 
@@ -132,10 +142,11 @@ class Runtime:
     async def start(self) -> None:
         """Own the store, take up what waited there, start the warm worker."""
         self.executor.start()  # the worker comes up while the store is read
-        self.catalogue.broken()  # the log says now which plugins cannot be used
+        self.operations.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
         self.devices.serve({task.lane for task in recovered})
         await self._load_cost()
+        await self.kernels.load()
         await self.tasks.recover(recovered)
         if recovered:
             log.info("%d tasks were waiting and are taken up", len(recovered))
@@ -147,6 +158,8 @@ class Runtime:
                 export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"
             ),
         ]
+        if self.store.peers is not None:
+            self._background.append(start(self.kernels.follow(), name="kernels"))
 
     async def ready(self, timeout: float = 60.0) -> None:
         """Wait until a worker can take tasks."""
@@ -184,7 +197,7 @@ class Runtime:
         for report in reports:
             if report.failure is not None and report.extra is None:
                 log.warning("%s", report.failure)
-        self.devices.adopt(reports)
+        self.devices.adopt([*reports, *kernel_workers(reports)])
         self.executor.add_slots()
         self.executor.wake()
 

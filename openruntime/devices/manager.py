@@ -9,6 +9,7 @@ from typing import Any
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
+from openruntime.contracts.kernels import LANGUAGES, WORKERS
 from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.records import Abilities, Call
 from openruntime.devices.host import Host, cpu_name, load_average
@@ -162,6 +163,7 @@ class DeviceManager:
         operations: frozenset[str] = frozenset().union(*(known.operations for known in told if known))
         live = {
             "capabilities": sorted(operations.union(device.capabilities)),
+            "backends": [backend for backend in device.backends if not backend.endswith(WORKERS)],
             "status": self._status(device, workers),
             "busy": sum(worker.get("outstanding", 0) > 0 for worker in workers),
             "queued": sum(depths.get(lane, 0) for lane in served),
@@ -181,7 +183,8 @@ class DeviceManager:
 
     def backends(self) -> Sequence[dict[str, Any]]:
         """Each backend that is registered: where it works, or why it does not."""
-        return [self._backend(name) for name in dict.fromkeys([backend for _, backend in self._places[ANY]] + list(self._registered))]
+        names = dict.fromkeys([backend for _, backend in self._places[ANY] if not backend.endswith(WORKERS)] + list(self._registered))
+        return [self._backend(name) for name in names]
 
     def _backend(self, name: str) -> dict[str, Any]:
         places = [place for place in self._places[ANY] if place[1] == name]
@@ -234,16 +237,18 @@ class DeviceManager:
 
         Where only some of its backends can run `call`, the lane that only those serve. Raises `NoSuchDevice`, `UnsupportedOnDevice` when
         nothing in that lane runs it, both with what there is; `Unavailable` while backends are being asked what they drive."""
-        key = (preference, call.operation, call.dtype, call.others)
+        key = (preference, call.ability, call.dtype, call.others)
         return self._remembered.get(key) or self._find(key, call)
 
     def _find(self, key: tuple[str | None, str, str, tuple[str, ...]], call: Call) -> str:
         lane = self._parse(key[0] or ANY)
+        if call.requires and lane + WORKERS in self._places:  # `opencl` is its kernel workers, too
+            lane += WORKERS
         places = self._places[lane]
         refusals = {place: refusal for place in places if (refusal := self._refusal(place, call)) is not None}
         able = [place for place in places if place not in refusals]
         if not able:
-            raise self._unsupported(lane, call, refusals.values())
+            raise self._no_language(call) if call.requires and lane == ANY else self._unsupported(lane, call, refusals.values())
         if refusals:
             lane = self._lane_of(able)
         if all(map(self._abilities, places)):  # else what is only possible now is certain, or refused, soon
@@ -294,14 +299,24 @@ class DeviceManager:
     def _refusal(self, place: Place, call: Call) -> Refusal | None:
         known = self._abilities(place)
         if known is None:
-            return None
-        if call.operation in known.unsupported or call.operation not in known.operations:
+            return (None, None) if call.requires else None  # an operation it may have
+        if call.operation in known.unsupported or call.ability not in known.operations:
             return None, known.unsupported.get(call.operation)
         if known.lacks:
             for dtype in (call.dtype, *call.others):
                 if dtype in known.lacks:
                     return dtype, known.lacks[dtype]
         return None
+
+    def _no_language(self, call: Call) -> Unavailable | NoSuchDevice:
+        """Why kernels of this language run nowhere here."""
+        language = call.requires.partition(":")[2]
+        backend = LANGUAGES.get(language, language)
+        if not self._looked.is_set():
+            return Unavailable(f"it is not known yet what runs {language} kernels here; backends are being asked what they drive", retry_after=1)
+        why = next((row["reason"] for row in self.backends() if row["name"] == backend), None) or f"there is no {backend} device"
+        remedy = next((row["remedy"] for row in self.backends() if row["name"] == backend), None)
+        return NoSuchDevice(f"no device here runs {language} kernels: {why}{f' ({remedy})' if remedy else ''}", field="language")
 
     def _unsupported(self, lane: str, call: Call, refusals: Iterable[Refusal]) -> UnsupportedOnDevice:
         """Says why, and where it would run."""

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unavailable
 from openruntime.contracts.models import Problem, TaskRequest
-from openruntime.gateway import admission, devices, documentation, operations, system, tasks, tensors
+from openruntime.gateway import admission, devices, documentation, kernels, operations, system, tasks, tensors
 from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
@@ -50,6 +50,7 @@ def create_gateway(services: Services) -> "Front":
     app.include_router(operations.router(services))
     app.include_router(tasks.router(services, submission, results, bodies))
     app.include_router(tensors.router(services, results, bodies))
+    app.include_router(kernels.router(services, bodies))
     documentation.add(app)
 
     @app.websocket("/ws")
@@ -319,7 +320,7 @@ def _complete(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
-            for model in (Problem, TaskRequest, tasks.Batch):
+            for model in (Problem, TaskRequest, tasks.Batch, kernels.KernelRequest):
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found

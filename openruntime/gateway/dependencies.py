@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Tasks, Tensors
+from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Kernels, Tasks, Tensors
 from openruntime.contracts.records import LOCAL, Principal
 
 
@@ -36,6 +36,7 @@ class Services:
     tensors: Tensors
     devices: Devices
     catalogue: Catalogue
+    kernels: Kernels
     events: EventLog
     metrics: Metrics
     ready: Callable[[], str | None]  # None, or the reason why not

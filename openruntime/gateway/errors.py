@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from openruntime.contracts.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, OpenRuntimeError, PayloadTooLarge, nearest
+from openruntime.contracts.errors import (
+    CompileError,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    OpenRuntimeError,
+    PayloadTooLarge,
+    nearest,
+)
 from openruntime.contracts.models import Problem
 
 PROBLEM = b"application/problem+json"
@@ -26,9 +35,12 @@ class Disconnected(Exception):
 
 def problem(error: OpenRuntimeError, request_id: str | None = None) -> dict[str, Any]:
     """`error` as a problem document."""
-    return Problem(
+    found = Problem(
         title=HTTPStatus(error.status).phrase, status=error.status, code=error.code, detail=error.message, field=error.field, request_id=request_id
-    ).model_dump(exclude_none=True)
+    )
+    if isinstance(error, CompileError):
+        found.log, found.lines = error.log or None, [dict(line) for line in error.lines]
+    return found.model_dump(exclude_none=True)
 
 
 def escaped(value: Any) -> bytes:

@@ -80,3 +80,19 @@ SAFETENSORS_BODY = {
         "but `complex`, `/tasks/batch` reads `tasks`.",
     }
 }
+_SAXPY: dict[str, Any] = {
+    "name": "saxpy", "language": "opencl",
+    "source": "__kernel void saxpy(__global const float *x, __global const float *y, __global float *z, const float a, const int n) {\n"
+    "    int i = get_global_id(0);\n    if (i < n) z[i] = a * x[i] + y[i];\n}\n",
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["n"]}, {"name": "y", "dtype": "float32", "shape": ["n"]}],
+    "outputs": [{"name": "z", "dtype": "float32", "shape": ["n"]}],
+    "scalars": [{"name": "a", "dtype": "float32"}, {"name": "n", "dtype": "int32"}],
+    "grid": ["n"], "reference": {"operation": "expression", "parameters": {"formula": "a*x + y"}},
+}  # fmt: skip
+KERNEL_REQUESTS = {"saxpy": {"summary": "OpenCL C", "value": _SAXPY}}
+KERNEL: dict[str, Any] = {
+    **_SAXPY, "local": [], "options": [], "version": 1,
+    "signature": "saxpy(x: float32[n], y: float32[n], a: float32, n: int32) → z: float32[n]", "created_at": f"{_DAY}+00:00",
+    "compiled": {"cache": "miss", "seconds": 0.21, "device": "cpu:0", "backend": "opencl-kernels", "log": "", "task_id": _OTHER},
+}  # fmt: skip
+KERNELS = {"kernels": [{name: value for name, value in KERNEL.items() if name != "source"}]}

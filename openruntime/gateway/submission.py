@@ -36,7 +36,7 @@ _JSON = b"application/json"
 
 class Submission:
     def __init__(self, services: Services, results: Results) -> None:
-        self._first_array = services.catalogue.first_array
+        self._catalogue = services.catalogue
         self._tasks = services.tasks
         self._limits = services.limits
         self._results = results
@@ -59,7 +59,9 @@ class Submission:
         given = asked.headers
         wait = preferred_wait(given.get(b"prefer"), self._limits.longest_wait)
         media = accepted(given.get(b"accept")) if wait is not None else JSON
-        request, arrays = parse(media_type(given.get(b"content-type")), asked.query, await asked.read(), self._first_array)
+        request, arrays = parse(
+            media_type(given.get(b"content-type")), asked.query, await asked.read(), self._catalogue.of(asked.principal.tenant).first_array
+        )
         asked.body = b""  # the task has what it needs of it
         task = await self._tasks.submit(
             request,

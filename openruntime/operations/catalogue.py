@@ -85,6 +85,10 @@ class OperationCatalogue:
                 raise UnknownOperation(f"there is no operation {name!r:.100}{nearest(name, self.names())}", field="operation") from None
         return found
 
+    def of(self, tenant: str) -> "OperationCatalogue":
+        """Itself: these are everybody's."""
+        return self
+
     def describe(self, name: str) -> dict[str, Any]:
         return self.get(name).describe()
 

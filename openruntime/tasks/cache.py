@@ -93,7 +93,7 @@ def _meta(task: Task) -> dict[str, object]:
 def _digest(call: Call, tenant: str, lane: str) -> str:
     digest = hashlib.sha256()
     scalars = {name: value for name, value in call.parameters.items() if type(value) is not Array}
-    digest.update(_canonical.encode([tenant, call.operation, call.version, "" if lane == "any" else lane]))
+    digest.update(_canonical.encode([tenant, call.operation, call.version, "" if lane == "any" else lane]) + call.program)
     arrays = {}
     for name, value in sorted(call.parameters.items()):
         if type(value) is Array:

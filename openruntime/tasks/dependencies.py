@@ -42,7 +42,7 @@ class Dependencies:
             else:
                 ready[name] = _expected(name, there, reference)
                 pending[name] = reference
-        call = self._catalogue.bind(operation, ready)
+        call = self._catalogue.of(principal.tenant).bind(operation, ready)
         for name, reference in pending.items():
             base, _, index = name.rpartition(".")
             if base in call.parameters:  # an item of a list
@@ -72,7 +72,7 @@ class Dependencies:
                             return None
                         items[index] = output_of(other, item)
                 parameters[name] = items if type(value) is list else items[0]
-            return self._catalogue.bind(task.call.operation, parameters)
+            return self._catalogue.of(task.tenant).bind(task.call.operation, parameters)
         except OpenRuntimeError as error:
             return error
 

@@ -23,6 +23,7 @@ from openruntime.contracts.errors import (
 )  # fmt: skip
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
+from openruntime.contracts.kernels import PROGRAM
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
@@ -47,7 +48,7 @@ OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worke
 MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
 # what cannot succeed by trying again: the values or the request are wrong
-_FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
+_FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device", "compile_error"})
 
 
 class TaskExecutor:
@@ -171,6 +172,8 @@ class TaskExecutor:
         for task in tasks:
             try:
                 parameters = await self._store.load(task)
+                if task.call.program:
+                    parameters = {**parameters, PROGRAM: task.call.program}
                 large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:

@@ -120,7 +120,7 @@ class TaskManager:
         if found:
             call, needs = await self._dependencies.bind(operation, parameters, found, principal)
         else:
-            call, needs = self._catalogue.bind(operation, parameters), ()
+            call, needs = self._catalogue.of(principal.tenant).bind(operation, parameters), ()
         lane = self._devices.lane(request.device_preference, call)
         if call.estimate.memory > self._memory():
             raise TooLarge(

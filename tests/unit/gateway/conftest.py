@@ -195,6 +195,9 @@ class SmallDevices:
 
 
 class SmallCatalogue:
+    def of(self, tenant: str) -> "SmallCatalogue":
+        return self
+
     def names(self) -> list[str]:
         return ["double", "split"]
 
@@ -209,6 +212,29 @@ class SmallCatalogue:
     def first_array(self, name: str) -> str:
         self.describe(name)
         return "x"
+
+
+class SmallKernels:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+
+    async def add(self, document: Any, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        self.kept[document["name"]] = document
+        return dict(document)
+
+    def list(self, *, principal: Principal = LOCAL) -> list[dict[str, Any]]:
+        return list(self.kept.values())
+
+    def get(self, name: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        if name not in self.kept:
+            raise NotFound(f"there is no kernel {name!r}", field="name")
+        return self.kept[name]
+
+    async def remove(self, name: str, *, principal: Principal = LOCAL) -> None:
+        self.get(name)
+        del self.kept[name]
 
 
 class SmallEvents:
@@ -281,7 +307,7 @@ async def start() -> AsyncIterator[Start]:
     async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
         tasks, tensors, events, unready = SmallTasks(), SmallTensors(), SmallEvents(), []
         services = Services(
-            tasks, tensors, SmallDevices(), SmallCatalogue(), events, SmallMetrics(),
+            tasks, tensors, SmallDevices(), SmallCatalogue(), SmallKernels(), events, SmallMetrics(),
             lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
         )  # fmt: skip
         app = create_gateway(services)

@@ -1,0 +1,173 @@
+"""Kernels as they are registered: checked, compiled at once in a kernel worker, kept on the store's shelf."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.errors import CompileError, InvalidParameter, NotFound, OpenRuntimeError, Unavailable, error_class, nearest
+from openruntime.contracts.interfaces import Catalogue, Devices, Shelf, Tasks
+from openruntime.contracts.kernel_reading import read
+from openruntime.contracts.kernels import COMPILE, LANGUAGES, WORKERS, KernelSpec, Report, requirement
+from openruntime.contracts.models import TaskRequest
+from openruntime.contracts.records import LOCAL, Abilities, Principal, Task
+from openruntime.contracts.registry import KERNELS
+from openruntime.kernels.catalogue import Kernel, signature
+from openruntime.runtimes.probe import Report as Looked
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "kernel"
+TTL = 100 * 365 * 86_400.0  # seconds: for good
+COMPILE_TIMEOUT = 60.0  # seconds; a compiler may be given a riddle
+URGENT = 9
+FOLLOW = 2.0  # seconds between looks at what other servers on the same store have registered
+MOST = 1000  # kernels of a tenant
+
+
+class KernelRegistry:
+    """Implements `Kernels`. `hits` and `misses` count what the compilers' disk caches had; `kernels` is what a `KernelCatalogue` reads."""
+
+    def __init__(self, shelf: Shelf, devices: Devices, operations: Catalogue) -> None:
+        self._shelf = shelf
+        self._devices = devices
+        self._operations = operations
+        self._writing = asyncio.Lock()
+        self.kernels: dict[str, dict[str, Kernel]] = {}
+        self.hits = 0
+        self.misses = 0
+        self._tasks: Tasks
+
+    def use(self, tasks: Tasks) -> None:
+        """Where compilations are run; tasks need the kernels' names too, so they come after."""
+        self._tasks = tasks
+
+    async def load(self) -> None:
+        """Read what is registered."""
+        found: dict[str, dict[str, Kernel]] = {}
+        after = ""
+        while page := await self._shelf.items(NAMESPACE, after=after):
+            for key, meta in page:
+                try:
+                    kernel = msgspec.msgpack.decode(meta, type=Kernel)
+                    found.setdefault(kernel.tenant, {})[kernel.spec.name] = kernel
+                except msgspec.MsgspecError as error:
+                    log.warning("the kernel %s cannot be read, and is left out: %s", key, error)
+            after = page[-1][0]
+        self.kernels.clear()
+        self.kernels.update(found)
+
+    async def follow(self) -> None:
+        """Hear of what other servers on this store register."""
+        while True:
+            await asyncio.sleep(FOLLOW)
+            try:
+                async with self._writing:
+                    await self.load()
+            except OpenRuntimeError as error:
+                log.warning("what others have registered cannot be read: %s", error)
+
+    async def add(self, document: Any, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        spec = read(document)
+        self._check(spec, principal.tenant)
+        await self._devices.found()
+        report, task = await self._compile(document, principal)
+        self.hits, self.misses = self.hits + report.cached, self.misses + (not report.cached)
+        compiled = {
+            "cache": "hit" if report.cached else "miss", "seconds": report.seconds, "device": task.device, "backend": task.backend,
+            "log": report.log, "task_id": task.id,
+        }  # fmt: skip
+        async with self._writing:
+            own = self.kernels.setdefault(principal.tenant, {})
+            known = own.get(spec.name)
+            if known is None and len(own) >= MOST:
+                raise InvalidParameter(f"`name`: there are {MOST} kernels already; delete one that is not used", field="name")
+            version = 1 if known is None else known.version + (known.spec != spec)
+            kernel = Kernel(spec, version, principal.tenant, time.time(), compiled)
+            key = _key(principal.tenant, spec.name)
+            await self._shelf.put(NAMESPACE, key, msgspec.msgpack.encode(kernel), {}, ttl=TTL, tenant=principal.tenant)
+            own[spec.name] = kernel
+        return shown(kernel, source=True)
+
+    def _check(self, spec: KernelSpec, tenant: str) -> None:
+        if spec.name == COMPILE or spec.name in self._operations.names():
+            raise InvalidParameter(f"`name`: {spec.name!r} is an operation already; call the kernel another", field="name")
+        if spec.reference is not None:
+            known = [*self._operations.names(), *(name for name in self.kernels.get(tenant, ()) if name != spec.name)]
+            wanted = spec.reference.operation
+            if wanted not in known:
+                raise InvalidParameter(f"`reference`: there is no operation {wanted!r:.100}{nearest(wanted, known)}", field="reference")
+
+    async def _compile(self, document: Any, principal: Principal) -> tuple[Report, Task]:
+        request = TaskRequest(operation=COMPILE, parameters={"kernel": document}, priority=URGENT, timeout=COMPILE_TIMEOUT)
+        task = await self._tasks.submit(request, principal=principal, promised=False, cache="no-store")
+        try:
+            ended = await self._tasks.wait(task, COMPILE_TIMEOUT + 5.0)
+        except asyncio.CancelledError:  # whoever asked has gone
+            await asyncio.shield(self._tasks.cancel(task.id, principal=principal))
+            raise
+        if not ended:
+            raise Unavailable("the kernel is not compiled yet: every kernel worker is busy; try again", retry_after=5)
+        if task.failure is not None:
+            if task.failure.code in ("timeout", "worker_crashed"):
+                raise CompileError(f"{_name(document)} cannot be compiled: {task.failure.message}", log=task.failure.message)
+            raise error_class(task.failure.code, task=True)(task.failure.message)
+        task = await self._tasks.result(task.id, principal=principal)
+        report = msgspec.json.decode(bytes((task.outputs or {})["report"].view), type=Report)
+        if not report.ok:
+            raise CompileError(report.message, log=report.log, lines=report.lines)
+        return report, task
+
+    def list(self, *, principal: Principal = LOCAL) -> Sequence[dict[str, Any]]:
+        return [shown(kernel) for _, kernel in sorted(self.kernels.get(principal.tenant, {}).items())]
+
+    def get(self, name: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        return shown(self._find(name, principal), source=True)
+
+    async def remove(self, name: str, *, principal: Principal = LOCAL) -> None:
+        self._find(name, principal)
+        async with self._writing:
+            await self._shelf.delete(NAMESPACE, _key(principal.tenant, name))
+            self.kernels.get(principal.tenant, {}).pop(name, None)
+
+    def _find(self, name: str, principal: Principal) -> Kernel:
+        own = self.kernels.get(principal.tenant, {})
+        if name not in own:
+            raise NotFound(f"there is no kernel {name!r:.100}{nearest(name, own)}", field="name")
+        return own[name]
+
+
+def shown(kernel: Kernel, *, source: bool = False) -> dict[str, Any]:
+    """A kernel as the API shows it."""
+    plain = msgspec.to_builtins(kernel.spec)
+    defaults: Mapping[str, Any] = {"scalars": [], "local": [], "options": [], "reference": None}
+    about = {**defaults, **plain} if source else {**defaults, **{name: value for name, value in plain.items() if name != "source"}}
+    return about | {
+        "version": kernel.version, "signature": signature(kernel.spec), "created_at": datetime.fromtimestamp(kernel.created, UTC).isoformat(),
+        "compiled": kernel.compiled,
+    }  # fmt: skip
+
+
+def workers(reports: Sequence[Looked]) -> list[Looked]:
+    """The kernel workers that go with the backends that were found: on the same devices, without asking again."""
+    languages = {backend: language for language, backend in LANGUAGES.items()}
+    return [
+        Looked(
+            name, [msgspec.structs.replace(probe, backend=name) for probe in report.probes],
+            Abilities(frozenset({requirement(languages[report.backend])})),
+        )
+        for report in reports
+        if report.probes and report.failure is None and (name := report.backend + WORKERS) in KERNELS.names()
+    ]  # fmt: skip
+
+
+def _key(tenant: str, name: str) -> str:
+    return f"{tenant}/{name}"
+
+
+def _name(document: Any) -> str:
+    return str(document.get("name", "the kernel")) if isinstance(document, Mapping) else "the kernel"
