@@ -10,11 +10,13 @@ FENCES = (1 << 34, 1 << 28, 1 << 22)  # bytes of address space: any 32-bit index
 FILL = 0xA5
 _FAILED = ctypes.c_void_p(-1).value
 _PAGE = mmap.PAGESIZE
+_LARGE = 1 << 23  # bytes
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -38,6 +40,8 @@ class Fenced:
         if _libc.mprotect(inside, pages, mmap.PROT_READ | mmap.PROT_WRITE):
             self.close()
             raise MemoryError(f"no memory for {nbytes} bytes")
+        if pages >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            _libc.madvise(inside, pages, mmap.MADV_HUGEPAGE)  # a fault for 2 MiB rather than for 4 KiB
         start = pages - GUARD - room  # as near to the fence behind as alignment lets it be: most strays go there
         whole = memoryview((ctypes.c_ubyte * pages).from_address(inside)).cast("B")
         self._before, self.array, self._after = whole[:start], whole[start : start + nbytes], whole[start + nbytes :]

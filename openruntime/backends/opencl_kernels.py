@@ -1,5 +1,6 @@
 """Users' kernels in OpenCL C."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ import numpy as np
 import pyopencl as cl
 
 from openruntime.backends.kernel_backend import KernelBackend
-from openruntime.backends.opencl_device import OpenCLDevice, cache_folder, find, translated
+from openruntime.backends.opencl_device import OpenCLDevice, cache_folder, find, processors, translated
 from openruntime.contracts.errors import CompileError
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
+from openruntime.contracts.records import Probe
 
 # dtype -> what an argument of it is called in OpenCL C; a vector of it goes as well
 _TYPES = {
@@ -21,7 +23,11 @@ _TYPES = {
     "complex64": ("float",), "complex128": ("double",),
 }  # fmt: skip
 _KNOWN = {name for names in _TYPES.values() for name in names}
-_COMPLAINT = re.compile(r"^(?:\w+: )?\S*?:(\d+):(?:(\d+):)? *((?:fatal )?error|warning): *(.*)$", re.MULTILINE)
+# Clang writes `file:line:column: severity: message`, PoCL `severity: file:line:column: message`
+_SEVERITY = r"(?:fatal )?error|warning"
+_COMPLAINT = re.compile(rf"^(?:({_SEVERITY}): )?(?:\S*?:)?(\d+):(?:(\d+):)? *(?:({_SEVERITY}): *)?(.*)$", re.MULTILINE)
+_PLACE = re.compile(r"\S+(?=:\d+:\d+:)")
+_WRAPPING = re.compile(r"^(Build on <.*>:|\(options: .*\))$\n?", re.MULTILINE)  # PyOpenCL's own words around a log
 _WIDTH = re.compile(r"(2|3|4|8|16)$")
 
 
@@ -39,15 +45,9 @@ class OpenCLRunner(KernelRunner):
     def compile(self, spec: KernelSpec) -> Compiled:
         try:
             built = self._device.build(spec.source, ("-cl-kernel-arg-info", *spec.options))
-        except CompileError as error:
-            lines = tuple(complaints(error.message))
-            first = next((line for line in lines if line["severity"] != "warning"), None)
-            told = f"line {first['line']}: {first['message']}" if first else error.message.strip().splitlines()[0]
-            raise CompileError(f"{spec.name} does not compile: {told}", log=error.message, lines=lines) from None
-        except cl.LogicError as error:
-            raise CompileError(f"{spec.name} does not compile with the options {' '.join(spec.options)}: {error}", field="options") from None
-        kernel = self._entry(spec, built.program)
-        return Compiled(spec, kernel, built.log, built.cached, built.seconds)
+        except (CompileError, cl.LogicError) as error:
+            raise refusal(spec, str(error)) from None
+        return Compiled(spec, self._entry(spec, built.program), cleaned(spec, built.log), built.cached, built.seconds)
 
     def _entry(self, spec: KernelSpec, program: cl.Program) -> cl.Kernel:
         """The entry point. Raises `CompileError` where it is not there, or takes other arguments than the signature says."""
@@ -63,18 +63,31 @@ class OpenCLRunner(KernelRunner):
                 f"{spec.name} takes {kernel.num_args} arguments in the source, and {len(arguments)} by its signature:"
                 f" inputs, outputs, scalars ({told})"
             )
-        with suppress(cl.Error):  # a driver need not keep this of a built program
-            for i, argument in enumerate(arguments):
-                found = str(kernel.get_arg_info(i, cl.kernel_arg_info.TYPE_NAME)).strip("\0 ")
-                wanted = _TYPES[argument.dtype]
-                array = i < len(arguments) - len(spec.scalars)
-                base = _WIDTH.sub("", found.rstrip("* ")) if array else found
-                if found.endswith("*") is not array or (base in _KNOWN and base not in wanted):
-                    should = f"{wanted[-1]}{'*' if array else ''}"
-                    raise CompileError(
-                        f"argument {i + 1} of {spec.name} is `{found}` in the source, and `{argument.name}` is {argument.dtype}: `{should}`"
-                    )
+        for i, (argument, found) in enumerate(zip(arguments, self._types(spec, kernel), strict=False)):
+            wanted, array = _TYPES[argument.dtype], i < len(arguments) - len(spec.scalars)
+            base = _WIDTH.sub("", found.rstrip("* ")) if array else found
+            if found.endswith("*") is not array or (base in _KNOWN and base not in wanted):
+                should = f"{wanted[-1]}{'*' if array else ''}"
+                raise CompileError(
+                    f"argument {i + 1} of {spec.name} is `{found}` in the source, and `{argument.name}` is {argument.dtype}: `{should}`"
+                )
         return kernel
+
+    def _types(self, spec: KernelSpec, kernel: cl.Kernel) -> list[str]:
+        """The arguments' types as the source has them. A program from the disk need not know them, so they are kept beside it."""
+        key = hashlib.sha256("\0".join((self._device.identity, spec.name, *spec.options, "", spec.source)).encode()).hexdigest()
+        path = cache_folder() / f"{key}.types"
+        try:
+            found = [str(kernel.get_arg_info(i, cl.kernel_arg_info.TYPE_NAME)).strip("\0 ") for i in range(kernel.num_args)]
+        except cl.Error:
+            with suppress(OSError):
+                return path.read_text(encoding="utf-8").splitlines()
+            return []
+        with suppress(OSError):
+            fresh = path.with_suffix(f".{os.getpid()}")
+            fresh.write_text("\n".join(found), encoding="utf-8")
+            fresh.replace(path)
+        return found
 
     def run(
         self, compiled: Compiled, inputs: Sequence[memoryview], outputs: Sequence[memoryview], scalars: Sequence[Number], grid: Sequence[int],
@@ -128,9 +141,29 @@ class OpenCLKernels(KernelBackend):
     name = "opencl-kernels"
     runner_class = OpenCLRunner
 
+    @classmethod
+    def probe(cls) -> Sequence[Probe]:
+        return (Probe(cls.name, "cpu"),) if processors() else ()
+
+
+def cleaned(spec: KernelSpec, log: str) -> str:
+    """A build's log without the paths of this machine."""
+    return _PLACE.sub(f"{spec.name}.cl", _WRAPPING.sub("", log)).strip()
+
+
+def refusal(spec: KernelSpec, log: str) -> CompileError:
+    """What a driver says of a source that does not compile."""
+    log = cleaned(spec, log)
+    lines = tuple(complaints(log))
+    first = next((line for line in lines if line["severity"] != "warning"), None)
+    told = f"line {first['line']}: {first['message']}" if first else log.partition("\n")[0]
+    field = "options" if "build option" in log.casefold() or "INVALID_BUILD_OPTIONS" in log else "source"
+    return CompileError(f"{spec.name} does not compile: {told}", field=field, log=log, lines=lines)
+
 
 def complaints(log: str) -> Iterator[dict[str, Any]]:
     """What Clang, on which most drivers are built, says of single lines."""
     for found in _COMPLAINT.finditer(log):
-        line, column, severity, message = found.groups()
-        yield {"line": int(line), "column": int(column) if column else None, "severity": severity, "message": message.strip()}
+        before, line, column, after, message = found.groups()
+        if severity := before or after:
+            yield {"line": int(line), "column": int(column) if column else None, "severity": severity, "message": message.strip()}

@@ -27,18 +27,12 @@ def register(commands: typer.Typer) -> None:
 
 @app.command()
 def add(
-    file: Annotated[
-        Path, typer.Argument(help="The source: .cl (OpenCL C), .cu (CUDA C++), .metal or .wgsl; `-` with --language reads it from the input.")
-    ],
+    file: Annotated[Path, typer.Argument(help="The source: .cl (OpenCL C), .cu (CUDA C++), .metal or .wgsl; `-`: from the input, with --language.")],
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="An input, in the order of the entry point: 'x: float32[n, m]'.")] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="An output: 'y: float32[n, 2*m]'; sizes may be formulas.")] = None,
     scalars: Annotated[list[str] | None, typer.Option("--scalar", "-s", help="A number: 'a: float32'; called like a size, it is that size.")] = None,
-    grid: Annotated[
-        list[str] | None, typer.Option("--grid", "-g", help="Work-items along a dimension: n, 'ceildiv(n, 4)'; up to three times.")
-    ] = None,
-    local: Annotated[
-        list[str] | None, typer.Option("--local", "-l", help="Work-items of a work-group along each; chosen for you unless given.")
-    ] = None,
+    grid: Annotated[list[str] | None, typer.Option("--grid", "-g", help="Work-items along a dimension: n, 'ceildiv(n, 4)'.")] = None,
+    local: Annotated[list[str] | None, typer.Option("--local", "-l", help="Work-items of a work-group along each; chosen unless given.")] = None,
     option: Annotated[list[str] | None, typer.Option("--option", help="For the compiler, such as --option=-DTILE=16.")] = None,
     reference: Annotated[str | None, typer.Option(help="What it should compute: an operation, or a formula such as 'a*x + y'.")] = None,
     name: Annotated[str | None, typer.Option(help="The entry point; the file's name without its ending unless given.")] = None,

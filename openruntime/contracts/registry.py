@@ -125,6 +125,13 @@ KERNELS = Registry(
     },
     check=_is_backend,
 )
+
+
+def registry_of(backend: str) -> Registry:
+    """Where a worker finds what it hosts: a backend, or what runs users' kernels."""
+    return KERNELS if backend.endswith("-kernels") else BACKENDS
+
+
 EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},

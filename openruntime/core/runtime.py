@@ -23,7 +23,7 @@ from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.kernels.catalogue import KernelCatalogue
-from openruntime.kernels.registry import KernelRegistry
+from openruntime.kernels.registry import KernelRegistry, unaccompanied
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_process
@@ -65,7 +65,7 @@ class Runtime:
         self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory)]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
-            self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
+            self.runtimes, self.events, registered=other_backends(), depths=self.queue.depths,
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
@@ -193,7 +193,7 @@ class Runtime:
 
     async def _find_backends(self) -> None:
         """Ask every backend but NumPy what it drives, beside the work."""
-        reports = await discover(name for name in BACKENDS.names() if name != "numpy")
+        reports = await discover(other_backends())
         for report in reports:
             if report.failure is not None and report.extra is None:
                 log.warning("%s", report.failure)
@@ -237,6 +237,11 @@ class Runtime:
                 return None
             if cursor is None or (tasks and tasks[-1].created < since - 86_400.0):
                 return sorted(events, key=lambda event: event.time)
+
+
+def other_backends() -> list[str]:
+    """All but NumPy, which is always there."""
+    return [*(name for name in BACKENDS.names() if name != "numpy"), *unaccompanied()]
 
 
 def open_store(settings: Settings) -> Store:

@@ -183,8 +183,8 @@ class DeviceManager:
 
     def backends(self) -> Sequence[dict[str, Any]]:
         """Each backend that is registered: where it works, or why it does not."""
-        names = dict.fromkeys([backend for _, backend in self._places[ANY] if not backend.endswith(WORKERS)] + list(self._registered))
-        return [self._backend(name) for name in names]
+        names = dict.fromkeys([backend for _, backend in self._places[ANY]] + list(self._registered))
+        return [self._backend(name) for name in names if not name.endswith(WORKERS)]
 
     def _backend(self, name: str) -> dict[str, Any]:
         places = [place for place in self._places[ANY] if place[1] == name]

@@ -15,7 +15,7 @@ import msgspec
 from openruntime.contracts.errors import MissingExtra, OpenRuntimeError
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.records import Abilities, Probe
-from openruntime.contracts.registry import BACKENDS
+from openruntime.contracts.registry import registry_of
 from openruntime.runtimes.process import STDERR_KEPT, describe_exit, last_lines, worker_environment
 
 TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
@@ -40,7 +40,7 @@ def abilities(backend: ComputeBackend) -> Abilities:
 def look(name: str) -> Report:
     """Import the backend's library here and ask."""
     try:
-        found: type[ComputeBackend] = BACKENDS.load(name)
+        found: type[ComputeBackend] = registry_of(name).load(name)
         probes = [msgspec.structs.replace(probe, backend=name) for probe in found.probe()]
         if not probes:
             return Report(name)

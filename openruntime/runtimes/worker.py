@@ -21,9 +21,8 @@ from typing import Any
 
 from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled
 from openruntime.contracts.interfaces import ComputeBackend
-from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.payload import Array
-from openruntime.contracts.registry import BACKENDS, KERNELS
+from openruntime.contracts.registry import registry_of
 from openruntime.runtimes import channel, confinement
 from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
 from openruntime.runtimes.probe import abilities
@@ -219,9 +218,7 @@ def main() -> None:
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
     _alone(tasks, control)
     confinement.confine(options.memory)
-    backend: ComputeBackend = (KERNELS if options.backend.endswith(WORKERS) else BACKENDS).load(options.backend)(
-        device=options.device, threads=options.threads
-    )
+    backend: ComputeBackend = registry_of(options.backend).load(options.backend)(device=options.device, threads=options.threads)
     worker = Worker(backend, tasks, control)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     gc.collect()
