@@ -27,9 +27,9 @@ class KernelBackend(ComputeBackend):
 
     runner_class: ClassVar[type[KernelRunner]]
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1) -> None:
+    def __init__(self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0) -> None:
         self.device = device
-        self.runner = self.runner_class(device=device, threads=threads)
+        self.runner = self.runner_class(device=device, threads=threads, index=index)
         self._compiled: OrderedDict[tuple[Any, ...], Compiled] = OrderedDict()
 
     def get_capabilities(self) -> list[str]:

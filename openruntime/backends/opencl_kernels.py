@@ -36,10 +36,10 @@ class OpenCLRunner(KernelRunner):
 
     language: ClassVar[str] = "opencl"
 
-    def __init__(self, *, device: str, threads: int) -> None:
+    def __init__(self, *, device: str, threads: int, index: int) -> None:
         for variable in ("POCL_CPU_MAX_CU_COUNT", "POCL_MAX_PTHREAD_COUNT"):  # PoCL 5 and later, and before
             os.environ.setdefault(variable, str(threads))
-        self._device = OpenCLDevice(find(device), cache=cache_folder())
+        self._device = OpenCLDevice(find(device if device.startswith("cpu:") else f"opencl:{index}"), cache=cache_folder())
         self.in_place = self._device.processor
 
     def compile(self, spec: KernelSpec) -> Compiled:

@@ -96,10 +96,10 @@ def _plain(value: Any, field: str) -> Any:
 
 
 def outputs(body: Buffer) -> Any:
-    """The answer's arrays: the array itself where there is one called `output`, else `Outputs`."""
+    """The answer's arrays: the array itself where there is only one, else `Outputs`."""
     arrays, _ = safetensors.decode(body)
-    if arrays.keys() == {"output"}:
-        return from_wire(arrays["output"])
+    if len(arrays) == 1:
+        return from_wire(next(iter(arrays.values())))
     return Outputs((name, from_wire(array)) for name, array in arrays.items())
 
 

@@ -12,10 +12,10 @@ from openruntime.contracts.dimensions import Dimension, parse, where
 from openruntime.contracts.errors import InvalidParameter, TooLarge
 from openruntime.contracts.payload import ITEMSIZE, Spec
 
-# language -> the backend whose devices run it
-LANGUAGES: dict[str, str] = {"opencl": "opencl", "cuda": "cuda", "metal": "metal", "wgsl": "webgpu"}
+# language -> the backends whose devices run it
+LANGUAGES: dict[str, tuple[str, ...]] = {"opencl": ("opencl",), "cuda": ("cuda",), "metal": ("metal",), "wgsl": ("webgpu", "metal")}
 WORKERS = "-kernels"
-"""Kernels run in workers of their own: `opencl-kernels` are those of the backend `opencl`."""
+"""Kernels run in workers of their own, `opencl-kernels` and so on by language, beside those of the backends."""
 
 COMPILE = "compile_kernel"
 """The operation that only compiles; its output `report` is a `Report` as JSON."""
@@ -226,8 +226,8 @@ class KernelRunner(ABC):
     """Whether kernels touch the caller's memory itself: then fences around it stop them, else they work on copies."""
 
     @abstractmethod
-    def __init__(self, *, device: str, threads: int) -> None:
-        """Raises `UnsupportedOnDevice` where nothing here runs the language."""
+    def __init__(self, *, device: str, threads: int, index: int) -> None:
+        """`index`: the library's own number for a device other than the processor. Raises `NoSuchDevice`."""
 
     @abstractmethod
     def compile(self, spec: KernelSpec) -> Compiled:

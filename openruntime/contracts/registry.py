@@ -51,6 +51,10 @@ class Registry:
         """All that are registered, whether or not they can be loaded."""
         return [*self._builtin, *self._plugins()]
 
+    def builtin(self, name: str) -> bool:
+        """Whether it is a part of OpenRuntime, no plugin's."""
+        return name in self._builtin
+
     def broken(self) -> dict[str, str]:
         """Of each plugin that cannot be loaded: why. Imports every plugin."""
         for name in self._plugins():
@@ -113,13 +117,22 @@ def _package(point: EntryPoint) -> str:
     return str(point.dist.name) if point.dist else point.value
 
 
-BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")}, check=_is_backend)
-# what runs users' kernels beside the backend of that name; see `contracts/kernels.py`
+BACKENDS = Registry(
+    "openruntime.backends",
+    {
+        "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
+        "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
+        "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
+        "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
+    },
+    check=_is_backend,
+)
+# what runs users' kernels in a language; see `contracts/kernels.py`
 KERNELS = Registry(
     "openruntime.kernels",
     {
         "opencl-kernels": ("openruntime.backends.opencl_kernels:OpenCLKernels", "opencl"),
-        "webgpu-kernels": ("openruntime.backends.wgsl_kernels:WGSLKernels", "webgpu"),
+        "wgsl-kernels": ("openruntime.backends.wgsl_kernels:WGSLKernels", "webgpu"),
         "cuda-kernels": ("openruntime.backends.cuda_kernels:CudaKernels", "cuda"),
         "metal-kernels": ("openruntime.backends.metal_kernels:MetalKernels", "torch"),
     },
@@ -136,5 +149,7 @@ EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
 )
+# platform -> what reads its cards' memory and load; asked in the gateway's process, so it must be light and hold no device
+METERS = Registry("openruntime.meters", {"cuda": ("openruntime.backends.nvml:NvmlMeter", "cuda")})
 BLOBS = Registry("openruntime.blobs", {"shared": ("openruntime.stores.shared_blobs:SharedBlobs", "s3")})
 STORES = Registry("openruntime.stores", {"redis": ("openruntime.stores.redis_store:RedisStore", "redis")})

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.kernels import LANGUAGES, WORKERS
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Abilities, Call
+from openruntime.contracts.records import Abilities, Call, Usage
+from openruntime.devices.gpu import UNIFIED
 from openruntime.devices.host import Host, cpu_name, load_average
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.probe import Report
@@ -20,7 +23,8 @@ ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
-LOOKING = 10.0  # seconds that `found` waits at most
+MEND = "mend or uninstall the package that brings it"
+LOOKING = 60.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend
 Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
@@ -144,11 +148,12 @@ class DeviceManager:
     def memory_available(self, device_id: str) -> int:
         """Bytes free now, at most a second old. Raises `NotFound`."""
         device = self._device(device_id)
-        return self._host.usage().memory_available if device.type == "cpu" else device.memory_available
+        return self._usage(device).memory_available
 
-    def memory_total(self) -> int:
-        """Bytes of the largest device: what needs more than that fits nowhere."""
-        return max((self._describe_memory(device)["memory_total"] for device in self._devices.values()), default=0)
+    def memory_total(self, device_id: str | None = None) -> int:
+        """Bytes of a device, or of the largest: what needs more than that fits nowhere. Raises `NotFound`."""
+        asked = self._devices.values() if device_id is None else (self._device(device_id),)
+        return max((self._usage(device).memory_total for device in asked), default=0)
 
     def _device(self, device_id: str) -> DeviceInfo:
         device = self._devices.get(device_id)
@@ -168,18 +173,23 @@ class DeviceManager:
             "busy": sum(worker.get("outstanding", 0) > 0 for worker in workers),
             "queued": sum(depths.get(lane, 0) for lane in served),
         }
-        return device.model_dump() | self._describe_memory(device) | live
+        return device.model_dump() | msgspec.to_builtins(self._usage(device)) | live
 
     def _status(self, device: DeviceInfo, workers: Sequence[Mapping[str, Any]]) -> str:
         if not self.accepts(device.id):
             return "draining"
         return "failed" if workers and all(worker.get("state") == "failed" for worker in workers) else device.status
 
-    def _describe_memory(self, device: DeviceInfo) -> dict[str, Any]:
-        if device.type != "cpu":
-            return {"memory_total": device.memory_total, "memory_available": device.memory_available, "utilization": device.utilization}
-        usage = self._host.usage()
-        return {"memory_total": usage.memory_total, "memory_available": usage.memory_available, "utilization": usage.utilization}
+    def _usage(self, device: DeviceInfo) -> Usage:
+        host = self._host.usage()
+        if device.type == "cpu":
+            return host
+        found = self._runtimes[device.id].usage(device)
+        if found is not None:
+            return found
+        if UNIFIED in device.capabilities:  # it is the processor's memory: what others hold of it is not free
+            return Usage(device.memory_total, min(device.memory_total, host.memory_available), device.utilization)
+        return Usage(device.memory_total, device.memory_available, device.utilization)
 
     def backends(self) -> Sequence[dict[str, Any]]:
         """Each backend that is registered: where it works, or why it does not."""
@@ -193,15 +203,15 @@ class DeviceManager:
         if not places and report is None:
             status, reason = "looking", "it is being asked which devices it drives"
         elif report is not None and report.failure is not None:
-            status, reason, remedy = "failed", report.failure, "mend or uninstall the package that brings it"
+            status, reason, remedy = "failed", report.failure, MEND
             if report.extra is not None:
                 status, remedy = "absent", f"pip install 'openruntime[{report.extra}]'"
         elif not places:
-            status, reason = "absent", "no device that it can drive was found"
+            status, reason = "absent", (report and report.nothing) or "no device that it can drive was found"
         else:
             workers = [worker for device, _ in places for worker in self._workers(device) if worker["backend"] == name]
             if (why := next((worker["reason"] for worker in workers if worker.get("reason")), None)) is not None:
-                status, reason, remedy = "failed", why, "mend or uninstall the package that brings it"
+                status, reason, remedy = "failed", why, MEND
         known = next((told for place in places if (told := self._runtimes[place[0]].abilities(*place))), None)
         return {
             "name": name, "status": status, "devices": [device for device, _ in places], "reason": reason, "remedy": remedy,
@@ -228,6 +238,12 @@ class DeviceManager:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
         return [place for place in self._places.get(lane, ()) if not (known := self._abilities(place)) or operation in known.operations]
 
+    def elsewhere(self, lane: str, call: Call, device: str, backend: str) -> str | None:
+        """The lane of the other places in `lane` that take `call`; None where there is none."""
+        places = self._places.get(lane) or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
+        others = [place for place in places if place != (device, backend) and place in self._lanes and self.takes(*place, call)]
+        return self._lane_of(others) if others else None
+
     def takes(self, device: str, backend: str, call: Call) -> bool:
         """Whether the device takes tasks, and the backend runs the call there, as far as it has said."""
         return self.accepts(device) and self._refusal((device, backend), call) is None
@@ -242,8 +258,11 @@ class DeviceManager:
 
     def _find(self, key: tuple[str | None, str, str, tuple[str, ...]], call: Call) -> str:
         lane = self._parse(key[0] or ANY)
-        if call.requires and lane + WORKERS in self._places:  # `opencl` is its kernel workers, too
-            lane += WORKERS
+        if call.requires:  # `opencl` and `cpu:0/opencl` mean its kernel workers
+            device, slash, backend = lane.rpartition("/")
+            language = call.requires.partition(":")[2]
+            named = f"{device}{slash}{language}{WORKERS}"
+            lane = named if backend in LANGUAGES.get(language, ()) and named in self._places else lane
         places = self._places[lane]
         refusals = {place: refusal for place in places if (refusal := self._refusal(place, call)) is not None}
         able = [place for place in places if place not in refusals]
@@ -311,7 +330,7 @@ class DeviceManager:
     def _no_language(self, call: Call) -> Unavailable | NoSuchDevice:
         """Why kernels of this language run nowhere here."""
         language = call.requires.partition(":")[2]
-        backend = LANGUAGES.get(language, language)
+        backend = LANGUAGES.get(language, (language,))[0]
         if not self._looked.is_set():
             return Unavailable(f"it is not known yet what runs {language} kernels here; backends are being asked what they drive", retry_after=1)
         why = next((row["reason"] for row in self.backends() if row["name"] == backend), None) or f"there is no {backend} device"

@@ -154,21 +154,19 @@ def shown(kernel: Kernel, *, source: bool = False) -> dict[str, Any]:
 
 def unaccompanied() -> list[str]:
     """Kernel workers that go with no registered backend, and so have to be asked themselves which devices they drive."""
-    backends = BACKENDS.names()
-    return [name for name in KERNELS.names() if name.removesuffix(WORKERS) not in backends]
+    backends = set(BACKENDS.names())
+    return [name for name in KERNELS.names() if backends.isdisjoint(LANGUAGES.get(name.removesuffix(WORKERS), ()))]
 
 
 def workers(reports: Sequence[Looked]) -> list[Looked]:
     """The kernel workers that go with the backends that were found: on the same devices, without asking again."""
-    languages = {backend: language for language, backend in LANGUAGES.items()}
-    return [
-        Looked(
-            name, [msgspec.structs.replace(probe, backend=name) for probe in report.probes],
-            Abilities(frozenset({requirement(languages[report.backend])})),
-        )
-        for report in reports
-        if report.probes and report.failure is None and (name := report.backend + WORKERS) in KERNELS.names()
-    ]  # fmt: skip
+    found = []
+    for language, backends in LANGUAGES.items():
+        probes = [probe for report in reports if report.backend in backends for probe in report.probes]
+        if probes:
+            name, able = language + WORKERS, Abilities(frozenset({requirement(language)}))
+            found.append(Looked(name, [msgspec.structs.replace(probe, backend=name) for probe in probes], {p.platform: able for p in probes}))
+    return found
 
 
 def _key(tenant: str, name: str) -> str:
