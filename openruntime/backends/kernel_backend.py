@@ -70,7 +70,13 @@ class KernelBackend(ComputeBackend):
         except CompileError as error:
             seconds = perf_counter() - started
             report = Report(
-                False, (error.log or error.message)[:LONGEST_LOG], tuple(map(dict, error.lines))[:MOST_LINES], False, seconds, error.message
+                False,
+                (error.log or error.message)[:LONGEST_LOG],
+                tuple(map(dict, error.lines))[:MOST_LINES],
+                False,
+                seconds,
+                error.message,
+                error.field,
             )
         data = msgspec.json.encode(report)
         return Result({"report": Array("uint8", (len(data),), data)}, 0.0, 0.0, seconds)

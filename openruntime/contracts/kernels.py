@@ -197,7 +197,7 @@ class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Report(msgspec.Struct, frozen=True):
     """What came of compiling: `cached` where the disk had it; `seconds` it took.
 
-    Where it failed, `message` says it in short, `log` is all that the compiler said, and `lines` is where: `{"line", "column" (or None),
+    Where it failed, `field` of the kernel is wrong, `message` says it in short, `log` is all that the compiler said, and `lines` is where: `{"line", "column" (or None),
     "severity", "message"}`, both numbers from 1."""
 
     ok: bool
@@ -206,6 +206,7 @@ class Report(msgspec.Struct, frozen=True):
     cached: bool = False
     seconds: float = 0.0
     message: str = ""
+    field: str | None = None
 
 
 class Compiled(msgspec.Struct, frozen=True):

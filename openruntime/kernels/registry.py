@@ -119,7 +119,7 @@ class KernelRegistry:
         task = await self._tasks.result(task.id, principal=principal)
         report = msgspec.json.decode(bytes((task.outputs or {})["report"].view), type=Report)
         if not report.ok:
-            raise CompileError(report.message, log=report.log, lines=report.lines)
+            raise CompileError(report.message, field=report.field, log=report.log, lines=report.lines)
         return report, task
 
     def list(self, *, principal: Principal = LOCAL) -> Sequence[dict[str, Any]]:
