@@ -1,11 +1,9 @@
 """Users' kernels in CUDA C++, compiled by NVRTC through CuPy. The grid counts threads; blocks are 256, 16×16 or 8×8×4 unless `local` says."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +14,8 @@ from cupy.cuda import nvrtc
 from cupy.cuda.driver import CUDADriverError
 from cupy.cuda.runtime import CUDARuntimeError
 
-from openruntime.backends.kernel_backend import KernelBackend, cache_folder
+from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.kernel_cache import cache_folder, keep
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 from openruntime.contracts.records import Probe
@@ -120,15 +119,6 @@ def loaded(kept: Kept) -> Built:
     module = cupy.cuda.function.Module()
     module.load(kept.cubin)
     return Built(module, module.get_function(kept.entry))
-
-
-def keep(path: Path, data: bytes) -> None:
-    """Written whole or not at all; a full disk only costs the next start a compilation."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_bytes(data)
-        fresh.replace(path)
 
 
 def refusal(spec: KernelSpec, log: str) -> CompileError:

@@ -11,7 +11,8 @@ import numpy as np
 import pyopencl as cl
 
 from openruntime.backends.kernel_backend import KernelBackend
-from openruntime.backends.opencl_device import OpenCLDevice, cache_folder, find, processors, translated
+from openruntime.backends.kernel_cache import cache_folder, keep
+from openruntime.backends.opencl_device import OpenCLDevice, find, processors, translated
 from openruntime.contracts.errors import CompileError
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 from openruntime.contracts.records import Probe
@@ -56,7 +57,7 @@ class OpenCLRunner(KernelRunner):
             there = f"it has {', '.join(names)}" if names else "it has none; a kernel begins with `__kernel void`"
             raise CompileError(f"the source has no kernel called {spec.name!r}; {there}")
         kernel = cl.Kernel(program, spec.name)
-        arguments = [*spec.inputs, *spec.outputs, *spec.scalars]
+        arguments = spec.arguments
         if kernel.num_args != len(arguments):
             told = ", ".join(argument.name for argument in arguments)
             raise CompileError(
@@ -83,10 +84,7 @@ class OpenCLRunner(KernelRunner):
             with suppress(OSError):
                 return path.read_text(encoding="utf-8").splitlines()
             return []
-        with suppress(OSError):
-            fresh = path.with_suffix(f".{os.getpid()}")
-            fresh.write_text("\n".join(found), encoding="utf-8")
-            fresh.replace(path)
+        keep(path, "\n".join(found).encode())
         return found
 
     def run(
@@ -130,8 +128,8 @@ class OpenCLRunner(KernelRunner):
         queue = self._device.queue
         for view, buffer, whole in zip(views, buffers, held, strict=True):
             if self.in_place:  # mapping is what makes it visible here; on a processor it copies nothing
-                mapped, _ = cl.enqueue_map_buffer(queue, buffer, cl.map_flags.READ, 0, (buffer.size,), np.uint8)
-                mapped.base.release(queue)
+                mapped: Any = cl.enqueue_map_buffer(queue, buffer, cl.map_flags.READ, 0, (buffer.size,), np.dtype(np.uint8))
+                mapped[0].base.release(queue)
             elif view.nbytes:
                 cl.enqueue_copy(queue, view, whole)
         queue.finish()

@@ -167,7 +167,7 @@ def bindings(source: str) -> dict[int, Binding]:
 def entries(spec: KernelSpec, found: Mapping[int, Binding]) -> list[dict[str, Any]]:
     """The layout of group 0 as the source wants it. Raises `CompileError` where that is not what the signature says."""
     made = []
-    for i, argument in enumerate((*spec.inputs, *spec.outputs, *spec.scalars)):
+    for i, argument in enumerate(spec.arguments):
         array = i < len(spec.inputs) + len(spec.outputs)
         binding, called = found.get(i), f"@group(0) @binding({i})"
         if binding is None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 
 from openruntime.contracts.dimensions import Dimension
 from openruntime.contracts.errors import InvalidParameter, nearest
-from openruntime.contracts.kernels import LANGUAGES, LONGEST_SIDE, MOST_ITEMS, KernelSpec
+from openruntime.contracts.kernels import LANGUAGES, LONGEST_SIDE, MOST_ITEMS, KernelSpec, Typed
 from openruntime.contracts.payload import ITEMSIZE, check_dtype
 
 LONGEST_SOURCE = 1 << 18  # bytes
@@ -79,7 +79,7 @@ def _unread(complaint: str) -> InvalidParameter:
 def _check_names(spec: KernelSpec) -> None:
     _identifier(spec.name, "name")
     seen: dict[str, str] = {}
-    listed = (("inputs", spec.inputs), ("outputs", spec.outputs), ("scalars", spec.scalars))
+    listed: tuple[tuple[str, Sequence[Typed]], ...] = (("inputs", spec.inputs), ("outputs", spec.outputs), ("scalars", spec.scalars))
     for part, arguments in listed:
         for i, argument in enumerate(arguments):
             field = f"{part}.{i}.name"

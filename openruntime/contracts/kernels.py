@@ -32,19 +32,19 @@ _NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 Number = int | float | bool
 
 
-class Argument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An array that a kernel reads or writes. `shape`: whole numbers, or formulas over symbols that the inputs' shapes bind."""
-
+class Typed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     dtype: str
+
+
+class Argument(Typed, frozen=True, forbid_unknown_fields=True):
+    """An array that a kernel reads or writes. `shape`: whole numbers, or formulas over symbols that the inputs' shapes bind."""
+
     shape: tuple[int | str, ...]
 
 
-class Scalar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Scalar(Typed, frozen=True, forbid_unknown_fields=True):
     """A number passed by value. One that is called like a symbol of the shapes is that symbol's value, and need not be given."""
-
-    name: str
-    dtype: str
 
 
 class KernelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +87,11 @@ class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     def requires(self) -> str:
         """What a backend must list among its capabilities to run it."""
         return requirement(self.language)
+
+    @property
+    def arguments(self) -> tuple[Typed, ...]:
+        """All, in the order in which the entry point takes them."""
+        return *self.inputs, *self.outputs, *self.scalars
 
     @cached_property
     def shapes(self) -> dict[str, tuple[Dimension, ...]]:
@@ -197,8 +202,8 @@ class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Report(msgspec.Struct, frozen=True):
     """What came of compiling: `cached` where the disk had it; `seconds` it took.
 
-    Where it failed, `field` of the kernel is wrong, `message` says it in short, `log` is all that the compiler said, and `lines` is where: `{"line", "column" (or None),
-    "severity", "message"}`, both numbers from 1."""
+    Where it failed, `field` of the kernel is wrong, `message` says it in short, `log` is all that the compiler said, and `lines` is where:
+    `{"line", "column" (or None), "severity", "message"}`, both numbers from 1."""
 
     ok: bool
     log: str = ""
@@ -278,11 +283,12 @@ def number(value: Any, dtype: str, field: str, kernel: str) -> Number:
         if not isfinite(value) or not value.is_integer():
             raise InvalidParameter(f"`{field}` of {kernel} must be a whole number ({dtype}), not {value!r:.60}", field=field)
         value = int(value)
+    whole: int = value
     bits = 8 * ITEMSIZE[dtype]
     low, high = (0, (1 << bits) - 1) if dtype.startswith("u") else (-(1 << bits - 1), (1 << bits - 1) - 1)
-    if not low <= value <= high:
-        raise InvalidParameter(f"`{field}` of {kernel} is {value!r:.60}, and {dtype} holds {low} to {high}", field=field)
-    return value
+    if not low <= whole <= high:
+        raise InvalidParameter(f"`{field}` of {kernel} is {whole!r:.60}, and {dtype} holds {low} to {high}", field=field)
+    return whole
 
 
 def _told(sizes: Sequence[Dimension]) -> str:

@@ -51,7 +51,7 @@ def cast(array: Array, dtype: str, field: str) -> Array:
     """What `to_array` read, in a dtype that is known from elsewhere. Raises `InvalidParameter` where a value does not fit it."""
     if array.dtype == dtype:
         return array
-    flat = array.view.cast(_FORMATS[array.dtype]).tolist() if array.size else []
+    flat: list[Any] = array.view.cast(_FORMATS[array.dtype]).tolist() if array.size else []
     whole, pairs = "int" in dtype, dtype.startswith("complex") and not array.dtype.startswith("complex")
     if not array.size:
         return Array(dtype, array.shape, b"")

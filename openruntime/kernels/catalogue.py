@@ -139,7 +139,8 @@ class KernelCatalogue(Catalogue):
             return kernel.bind(parameters)
         if name == COMPILE:
             return compilation(parameters)
-        return self._known(name, lambda name: self._operations.bind(name, parameters))
+        found: Call = self._known(name, lambda name: self._operations.bind(name, parameters))
+        return found
 
     def _known(self, name: str, ask: Any) -> Any:
         try:
