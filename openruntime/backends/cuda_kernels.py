@@ -14,7 +14,7 @@ from cupy.cuda import nvrtc
 from cupy.cuda.driver import CUDADriverError
 from cupy.cuda.runtime import CUDARuntimeError
 
-from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.backends.kernel_cache import cache_folder, keep
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
@@ -124,10 +124,7 @@ def loaded(kept: Kept) -> Built:
 def refusal(spec: KernelSpec, log: str) -> CompileError:
     """What NVRTC says of a source that does not compile."""
     lines = tuple(complaints(log))
-    first = next((line for line in lines if line["severity"] == "error"), None)
-    told = f"line {first['line']}: {first['message']}" if first else log.strip().partition("\n")[0]
-    field = "options" if "option" in told and first is None else "source"
-    return CompileError(f"{spec.name} does not compile: {told}", field=field, log=log.strip(), lines=lines)
+    return uncompiled(spec, log, lines, field="options" if "option" in log and not lines else "source")
 
 
 def complaints(log: str) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What a kernel worker hosts: a runner of one language, and the memory around kernels that keeps a stray one from harming others."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from time import perf_counter
 from typing import Any, ClassVar
@@ -120,3 +120,11 @@ def _kept(memory: Fenced, spec: Spec, allocate: Callable[[int], memoryview] | No
     place = allocate(spec.nbytes)
     place[:] = memory.array
     return Array(spec.dtype, spec.shape, place)
+
+
+def uncompiled(spec: KernelSpec, log: str, lines: Iterable[Mapping[str, Any]] = (), *, field: str = "source") -> CompileError:
+    """The error of a kernel whose compiler said `log`, and of single `lines` what `CompileError` shows."""
+    found = tuple(lines)
+    first = next((line for line in found if line["severity"] != "warning"), None)
+    told = f"line {first['line']}: {first['message']}" if first else log.strip().partition("\n")[0]
+    return CompileError(f"`{field}` of {spec.name} does not compile: {told}", field=field, log=log.strip(), lines=found)

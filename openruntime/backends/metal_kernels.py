@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OperationFailed, OutOfMemory
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 from openruntime.contracts.records import Probe
@@ -34,7 +34,7 @@ class MetalRunner(KernelRunner):
         try:
             library = torch.mps.compile_shader(f"{defines}#line 1\n{spec.source}")
         except (RuntimeError, SyntaxError) as error:
-            raise refusal(spec, str(error)) from None
+            raise uncompiled(spec, str(error), complaints(str(error))) from None
         try:
             kernel = getattr(library, spec.name)
         except (AttributeError, RuntimeError):
@@ -84,16 +84,8 @@ def define(option: str) -> str:
     """`-DNAME=VALUE` as a line of the source: this compiler takes no options."""
     found = re.fullmatch(r"-D(\w+)(?:=(.*))?", option)
     if found is None:
-        raise CompileError(f"{option!r} is no option here; -DNAME=VALUE defines a macro", field="options")
+        raise CompileError(f"`options`: {option!r} is none here; -DNAME=VALUE defines a macro", field="options")
     return f"#define {found[1]} {1 if found[2] is None else found[2]}\n"
-
-
-def refusal(spec: KernelSpec, log: str) -> CompileError:
-    """What Metal's compiler says of a source that does not compile."""
-    lines = tuple(complaints(log))
-    first = next((line for line in lines if line["severity"] == "error"), None)
-    told = f"line {first['line']}: {first['message']}" if first else log.strip().partition("\n")[0]
-    return CompileError(f"{spec.name} does not compile: {told}", log=log.strip(), lines=lines)
 
 
 def complaints(log: str) -> Iterator[dict[str, Any]]:

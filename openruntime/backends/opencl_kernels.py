@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyopencl as cl
 
-from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.backends.kernel_cache import cache_folder, keep
 from openruntime.backends.opencl_device import OpenCLDevice, find, processors, translated
 from openruntime.contracts.errors import CompileError
@@ -149,14 +149,11 @@ def cleaned(spec: KernelSpec, log: str) -> str:
     return _PLACE.sub(f"{spec.name}.cl", _WRAPPING.sub("", log)).strip()
 
 
-def refusal(spec: KernelSpec, log: str) -> CompileError:
+def refusal(spec: KernelSpec, said: str) -> CompileError:
     """What a driver says of a source that does not compile."""
-    log = cleaned(spec, log)
-    lines = tuple(complaints(log))
-    first = next((line for line in lines if line["severity"] != "warning"), None)
-    told = f"line {first['line']}: {first['message']}" if first else log.partition("\n")[0]
-    field = "options" if "build option" in log.casefold() or "INVALID_BUILD_OPTIONS" in log else "source"
-    return CompileError(f"{spec.name} does not compile: {told}", field=field, log=log, lines=lines)
+    log = cleaned(spec, said)
+    options = "build option" in log.casefold() or "INVALID_BUILD_OPTIONS" in log
+    return uncompiled(spec, log, complaints(log), field="options" if options else "source")
 
 
 def complaints(log: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import wgpu
 
-from openruntime.backends.kernel_backend import KernelBackend
+from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 
@@ -150,7 +150,7 @@ def overrides(spec: KernelSpec) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not option.startswith("-D") or (not equals and value):
-            raise CompileError(f"{option!r} is no option of WGSL; -DNAME=VALUE sets the `override` of that name to a number", field="options")
+            raise CompileError(f"`options`: {option!r} is none of WGSL's; -DNAME=VALUE sets the `override` of that name to a number", field="options")
     return found
 
 
@@ -174,7 +174,7 @@ def entries(spec: KernelSpec, found: Mapping[int, Binding]) -> list[dict[str, An
             space = "var<storage, read_write>" if array else "var<uniform>"
             raise CompileError(f"the source has no {called}, which is `{argument.name}`: {called} {space} {argument.name}: ...")
         if len(spec.inputs) <= i and array and binding.access != "read_write":
-            raise CompileError(f"{called} is `{argument.name}`, an output, and must be var<storage, read_write>")
+            raise CompileError(f"{called} is `{argument.name}`, an output, and must be var<storage, read_write> in the source")
         inner = re.fullmatch(r"array<(?:atomic<)?(?:vec[234]<)?(\w+?)>*(?:,\w+>)?", binding.type) if array else re.fullmatch(r"(\w+)", binding.type)
         wanted = "float32" if argument.dtype == "complex64" else argument.dtype
         if inner is not None and _TYPES.get(inner[1], wanted) != wanted:
@@ -194,7 +194,7 @@ def group_of(spec: KernelSpec, source: str, constants: Mapping[str, float]) -> t
             given = re.search(rf"\b(?:override|const)\s+{re.escape(text.strip())}\b[^=;]*=\s*(\d+)", source)
             word = str(int(constants[text.strip()])) if text.strip() in constants else given[1] if given else ""
             if not word:
-                raise CompileError(f"@workgroup_size({found[1] if found else ''}) of {spec.name}: {text.strip()!r} is no number known here")
+                raise CompileError(f"@workgroup_size({found[1] if found else ''}) in the source: {text.strip()!r} is no number known here")
         sizes.append(int(word or 1))
     return (*sizes, 1, 1)[:3]  # type: ignore[return-value]
 
@@ -208,9 +208,8 @@ def refusal(spec: KernelSpec, said: str) -> CompileError:
     if underlined and underlined[1] not in message:
         message = f"{message} ({underlined[1]})"
     if place is None:
-        return CompileError(f"{spec.name} does not compile: {message}", log=log)
-    line = {"line": int(place[1]), "column": int(place[2]), "severity": "error", "message": message}
-    return CompileError(f"{spec.name} does not compile: line {place[1]}: {message}", log=log, lines=(line,))
+        return uncompiled(spec, log)
+    return uncompiled(spec, log, [{"line": int(place[1]), "column": int(place[2]), "severity": "error", "message": message}])
 
 
 def translated(name: str, error: Exception) -> OpenRuntimeError:

@@ -335,7 +335,7 @@ class DeviceManager:
             return Unavailable(f"it is not known yet what runs {language} kernels here; backends are being asked what they drive", retry_after=1)
         why = next((row["reason"] for row in self.backends() if row["name"] == backend), None) or f"there is no {backend} device"
         remedy = next((row["remedy"] for row in self.backends() if row["name"] == backend), None)
-        return NoSuchDevice(f"no device here runs {language} kernels: {why}{f' ({remedy})' if remedy else ''}", field="language")
+        return NoSuchDevice(f"`language`: no device here runs {language} kernels: {why}{f' ({remedy})' if remedy else ''}", field="language")
 
     def _unsupported(self, lane: str, call: Call, refusals: Iterable[Refusal]) -> UnsupportedOnDevice:
         """Says why, and where it would run."""

@@ -114,7 +114,7 @@ class KernelRegistry:
             raise Unavailable("the kernel is not compiled yet: every kernel worker is busy; try again", retry_after=5)
         if task.failure is not None:
             if task.failure.code in ("timeout", "worker_crashed"):
-                raise CompileError(f"{_name(document)} cannot be compiled: {task.failure.message}", log=task.failure.message)
+                raise CompileError(f"`source` of {_name(document)} cannot be compiled: {task.failure.message}", log=task.failure.message)
             raise error_class(task.failure.code, task=True)(task.failure.message)
         task = await self._tasks.result(task.id, principal=principal)
         report = msgspec.json.decode(bytes((task.outputs or {})["report"].view), type=Report)

@@ -1,0 +1,41 @@
+"""Memory around kernels: known bytes on both sides, and beyond them the end of the process."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from openruntime.backends.fences import ALIGNMENT, GUARD, Fenced
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 255, 4000, 4096, 1 << 20, (1 << 23) + 3])
+def test_the_array_is_zeros_between_guards(nbytes: int) -> None:
+    memory = Fenced(nbytes)
+    assert (memory.array.nbytes, memory.view.nbytes) == (nbytes, nbytes + 2 * GUARD)
+    whole = np.frombuffer(memory.view, np.uint8)
+    assert (whole[GUARD:].ctypes.data % ALIGNMENT, whole[GUARD : GUARD + nbytes].any()) == (0, False)
+    memory.array[:] = b"\xa5" * nbytes
+    assert memory.breach() is None
+    memory.close()
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    ("offset", "where"), [(-1, "before its beginning"), (-GUARD, "before its beginning"), (100, "past its end"), (611, "past its end")]
+)
+def test_a_byte_outside_is_seen(offset: int, where: str) -> None:
+    memory = Fenced(100)
+    memory.view[GUARD + offset] ^= 1
+    assert memory.breach() == where
+    memory.close()
+
+
+@pytest.mark.parametrize("offset", [5_000, 1 << 31, -5_000, -(1 << 33)])
+def test_further_out_the_process_ends(offset: int) -> None:
+    program = (
+        "import ctypes, numpy\nfrom openruntime.backends.fences import Fenced\nm = Fenced(100)\n"
+        f"ctypes.memset(numpy.frombuffer(m.array, 'u1').ctypes.data + {offset}, 1, 1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == -signal.SIGSEGV
