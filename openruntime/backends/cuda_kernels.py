@@ -18,7 +18,6 @@ from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.backends.kernel_cache import cache_folder, keep
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
-from openruntime.contracts.records import Probe
 
 _BLOCKS = {1: (256,), 2: (16, 16), 3: (8, 8, 4)}
 _COMPLAINT = re.compile(r"^(?:\S*?)\((\d+)\): *(error|warning)(?: #\S+)?: *(.*)$", re.MULTILINE)
@@ -105,11 +104,6 @@ class CudaKernels(KernelBackend):
     name = "cuda-kernels"
     runner_class = CudaRunner
 
-    @classmethod
-    def probe(cls) -> Sequence[Probe]:
-        if not cupy.cuda.is_available():
-            raise NoSuchDevice("no CUDA device here")
-        return [Probe(cls.name, "cuda", index) for index in range(cupy.cuda.runtime.getDeviceCount())]
 
     def trim(self) -> None:
         cupy.get_default_memory_pool().free_all_blocks()

@@ -14,7 +14,6 @@ import torch
 from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OperationFailed, OutOfMemory
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
-from openruntime.contracts.records import Probe
 
 _COMPLAINT = re.compile(r"program_source:(\d+):(\d+): *(error|warning): *(.*)")
 
@@ -70,11 +69,6 @@ class MetalKernels(KernelBackend):
     name = "metal-kernels"
     runner_class = MetalRunner
 
-    @classmethod
-    def probe(cls) -> Sequence[Probe]:
-        if not torch.backends.mps.is_available():
-            raise NoSuchDevice("no Metal device here")
-        return (Probe(cls.name, "metal", unified=True),)
 
     def trim(self) -> None:
         torch.mps.empty_cache()

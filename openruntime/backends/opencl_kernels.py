@@ -15,7 +15,6 @@ from openruntime.backends.kernel_cache import cache_folder, keep
 from openruntime.backends.opencl_device import OpenCLDevice, find, processors, translated
 from openruntime.contracts.errors import CompileError
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
-from openruntime.contracts.records import Probe
 
 # dtype -> what an argument of it is called in OpenCL C; a vector of it goes as well
 _TYPES = {
@@ -139,9 +138,6 @@ class OpenCLKernels(KernelBackend):
     name = "opencl-kernels"
     runner_class = OpenCLRunner
 
-    @classmethod
-    def probe(cls) -> Sequence[Probe]:
-        return (Probe(cls.name, "cpu"),) if processors() else ()
 
 
 def cleaned(spec: KernelSpec, log: str) -> str:

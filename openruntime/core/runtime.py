@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.errors import OpenRuntimeError
+from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
@@ -25,7 +25,7 @@ from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.kernels.catalogue import KernelCatalogue
-from openruntime.kernels.registry import KernelRegistry, unaccompanied
+from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_process
@@ -67,13 +67,14 @@ class Runtime:
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
+        self._backends = optional_backends(settings)
         self.runtimes: list[RuntimeManager] = [
             CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
             GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
         ]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
-            self.runtimes, self.events, registered=other_backends(), depths=self.queue.depths,
+            self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
@@ -206,7 +207,7 @@ class Runtime:
 
     async def _find_backends(self) -> None:
         """Take up every backend but NumPy: as it is remembered, else asked what it drives once the first worker is up."""
-        names = other_backends()
+        names = self._backends
         remembered = RememberedReports(self.settings.cache_dir)
         reports = remembered.known(names)
         if unknown := [name for name in names if name not in {report.backend for report in reports}]:
@@ -259,9 +260,14 @@ class Runtime:
                 return sorted(events, key=lambda event: event.time)
 
 
-def other_backends() -> list[str]:
-    """All but NumPy, which is always there."""
-    return [*(name for name in BACKENDS.names() if name != "numpy"), *unaccompanied()]
+def optional_backends(settings: Settings) -> list[str]:
+    """The libraries that may drive devices beside NumPy. Raises `InvalidParameter` for one that is not registered."""
+    known = [name for name in BACKENDS.names() if name != "numpy"]
+    wanted = known if settings.backends is None else [name for name in settings.backends if name != "numpy"]
+    unknown = next((name for name in wanted if name not in known), None)
+    if unknown is not None:
+        raise InvalidParameter(f"`backends`: there is no backend {unknown!r}{nearest(unknown, known)}", field="backends")
+    return wanted
 
 
 def open_store(settings: Settings) -> Store:

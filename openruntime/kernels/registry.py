@@ -15,7 +15,7 @@ from openruntime.contracts.kernel_reading import read
 from openruntime.contracts.kernels import COMPILE, LANGUAGES, WORKERS, KernelSpec, Report, requirement
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.records import LOCAL, Abilities, Principal, Task
-from openruntime.contracts.registry import BACKENDS, KERNELS
+from openruntime.contracts.registry import KERNELS
 from openruntime.kernels.catalogue import Kernel, signature
 from openruntime.runtimes.probe import Report as Looked
 
@@ -150,12 +150,6 @@ def shown(kernel: Kernel, *, source: bool = False) -> dict[str, Any]:
         "version": kernel.version, "signature": signature(kernel.spec), "created_at": datetime.fromtimestamp(kernel.created, UTC).isoformat(),
         "compiled": kernel.compiled,
     }  # fmt: skip
-
-
-def unaccompanied() -> list[str]:
-    """Kernel workers that go with no registered backend, and so have to be asked themselves which devices they drive."""
-    backends = set(BACKENDS.names())
-    return [name for name in KERNELS.names() if backends.isdisjoint(LANGUAGES.get(name.removesuffix(WORKERS), ()))]
 
 
 def workers(reports: Sequence[Looked]) -> list[Looked]:

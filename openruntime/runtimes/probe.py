@@ -15,7 +15,7 @@ import msgspec
 from openruntime.contracts.errors import MissingExtra, NoSuchDevice, OpenRuntimeError
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.records import Abilities, Probe
-from openruntime.contracts.registry import registry_of
+from openruntime.contracts.registry import BACKENDS
 from openruntime.runtimes.process import STDERR_KEPT, describe_exit, last_lines, worker_environment
 
 TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
@@ -44,7 +44,7 @@ def abilities(backend: ComputeBackend) -> Abilities:
 def look(name: str) -> Report:
     """Import the backend's library here and ask."""
     try:
-        found: type[ComputeBackend] = registry_of(name).load(name)
+        found: type[ComputeBackend] = BACKENDS.load(name)
         probes = [msgspec.structs.replace(probe, backend=name) for probe in found.probe()]
     except MissingExtra as error:
         return Report(name, failure=error.message.partition(":")[0], extra=error.extra)
