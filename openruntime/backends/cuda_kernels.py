@@ -104,7 +104,6 @@ class CudaKernels(KernelBackend):
     name = "cuda-kernels"
     runner_class = CudaRunner
 
-
     def trim(self) -> None:
         cupy.get_default_memory_pool().free_all_blocks()
 

@@ -8,9 +8,9 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """`OPENRUNTIME_KERNEL_CACHE`, else the user's cache."""
-    given = os.environ.get("OPENRUNTIME_KERNEL_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("openruntime") / "kernels"
+    """In `OPENRUNTIME_CACHE_DIR`, with which every worker starts, else in the user's cache."""
+    given = os.environ.get("OPENRUNTIME_CACHE_DIR")
+    return (Path(given) if given else platformdirs.user_cache_path("openruntime", appauthor=False)) / "kernels"
 
 
 def keep(path: Path, data: bytes) -> None:

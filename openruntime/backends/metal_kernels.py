@@ -69,7 +69,6 @@ class MetalKernels(KernelBackend):
     name = "metal-kernels"
     runner_class = MetalRunner
 
-
     def trim(self) -> None:
         torch.mps.empty_cache()
 

@@ -12,7 +12,7 @@ import pyopencl as cl
 
 from openruntime.backends.kernel_backend import KernelBackend, uncompiled
 from openruntime.backends.kernel_cache import cache_folder, keep
-from openruntime.backends.opencl_device import OpenCLDevice, find, processors, translated
+from openruntime.backends.opencl_device import OpenCLDevice, find, translated
 from openruntime.contracts.errors import CompileError
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 
@@ -137,7 +137,6 @@ class OpenCLRunner(KernelRunner):
 class OpenCLKernels(KernelBackend):
     name = "opencl-kernels"
     runner_class = OpenCLRunner
-
 
 
 def cleaned(spec: KernelSpec, log: str) -> str:

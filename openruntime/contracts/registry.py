@@ -123,6 +123,7 @@ BACKENDS = Registry(
         "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
         "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
         "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
+        "opencl": ("openruntime.backends.opencl:OpenCLBackend", "opencl"),
         "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
     },
     check=_is_backend,

@@ -72,6 +72,8 @@ class Runtime:
             CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
             GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
         ]
+        for runtime in self.runtimes:
+            runtime.environment = {"OPENRUNTIME_CACHE_DIR": str(settings.cache_dir)}
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
             self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,

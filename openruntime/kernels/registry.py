@@ -15,7 +15,6 @@ from openruntime.contracts.kernel_reading import read
 from openruntime.contracts.kernels import COMPILE, LANGUAGES, WORKERS, KernelSpec, Report, requirement
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.records import LOCAL, Abilities, Principal, Task
-from openruntime.contracts.registry import KERNELS
 from openruntime.kernels.catalogue import Kernel, signature
 from openruntime.runtimes.probe import Report as Looked
 

@@ -3,7 +3,7 @@
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.records import Abilities, Usage
@@ -17,6 +17,8 @@ class RuntimeManager(ABC):
 
     platform: str
     """What a backend's `Probe` calls these devices: `cpu` for `cpu:0`."""
+    environment: Mapping[str, str] = {}
+    """Variables that its workers start with."""
 
     def __init__(self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None, memory: int = 0) -> None:
         """`memory`: bytes that each worker may have of its own; 0 for no bound."""
@@ -70,7 +72,7 @@ class RuntimeManager(ABC):
         """A worker that can take jobs. Raises `Unavailable` with its last words when it does not come up."""
         worker = WorkerProcess(
             device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory,
-            share=self.share(device, backend), on_answer=on_answer, on_progress=on_progress, on_death=on_death,
+            share=self.share(device, backend), environment=self.environment, on_answer=on_answer, on_progress=on_progress, on_death=on_death,
         )  # fmt: skip
         await worker.start()
         if worker.abilities is not None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,7 +53,7 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound), and a `share` of a device that is not the processor.
+    """One process, with at most `memory` bytes of its own (0: no bound), a `share` of a device that is not the processor, and an `environment` besides.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
     """
@@ -67,6 +67,7 @@ class WorkerProcess:
         threads: int,
         memory: int = 0,
         share: Share | None = None,
+        environment: Mapping[str, str] | None = None,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -79,6 +80,7 @@ class WorkerProcess:
         self._threads = threads
         self._memory = memory
         self._share = share
+        self._environment = environment or {}
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -114,7 +116,7 @@ class WorkerProcess:
             command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads),
+            stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads) | self._environment,
             process_group=0,  # what an operation starts ends with it
         )  # fmt: skip
         self.pid = self._process.pid

@@ -54,7 +54,7 @@ Start = Callable[..., AbstractContextManager[Server]]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {"OPENRUNTIME_KERNEL_CACHE": str(tmp_path_factory.mktemp("kernels"))}
+    return {"OPENRUNTIME_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))}
 
 
 @pytest.fixture(scope="module")
