@@ -205,7 +205,7 @@ def refusal(spec: KernelSpec, said: str) -> CompileError:
     log = "\n".join(line for line in log.splitlines() if not line.strip().startswith("In wgpu")).strip()
     place, underlined = _PLACE.search(log), _UNDERLINED.search(log)
     message = _HEAD.sub("", log.partition("\n")[0]).strip()
-    if underlined and underlined[1] not in message:
+    if underlined and "validation error" in log.partition("\n")[0]:
         message = f"{message} ({underlined[1]})"
     if place is None:
         return uncompiled(spec, log)

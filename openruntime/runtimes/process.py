@@ -53,7 +53,8 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound), a `share` of a device that is not the processor, and an `environment` besides.
+    """One process, with at most `memory` bytes of its own (0: no bound), a `share` of a device that is not the processor, and more variables
+    in its `environment`.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
     """
