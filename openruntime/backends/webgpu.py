@@ -304,3 +304,5 @@ def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
 
 def _count(x: Host, axis: Axis) -> int:
     return prod(x.shape[one] for one in _axes(x.ndim, axis))
+
+

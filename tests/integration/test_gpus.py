@@ -160,7 +160,9 @@ def test_only_numpys_worker_is_warm(plugins: Path, start_server: Callable[..., A
         assert {worker["backend"]: worker["state"] for worker in workers} == {"chip": "cold", "other": "ready"}
 
 
-def test_a_platform_that_fails_does_not_take_the_others_with_it(tmp_path: Path, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
+def test_a_platform_that_fails_does_not_take_the_others_with_it(
+    tmp_path: Path, start_server: Callable[..., AbstractContextManager[Server]]
+) -> None:
     half = """
 from openruntime.backends.cpu import NumpyBackend
 from openruntime.contracts.records import Probe
