@@ -161,8 +161,9 @@ def python() -> str:
     """The SDK: functions and classes with what their docstrings say."""
     import openruntime
     from openruntime.client.arrays import Outputs, TensorHandle
+    from openruntime.client.kernels import AsyncKernels
     from openruntime.client.runtime import AsyncRuntime, Options
-    from openruntime.client.sync import Runtime, TaskFuture
+    from openruntime.client.sync import Kernels, Runtime, TaskFuture
     from openruntime.client.task import AsyncTask
 
     parts = [
@@ -170,7 +171,7 @@ def python() -> str:
         " [Operations](operations.md) lists them all); it takes NumPy arrays, or what converts to one, and returns them.\n"
     ]
     parts += [f"## `openruntime.{made.__name__}`\n\n{described(made)}\n" for made in (openruntime.connect, openruntime.connect_async)]
-    for cls in (Runtime, TaskFuture, AsyncRuntime, AsyncTask):
+    for cls in (Runtime, TaskFuture, Kernels, AsyncRuntime, AsyncTask, AsyncKernels):
         parts.append(f"## {cls.__name__}\n\n{paragraphs(cls.__doc__ or '')}\n")
         for name, member in vars(cls).items():
             if name.startswith("_") or not getattr(member, "__doc__", None):

@@ -34,7 +34,7 @@ _ARGUMENT = re.compile(r"\s*(\w+)\s*:\s*(\w+)\s*(?:\[(.*)\])?\s*", re.DOTALL)
 
 
 class AsyncKernels:
-    """The kernels of a server. `changed` is called when a name may mean something else."""
+    """Kernels of your own: `rt.kernels`. Each is then an operation: `await rt.run(name, ...)`."""
 
     def __init__(self, connection: Connection, changed: Callable[[], None]) -> None:
         self._connection = connection

@@ -168,7 +168,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
 
 
 class Kernels:
-    """`AsyncKernels` for threads. What `methods` has of a kernel's name is forgotten when that changes."""
+    """Kernels of your own: `rt.kernels`. Each is then an operation: `rt.run(name, ...)`, `rt.submit(name, ...)` or `rt.name(...)`."""
 
     def __init__(self, portal: Portal, client: AsyncKernels, methods: dict[str, Any]) -> None:
         self._portal = portal

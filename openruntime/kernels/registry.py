@@ -109,8 +109,8 @@ class KernelRegistry:
         except asyncio.CancelledError:  # whoever asked has gone
             await asyncio.shield(self._tasks.cancel(task.id, principal=principal))
             raise
-        if not ended:
-            raise Unavailable("the kernel is not compiled yet: every kernel worker is busy; try again", retry_after=5)
+        if not ended or (task.failure is not None and task.failure.code == "timeout" and task.started is None):
+            raise Unavailable("every kernel worker is busy, and none came to compile this one; try again, or cancel what runs", retry_after=5)
         if task.failure is not None:
             if task.failure.code in ("timeout", "worker_crashed"):
                 raise CompileError(f"`source` of {_name(document)} cannot be compiled: {task.failure.message}", log=task.failure.message)

@@ -53,6 +53,8 @@ def _reason(task: Task) -> str:
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
     where = f"{task.device}/{task.backend}"
+    if task.call.requires:
+        return f"{where} runs {task.call.requires.partition(':')[2]} kernels, in a worker that runs nothing else"
     if task.lane != "any":
         return f"{where} was asked for ({task.lane})"
     return (

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.servers import Server
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial/first-task.md", "docs/howto/backup-and-restore.md")
+PAGES = ("README.md", "docs/tutorial/first-task.md", "docs/howto/backup-and-restore.md", "docs/howto/write-a-kernel.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DEFAULT = "127.0.0.1:8000"
 

@@ -103,6 +103,9 @@ def test_a_registered_kernel_is_an_operation(client: httpx.Client, language: str
     task = call(client, x=[1, 2, 3], y=[0.5, 0.5, 0.5], a=2).json()
     assert (task["result"], task["backend"], task["device_used"]) == ({"z": [2.5, 4.5, 6.5]}, f"{language}-kernels", "cpu:0")
     assert call(client, x=[], y=[], a=2).json()["result"]["z"] == []
+    large = np.arange(1_000_000, dtype=np.float32)
+    with openruntime.connect(str(client.base_url)) as runtime:
+        assert np.array_equal(runtime.saxpy(large, large, a=1), 2 * large)
     explained = client.get(f"/tasks/{task['task_id']}/explain").json()
     assert explained["compute"] >= 0
     again = client.post("/kernels", json=SAXPY | {"language": language, "source": SOURCES[language]}).json()
