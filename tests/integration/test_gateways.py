@@ -198,3 +198,24 @@ def test_a_slow_redis_is_waited_for(gateways: Gateways) -> None:
     assert (record["status"], record["attempt"]) == ("running", 1)  # a pause of Redis is nobody's death
     http.delete(f"{b.url}/tasks/{slow}")
     assert ended(a, slow)["status"] == "cancelled"
+
+
+def test_a_kernel_registered_at_one_gateway_runs_at_all(gateways: Gateways) -> None:
+    pytest.importorskip("pyopencl", reason="the extra opencl is not installed")
+    kernel = {
+        "name": "double_it", "language": "opencl", "grid": ["n"],
+        "source": "__kernel void double_it(__global const float *x, __global float *y) { int i = get_global_id(0); y[i] = 2 * x[i]; }",
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["n"]}], "outputs": [{"name": "y", "dtype": "float32", "shape": ["n"]}],
+    }  # fmt: skip
+    assert http.post(f"{gateways.a.url}/kernels", json=kernel).status_code == 201
+    until = time.monotonic() + 10
+    while not http.get(f"{gateways.b.url}/kernels").json()["kernels"]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    http.get(f"{gateways.b.url}/devices")  # waits until backends have told what they drive
+    task = submit(gateways.b, {"operation": "double_it", "parameters": {"x": [1, 2]}})
+    assert http.get(f"{gateways.b.url}/tasks/{task}?wait=30").json()["result"] == {"y": [2.0, 4.0]}
+    assert http.delete(f"{gateways.b.url}/kernels/double_it").status_code == 204
+    while http.get(f"{gateways.a.url}/kernels").json()["kernels"]:
+        assert time.monotonic() < until + 10
+        time.sleep(0.1)
