@@ -24,6 +24,7 @@ NAMESPACE = "kernel"
 TTL = 100 * 365 * 86_400.0  # seconds: for good
 COMPILE_TIMEOUT = 60.0  # seconds; a compiler may be given a riddle
 URGENT = 9
+LOOK = 1.0  # seconds between looks at whether a worker can be had
 FOLLOW = 2.0  # seconds between looks at what other servers on the same store have registered
 MOST = 1000  # kernels of a tenant
 
@@ -105,11 +106,13 @@ class KernelRegistry:
         request = TaskRequest(operation=COMPILE, parameters={"kernel": document}, priority=URGENT, timeout=COMPILE_TIMEOUT)
         task = await self._tasks.submit(request, principal=principal, promised=False, cache="no-store")
         try:
-            ended = await self._tasks.wait(task, COMPILE_TIMEOUT + 5.0)
-        except asyncio.CancelledError:  # whoever asked has gone
+            while not await self._tasks.wait(task, LOOK):
+                if (why := self._broken(task.call.requires)) is not None:
+                    raise Unavailable(why)
+        except (asyncio.CancelledError, Unavailable):  # whoever asked has gone, or nobody will come
             await asyncio.shield(self._tasks.cancel(task.id, principal=principal))
             raise
-        if not ended or (task.failure is not None and task.failure.code == "timeout" and task.started is None):
+        if task.failure is not None and task.failure.code == "timeout" and task.started is None:
             raise Unavailable("every kernel worker is busy, and none came to compile this one; try again, or cancel what runs", retry_after=5)
         if task.failure is not None:
             if task.failure.code in ("timeout", "worker_crashed"):
@@ -120,6 +123,14 @@ class KernelRegistry:
         if not report.ok:
             raise CompileError(report.message, field=report.field, log=report.log, lines=report.lines)
         return report, task
+
+    def _broken(self, requires: str) -> str | None:
+        """Why no worker for such kernels comes up; None while one may."""
+        name = requires.partition(":")[2] + WORKERS
+        workers = [worker for device in self._devices.list() for worker in self._devices.get(device["id"])["workers"] if worker["backend"] == name]
+        if not workers or any(worker["state"] != "failed" for worker in workers):
+            return None
+        return f"no worker for kernels in this language starts: {workers[0]['reason']}"
 
     def list(self, *, principal: Principal = LOCAL) -> Sequence[dict[str, Any]]:
         return [shown(kernel) for _, kernel in sorted(self.kernels.get(principal.tenant, {}).items())]
