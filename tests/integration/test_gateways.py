@@ -107,6 +107,16 @@ def test_any_gateway_answers_for_any_task(gateways: Gateways) -> None:
         assert [json.loads(socket.recv(5))["seq"] for _ in range(60)] == numbers
 
 
+def test_a_batch_sent_again_to_another_gateway_is_the_same_tasks(gateways: Gateways) -> None:
+    many = {"tasks": [{**TINY, "parameters": {"x": [2.0, n]}} for n in range(5)]}
+    first, again = (
+        http.post(f"{gateway.url}/tasks/batch", json=many, headers={"Idempotency-Key": "many"}).json()["tasks"]
+        for gateway in (gateways.a, gateways.b)
+    )
+    assert [task["task_id"] for task in first] == [task["task_id"] for task in again]
+    assert ended(gateways.b, first[4]["task_id"])["result"] == {"output": 6.0}
+
+
 def test_large_arrays_results_and_tensors_are_shared(gateways: Gateways) -> None:
     a, b = gateways.a, gateways.b
     body = io.BytesIO()
