@@ -195,6 +195,24 @@ def test_a_full_redis_refuses_and_loses_nothing(gateways: Gateways) -> None:
     assert ended(a, submit(a, TINY))["status"] == "completed"
 
 
+def test_a_redis_that_refuses_writes_loses_nothing(gateways: Gateways) -> None:
+    a, redis = gateways.a, gateways.redis
+    task = submit(a, TINY)
+    ended(a, task)
+    redis.ask("REPLICAOF", "127.0.0.1", "1")  # a replica takes no writes
+    answer = http.post(f"{a.url}/tasks", json=TINY)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "retry-after" in answer.headers
+    redis.ask("REPLICAOF", "NO", "ONE")
+    until(lambda: http.get(f"{a.url}/health/ready").status_code == 200)
+    assert ended(a, submit(a, TINY))["status"] == "completed"
+    with redis.unable_to_save():  # MISCONF: the last snapshot failed, so writes are refused
+        answer = http.post(f"{a.url}/tasks", json=TINY)
+        assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+        assert ended(a, task)["status"] == "completed"
+    assert ended(a, submit(a, TINY))["status"] == "completed"
+
+
 def test_a_slow_redis_is_waited_for(gateways: Gateways) -> None:
     a, b = gateways.a, gateways.b
     slow = submit(a, SLOW)
