@@ -117,16 +117,6 @@ def test_out_of_memory_fails_one_task_with_estimate_and_actual(rogues: Server, r
     assert rt.sum([1.0, 2.0]) == 3.0
 
 
-def test_a_real_operation_over_the_bound_fails_alone(rt: openruntime.Runtime) -> None:
-    """Temporaries of an expression are the operation's own affair, so that it may need more than was foreseen."""
-    x = np.ones(36_000_000)  # 288 MB, and two temporaries of that size at least
-    small = rt.submit("sum", [1.0, 2.0])
-    with pytest.raises((OutOfMemory, TooLarge)) as caught:
-        rt.expression(formula="(sin(x) + cos(x)) * (exp(x) + x * x) + (x + 1) * (x + 2) * ((x + 3) * (x + 4) + (x + 5) * (x + 6))", x=x)
-    assert "bytes" in str(caught.value)
-    assert small.result(10) == 3.0
-
-
 def test_what_could_never_fit_is_refused_before_it_waits(rt: openruntime.Runtime) -> None:
     with pytest.raises(TooLarge, match=f"a task may have {MEMORY}"):
         rt.uniform((1 << 28,), seed=1)
