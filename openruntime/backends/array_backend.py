@@ -39,9 +39,13 @@ class ArrayBackend(ComputeBackend):
     lacks: ClassVar[Mapping[str, str]] = {"bfloat16": "NumPy has no bfloat16; send float32"}
     inline: ClassVar[int] = 65_536  # bytes up to which an output is not worth a buffer of its own
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
+    def __init__(
+        self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0, catalogue: OperationCatalogue | None = None
+    ) -> None:
         self.device = device
         self.threads = threads
+        self.index = index
+        self.memory = memory
         self.catalogue = catalogue or OperationCatalogue(tell=log.debug)  # the gateway tells of broken plugins
 
     def get_capabilities(self) -> list[str]:
