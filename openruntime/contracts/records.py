@@ -63,6 +63,14 @@ class Probe(msgspec.Struct, frozen=True):
     utilization: float | None = None
 
 
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """A device's memory in bytes and its load, 0 to 1 (None where nobody tells), at one moment."""
+
+    memory_total: int
+    memory_available: int
+    utilization: float | None = None
+
+
 class Abilities(msgspec.Struct, frozen=True):
     """What a backend says of itself: the operations it runs, and why it does not run others or compute with some dtypes."""
 

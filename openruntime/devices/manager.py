@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Abilities, Call
+from openruntime.contracts.records import Abilities, Call, Usage
+from openruntime.devices.gpu import UNIFIED
 from openruntime.devices.host import Host, cpu_name, load_average
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.probe import Report
@@ -19,7 +22,8 @@ ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
-LOOKING = 10.0  # seconds that `found` waits at most
+MEND = "mend or uninstall the package that brings it"
+LOOKING = 60.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend
 Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
@@ -143,11 +147,12 @@ class DeviceManager:
     def memory_available(self, device_id: str) -> int:
         """Bytes free now, at most a second old. Raises `NotFound`."""
         device = self._device(device_id)
-        return self._host.usage().memory_available if device.type == "cpu" else device.memory_available
+        return self._usage(device).memory_available
 
-    def memory_total(self) -> int:
-        """Bytes of the largest device: what needs more than that fits nowhere."""
-        return max((self._describe_memory(device)["memory_total"] for device in self._devices.values()), default=0)
+    def memory_total(self, device_id: str | None = None) -> int:
+        """Bytes of a device, or of the largest: what needs more than that fits nowhere. Raises `NotFound`."""
+        asked = self._devices.values() if device_id is None else (self._device(device_id),)
+        return max((self._usage(device).memory_total for device in asked), default=0)
 
     def _device(self, device_id: str) -> DeviceInfo:
         device = self._devices.get(device_id)
@@ -166,18 +171,23 @@ class DeviceManager:
             "busy": sum(worker.get("outstanding", 0) > 0 for worker in workers),
             "queued": sum(depths.get(lane, 0) for lane in served),
         }
-        return device.model_dump() | self._describe_memory(device) | live
+        return device.model_dump() | msgspec.to_builtins(self._usage(device)) | live
 
     def _status(self, device: DeviceInfo, workers: Sequence[Mapping[str, Any]]) -> str:
         if not self.accepts(device.id):
             return "draining"
         return "failed" if workers and all(worker.get("state") == "failed" for worker in workers) else device.status
 
-    def _describe_memory(self, device: DeviceInfo) -> dict[str, Any]:
-        if device.type != "cpu":
-            return {"memory_total": device.memory_total, "memory_available": device.memory_available, "utilization": device.utilization}
-        usage = self._host.usage()
-        return {"memory_total": usage.memory_total, "memory_available": usage.memory_available, "utilization": usage.utilization}
+    def _usage(self, device: DeviceInfo) -> Usage:
+        host = self._host.usage()
+        if device.type == "cpu":
+            return host
+        found = self._runtimes[device.id].usage(device)
+        if found is not None:
+            return found
+        if UNIFIED in device.capabilities:  # it is the processor's memory: what others hold of it is not free
+            return Usage(device.memory_total, min(device.memory_total, host.memory_available), device.utilization)
+        return Usage(device.memory_total, device.memory_available, device.utilization)
 
     def backends(self) -> Sequence[dict[str, Any]]:
         """Each backend that is registered: where it works, or why it does not."""
@@ -190,15 +200,15 @@ class DeviceManager:
         if not places and report is None:
             status, reason = "looking", "it is being asked which devices it drives"
         elif report is not None and report.failure is not None:
-            status, reason, remedy = "failed", report.failure, "mend or uninstall the package that brings it"
+            status, reason, remedy = "failed", report.failure, MEND
             if report.extra is not None:
                 status, remedy = "absent", f"pip install 'openruntime[{report.extra}]'"
         elif not places:
-            status, reason = "absent", "no device that it can drive was found"
+            status, reason = "absent", (report and report.nothing) or "no device that it can drive was found"
         else:
             workers = [worker for device, _ in places for worker in self._workers(device) if worker["backend"] == name]
             if (why := next((worker["reason"] for worker in workers if worker.get("reason")), None)) is not None:
-                status, reason, remedy = "failed", why, "mend or uninstall the package that brings it"
+                status, reason, remedy = "failed", why, MEND
         known = next((told for place in places if (told := self._runtimes[place[0]].abilities(*place))), None)
         return {
             "name": name, "status": status, "devices": [device for device, _ in places], "reason": reason, "remedy": remedy,

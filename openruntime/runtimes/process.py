@@ -43,8 +43,15 @@ class Answer(msgspec.Struct, gc=False):
     finished: float
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What a worker of a backend is told of a device that is not the processor: the backend's own number for it, and bytes it may take (0: all)."""
+
+    index: int
+    memory: int = 0
+
+
 class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound).
+    """One process, with at most `memory` bytes of its own (0: no bound), and a `share` of a device that is not the processor.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
     """
@@ -57,6 +64,7 @@ class WorkerProcess:
         pool: SlabPool,
         threads: int,
         memory: int = 0,
+        share: Share | None = None,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -68,6 +76,7 @@ class WorkerProcess:
         self.start_seconds = 0.0
         self._threads = threads
         self._memory = memory
+        self._share = share
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -99,6 +108,8 @@ class WorkerProcess:
             "--backend", self.backend, "--device", self.device, "--threads", str(self._threads), "--memory", str(self._memory),
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
         ]  # fmt: skip
+        if self._share is not None:
+            command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads),

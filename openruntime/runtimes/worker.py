@@ -209,6 +209,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, required=True, help="descriptor of the task channel")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
     parser.add_argument("--memory", type=int, default=0, help="bytes of private memory it may have; 0 for no bound")
+    parser.add_argument("--index", type=int, help="the backend's own number for a device that is not the processor")
+    parser.add_argument("--device-memory", type=int, default=0, help="bytes of such a device that it may take; 0 for no bound")
     parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
     options = parser.parse_args()
     # a terminal and a service manager signal the whole group; a worker ends when its channel closes
@@ -218,7 +220,8 @@ def main() -> None:
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
     _alone(tasks, control)
     confinement.confine(options.memory)
-    backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads)
+    share = {} if options.index is None else {"index": options.index, "memory": options.device_memory}
+    backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads, **share)
     worker = Worker(backend, tasks, control)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     gc.collect()

@@ -23,7 +23,7 @@ class SlotState(StrEnum):
 
 
 class Slot:
-    """One place for a worker of `backend` on `device`. The first slot of a device's first backend stays warm; others come and go."""
+    """One place for a worker of `backend` on `device`. The first slot of the processor's first backend stays warm; others come and go."""
 
     def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: Sequence[str]) -> None:
         self.runtime = runtime
@@ -32,7 +32,7 @@ class Slot:
         self.index = index
         self.lanes = lanes
         self.primary = backend == device.backends[0]
-        self.warm = index == 0 and self.primary
+        self.warm = index == 0 and self.primary and device.type == "cpu"
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
         self.outstanding: OrderedDict[int, Task] = OrderedDict()  # in the order they run; the first is running
