@@ -153,6 +153,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     arrived: float = 0.0  # monotonic seconds, where it was submitted
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
+    short: str | None = None  # where and how it ran out of memory: it is tried elsewhere once
     client: str = "local"  # whose fair share it counts on: the principal's id
 
     @property

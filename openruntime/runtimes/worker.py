@@ -10,6 +10,7 @@ import ctypes
 import gc
 import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled
+from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled, WorkerCrashed
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
@@ -30,6 +31,8 @@ from openruntime.runtimes.probe import abilities
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
 ALIGNMENT = 64
 MESSAGE = 2000  # characters
+IDLE = 5.0  # seconds without a job after which the library's pool gives back what it holds unused: another worker may need it
+USELESS = 70  # exit status of a process that can compute no more (EX_SOFTWARE of sysexits.h); the last lines of its stderr say why
 
 
 class Mappings:
@@ -97,7 +100,11 @@ class Worker:
         """Until the gateway closes the channel. Blocks its loop while idle: nothing else runs here."""
         reader = channel.FrameReader()
         descriptors: deque[int] = deque()
+        pools, worked = type(self._backend).trim is not ComputeBackend.trim, False
         while True:
+            if pools and worked and not select.select([self._tasks], [], [], IDLE)[0]:
+                self._trim()
+            worked = True
             data, received = channel.receive(self._tasks)
             if not data:
                 return
@@ -119,14 +126,19 @@ class Worker:
         self._tasks.sendall(channel.frame(outcome))
 
     async def _run(self, job: Job) -> Done | Failed:
-        started = time.monotonic()
+        started, again = time.monotonic(), False
         try:
             if job.id in self._cancelled:
                 raise TaskCancelled("cancelled before it started")
-            out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
-            result = await self._backend.execute(job.operation, self._parameters(job, out))
-            outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
-            return Done(job.id, outputs, result.seconds, started, time.monotonic())
+            try:
+                return await self._done(job, started)
+            except (OutOfMemory, MemoryError):
+                again = True
+            self._trim()  # here: the error's traceback holds the arrays of the call
+            return await self._done(job, started)
+        except WorkerCrashed as error:
+            print(error.message, file=sys.stderr, flush=True)
+            os._exit(USELESS)
         except OpenRuntimeError as error:
             code, message = error.code, error.message
         except MemoryError as error:
@@ -137,11 +149,21 @@ class Worker:
         finally:
             self._cancelled.discard(job.id)
         if code == OutOfMemory.code:
-            message += f"; {confinement.held()}"
+            message += f"{'; tried twice, with a trim between' * again}; {confinement.held()}"
         return Failed(job.id, code, message[:MESSAGE], started, time.monotonic())
 
+    async def _done(self, job: Job, started: float) -> Done:
+        out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
+        result = await self._backend.execute(job.operation, self._parameters(job, out))
+        outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
+        return Done(job.id, outputs, result.seconds, started, time.monotonic())
+
+    def _trim(self) -> None:
+        gc.collect()
+        self._backend.trim()
+
     def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:
-        parameters = job.scalars
+        parameters = dict(job.scalars)
         for name, wire in job.arrays.items():
             array = self._array(wire)
             base, dot, _index = name.partition(".")

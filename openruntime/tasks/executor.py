@@ -37,6 +37,7 @@ from openruntime.tasks.events import announce
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
+from openruntime.tasks.shortage import shortage, spilled
 from openruntime.tasks.slots import TINY, Slot, new_slots
 from openruntime.tasks.workers import Workers
 
@@ -302,8 +303,11 @@ class TaskExecutor:
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
         if code == OutOfMemory.code:
-            free = self._devices.memory_available(slot.device.id)
-            message += f"; the task was estimated to need {task.call.estimate.memory} bytes, and the device has {free} free now"
+            message = shortage(self._devices, task, slot, message)
+            if spilled(self._devices, task, slot, message):
+                await self._settle(task, Event.RELEASED)
+                self.wake()
+                return
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:
