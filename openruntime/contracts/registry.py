@@ -117,7 +117,16 @@ def _package(point: EntryPoint) -> str:
     return str(point.dist.name) if point.dist else point.value
 
 
-BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")}, check=_is_backend)
+BACKENDS = Registry(
+    "openruntime.backends",
+    {
+        "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
+        "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
+        "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
+        "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
+    },
+    check=_is_backend,
+)
 EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
