@@ -3,14 +3,16 @@
 Why this is the Metal layer: docs/decisions/metal-layer.md.
 """
 
-import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
+from tempfile import gettempdir
 from typing import Any, ClassVar
 
 import numpy as np
 import wgpu
+from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from openruntime.backends import wgsl
 from openruntime.backends.array_backend import ArrayBackend
@@ -283,6 +285,8 @@ class MetalBackend(WebgpuBackend):
 @lru_cache(maxsize=2)
 def _adapters(shown_by: frozenset[str]) -> list[Any]:
     """The devices that these interfaces show, GPUs first; each once, by the first interface."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", gettempdir())  # else Mesa complains once a thread, though no window is opened
+    set_instance_extras(backends=["Vulkan", "Metal", "DX12"])  # OpenGL would be looked for through windows that are not there
     found = [adapter for adapter in wgpu.gpu.enumerate_adapters_sync() if adapter.info["backend_type"] in shown_by]
     return sorted(found, key=lambda adapter: adapter.info["adapter_type"] == "CPU")
 
@@ -302,4 +306,3 @@ def _count(x: Host, axis: Axis) -> int:
     return prod(x.shape[one] for one in _axes(x.ndim, axis))
 
 
-logging.getLogger("wgpu").setLevel(logging.ERROR)  # it tells of drivers that it does not use

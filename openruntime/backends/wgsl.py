@@ -80,6 +80,8 @@ def _step(step: Step) -> str:
         return f"({args[0]} != {args[1]})"
     if kind == "bool" and name in ("greater", "greater_equal", "less", "less_equal"):
         args = [f"u32({arg})" for arg in args]
+    if name == "not_equal" and kind == "f32":
+        return f"unequal({args[0]}, {args[1]})"
     if name in _INFIX:
         return f"({args[0]} {_INFIX[name]} {args[1]})"
     if name == "divide":

@@ -85,9 +85,10 @@ fn atan2_(y: f32, x: f32) -> f32 {
 fn asin_(x: f32) -> f32 { if (!(abs(x) <= 1.0)) { return nan(); } return atan2_(x, sqrt((1.0 - x) * (1.0 + x))); }
 fn acos_(x: f32) -> f32 { if (!(abs(x) <= 1.0)) { return nan(); } return atan2_(sqrt((1.0 - x) * (1.0 + x)), x); }
 fn log1p_(x: f32) -> f32 {
-  let u = 1.0 + x;
-  if (u == 1.0 || is_inf(u) || is_nan(u)) { return x; }
-  return log_(u) * (x / (u - 1.0));
+  if (!(abs(x) < 0.4)) { return log_(1.0 + x); }
+  let s = x / (2.0 + x);
+  let z = s * s;
+  return 2.0 * s * (1.0 + z * (1.0 / 3.0 + z * (1.0 / 5.0 + z * (1.0 / 7.0 + z * (1.0 / 9.0 + z / 11.0)))));
 }
 fn expm1_(x: f32) -> f32 {
   if (is_nan(x)) { return x; }
@@ -182,7 +183,12 @@ fn sign_(x: f32) -> f32 { if (is_nan(x)) { return x; } return sign(x); }
 fn fmod_(x: f32, y: f32) -> f32 {
   if (is_nan(x) || is_nan(y) || is_inf(x) || raw(y) == 0u) { return nan(); }
   if (is_inf(y) || abs(x) < abs(y)) { return x; }
-  return fma(-trunc(x / y), y, x);
+  var r = abs(x);
+  for (var n = i32(raw(x) >> 23u) - i32(raw(y) >> 23u); n >= 0; n--) {
+    let part = ldexp_(abs(y), n);
+    if (r >= part) { r = r - part; }
+  }
+  return select(r, -r, is_neg(x));
 }
 fn rem_f(x: f32, y: f32) -> f32 {
   let m = fmod_(x, y);
@@ -197,6 +203,7 @@ fn div_f(x: f32, y: f32) -> f32 {
   if (m != 0.0 && (y < 0.0) != (m < 0.0)) { d -= 1.0; }
   return round(d);
 }
+fn unequal(x: f32, y: f32) -> bool { return is_nan(x) || is_nan(y) || x != y; }
 fn max_(x: f32, y: f32) -> f32 { if (is_nan(x)) { return x; } if (is_nan(y)) { return y; } return max(x, y); }
 fn min_(x: f32, y: f32) -> f32 { if (is_nan(x)) { return x; } if (is_nan(y)) { return y; } return min(x, y); }
 fn quo_i(x: i32, y: i32) -> i32 {

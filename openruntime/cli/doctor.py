@@ -25,12 +25,12 @@ class Finding(NamedTuple):
     remedy: str | None = None
 
 
-# driver or library, how it is seen
+# driver, the commands and paths by which it is seen, and what brings it
 DRIVERS = (
-    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0")),
-    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",)),
-    ("OpenCL", (), ("/etc/OpenCL/vendors",)),
-    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")),
+    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0"), "for an NVIDIA card, NVIDIA's driver"),
+    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",), "for an AMD card, the amdgpu driver and ROCm"),
+    ("OpenCL", (), ("/etc/OpenCL/vendors",), "a card's driver, or pocl-opencl-icd for the processor"),
+    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"), "a card's driver, or mesa-vulkan-drivers"),
 )
 
 
@@ -86,9 +86,9 @@ def _blas() -> Iterator[Finding]:
 
 def _drivers() -> Iterator[Finding]:
     """What a backend needs beside its library."""
-    for topic, commands, paths in DRIVERS:
+    for topic, commands, paths, remedy in DRIVERS if sys.platform == "linux" else ():
         seen = [place for place in (*map(shutil.which, commands), *filter(_filled, paths)) if place]
-        yield Finding(topic, "ok" if seen else "absent", ", ".join(seen) or "not found")
+        yield Finding(topic, "ok", ", ".join(seen)) if seen else Finding(topic, "absent", "not found", remedy)
 
 
 def _backends() -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def _backends() -> Iterator[Finding]:
         if report.probes:
             yield Finding(topic, "ok", ", ".join(f"{probe.platform}:{probe.index} {probe.name}".strip() for probe in report.probes))
         elif report.failure is None:
-            yield Finding(topic, "absent", report.nothing or "no device that it can drive was found")
+            yield Finding(topic, "absent", report.nothing or "no device that it can drive was found", "a device that it drives, and its driver")
 
 
 def _filled(path: str) -> bool:

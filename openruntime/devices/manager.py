@@ -22,6 +22,7 @@ ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
+CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
 MEND = "mend or uninstall the package that brings it"
 LOOKING = 60.0  # seconds that `found` waits at most
 
@@ -144,15 +145,13 @@ class DeviceManager:
         """Whether the device takes new tasks."""
         return device_id not in self._draining
 
-    def memory_available(self, device_id: str) -> int:
-        """Bytes free now, at most a second old. Raises `NotFound`."""
-        device = self._device(device_id)
-        return self._usage(device).memory_available
+    def usage(self, device_id: str) -> Usage:
+        """Memory and load, at most a second old. Raises `NotFound`."""
+        return self._usage(self._device(device_id))
 
-    def memory_total(self, device_id: str | None = None) -> int:
-        """Bytes of a device, or of the largest: what needs more than that fits nowhere. Raises `NotFound`."""
-        asked = self._devices.values() if device_id is None else (self._device(device_id),)
-        return max((self._usage(device).memory_total for device in asked), default=0)
+    def memory_total(self) -> int:
+        """Bytes of the largest device: what needs more than that fits nowhere."""
+        return max((self._usage(device).memory_total for device in self._devices.values()), default=0)
 
     def _device(self, device_id: str) -> DeviceInfo:
         device = self._devices.get(device_id)
@@ -204,7 +203,7 @@ class DeviceManager:
             if report.extra is not None:
                 status, remedy = "absent", f"pip install 'openruntime[{report.extra}]'"
         elif not places:
-            status, reason = "absent", (report and report.nothing) or "no device that it can drive was found"
+            status, reason, remedy = "absent", (report and report.nothing) or "no device that it can drive was found", CONNECT
         else:
             workers = [worker for device, _ in places for worker in self._workers(device) if worker["backend"] == name]
             if (why := next((worker["reason"] for worker in workers if worker.get("reason")), None)) is not None:

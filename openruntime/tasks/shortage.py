@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 def shortage(devices: DeviceManager, task: Task, slot: Slot, message: str) -> str:
     """What the worker said, with what was estimated, what is free, and where it was tried before. Bytes."""
-    free, needed = devices.memory_available(slot.device.id), task.call.estimate.memory
+    free, needed = devices.usage(slot.device.id).memory_available, task.call.estimate.memory
     said = f"{message}; the task was estimated to need {needed} bytes, and the device has {free} free now"
     return f"{said}; before that it was tried elsewhere: {task.short}" if task.short is not None else said
 
