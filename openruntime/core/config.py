@@ -70,6 +70,9 @@ class Settings(BaseModel):
     )
     export_every: Interval = Field(15.0, description="Seconds between exports of the metrics.")
 
+    backends: tuple[str, ...] | None = Field(
+        None, description="Libraries that may drive devices, comma-separated, beside `numpy`, which always does. By default all that are installed."
+    )
     slots: Count | None = Field(None, description="Tasks that run at once on the CPU. By default chosen from its cores.")
     threads: Count | None = Field(None, description="Compute threads of each CPU worker. By default chosen from its cores.")
     strategy: Literal["predicted_finish", "least_loaded", "round_robin", "best_fit"] = Field(
@@ -127,7 +130,7 @@ class Settings(BaseModel):
     def _in_any_case(cls, level: object) -> object:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator("exporters", mode="before")
+    @field_validator("exporters", "backends", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
         return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value

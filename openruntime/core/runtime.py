@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.errors import OpenRuntimeError
+from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
@@ -64,13 +64,14 @@ class Runtime:
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
+        self._backends = optional_backends(settings)
         self.runtimes: list[RuntimeManager] = [
             CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
             GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
         ]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
-            self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
+            self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.pool.limit = self.devices.memory_total() // 2
@@ -193,7 +194,7 @@ class Runtime:
 
     async def _find_backends(self) -> None:
         """Take up every backend but NumPy: as it is remembered, else asked what it drives once the first worker is up."""
-        names = [name for name in BACKENDS.names() if name != "numpy"]
+        names = self._backends
         remembered = RememberedReports(self.settings.cache_dir)
         reports = remembered.known(names)
         if unknown := [name for name in names if name not in {report.backend for report in reports}]:
@@ -244,6 +245,16 @@ class Runtime:
                 return None
             if cursor is None or (tasks and tasks[-1].created < since - 86_400.0):
                 return sorted(events, key=lambda event: event.time)
+
+
+def optional_backends(settings: Settings) -> list[str]:
+    """The libraries that may drive devices beside NumPy. Raises `InvalidParameter` for one that is not registered."""
+    known = [name for name in BACKENDS.names() if name != "numpy"]
+    wanted = known if settings.backends is None else [name for name in settings.backends if name != "numpy"]
+    unknown = next((name for name in wanted if name not in known), None)
+    if unknown is not None:
+        raise InvalidParameter(f"`backends`: there is no backend {unknown!r}{nearest(unknown, known)}", field="backends")
+    return wanted
 
 
 def open_store(settings: Settings) -> Store:

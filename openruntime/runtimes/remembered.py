@@ -61,18 +61,24 @@ class RememberedReports:
         if not BACKENDS.builtin(name):
             return None
         try:
-            kept = msgspec.json.decode((self._folder / f"{name}.json").read_bytes(), type=_Kept)
+            kept = msgspec.json.decode(self._file(name).read_bytes(), type=_Kept)
         except (OSError, msgspec.DecodeError):
             return None
         return kept.report if kept.key == self._key and 0 <= time.time() - kept.asked < STALE else None
 
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}-{self._key[:16]}.json"
+
     def _write(self, report: Report) -> None:
-        path = self._folder / f"{report.backend}.json"
+        path = self._file(report.backend)
         fresh = path.with_suffix(f".{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             fresh.write_bytes(msgspec.json.encode(_Kept(self._key, time.time(), report)))
             fresh.replace(path)  # another server may read it now
+            for old in self._folder.iterdir():
+                if time.time() - old.stat().st_mtime > STALE:
+                    old.unlink(missing_ok=True)
         except OSError as error:
             log.info("what backends reported is not kept: %s", error)
 

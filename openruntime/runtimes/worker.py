@@ -36,26 +36,35 @@ USELESS = 70  # exit status of a process that can compute no more (EX_SOFTWARE o
 
 
 class Mappings:
-    """Slabs this worker has mapped, by id."""
+    """Slabs this worker has mapped, by id. A backend that can `pin` host memory, so that a device reaches it by itself, is told of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: ComputeBackend) -> None:
+        self._pin = getattr(backend, "pin", _nothing)
+        self._unpin = getattr(backend, "unpin", _nothing)
         self._maps: dict[int, tuple[mmap.mmap, memoryview, memoryview]] = {}
 
     def update(self, run: Run, descriptors: "deque[int]") -> None:
         for slab in run.unmap:
-            self._maps.pop(slab, None)  # the mapping goes when the last array on it goes
+            gone = self._maps.pop(slab, None)  # the mapping goes when the last array on it goes
+            if gone is not None:
+                self._unpin(gone[1])
         for segment in run.segments:
             fd = descriptors.popleft()
             mapped = mmap.mmap(fd, segment.size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
             os.close(fd)
             view = memoryview(mapped)
             self._maps[segment.slab] = (mapped, view, view.toreadonly())
+            self._pin(view)
 
     def readable(self, slab: int, offset: int, nbytes: int) -> memoryview:
         return self._maps[slab][2][offset : offset + nbytes]
 
     def writable(self, slab: int, nbytes: int) -> memoryview:
         return self._maps[slab][1][:nbytes]
+
+
+def _nothing(memory: memoryview) -> None:
+    """For a backend that pins nothing."""
 
 
 class OutputMemory:
@@ -92,7 +101,7 @@ class Worker:
         self._backend = backend
         self._tasks = tasks
         self._control = control
-        self._mappings = Mappings()
+        self._mappings = Mappings(backend)
         self._cancelled: set[int] = set()
         self._last_progress = 0.0
 

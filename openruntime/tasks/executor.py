@@ -14,7 +14,6 @@ from typing import Any
 from openruntime.contracts.errors import (
     OpenRuntimeError,
     OperationFailed,
-    OutOfMemory,
     StorageFull,
     TaskCancelled,
     TaskTimeout,
@@ -32,12 +31,12 @@ from openruntime.runtimes.channel import INLINE_BYTES, Outgoing
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.tasks.elsewhere import moved, with_figures
 from openruntime.tasks.ends import Ends, about
 from openruntime.tasks.events import announce
 from openruntime.tasks.lifecycle import Event, Instruction, advance
 from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
-from openruntime.tasks.shortage import shortage, spilled
 from openruntime.tasks.slots import TINY, Slot, new_slots
 from openruntime.tasks.workers import Workers
 
@@ -302,12 +301,11 @@ class TaskExecutor:
             return
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
-        if code == OutOfMemory.code:
-            message = shortage(self._devices, task, slot, message)
-            if spilled(self._devices, task, slot, message):
-                await self._settle(task, Event.RELEASED)
-                self.wake()
-                return
+        message = with_figures(self._devices, task, slot, code, message)
+        if moved(self._devices, task, slot, code, message):
+            await self._settle(task, Event.RELEASED)
+            self.wake()
+            return
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:
