@@ -26,7 +26,7 @@ from rich.table import Table
 from benchmarks import comings
 from benchmarks.report import machine, versions
 from benchmarks.servers import Server, openruntime, spawn
-from benchmarks.vitals import MIB, Patient, Sample, environment, kinds_grown, names, observed
+from benchmarks.vitals import MIB, Patient, Sample, environment, kinds_grown, names, names_grown, observed
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 8
@@ -68,7 +68,7 @@ class Outcome:
     problems: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        rounds = [{name: value for name, value in asdict(sample).items() if name != "kinds"} for sample in self.samples]
+        rounds = [{name: value for name, value in asdict(sample).items() if name not in ("kinds", "names")} for sample in self.samples]
         return {**asdict(self), "samples": rounds, "rise": round(self.rise), "bytes_a_unit": round(self.rise / self.count, 1)}
 
 
@@ -100,6 +100,7 @@ def soak(name: str, scratch: Path, *, small: bool = False, seed: int = 0) -> Out
         problems.append(f"left behind: {litter[:10]}")
     if problems:
         problems.append(f"objects that became more: {kinds_grown(before, samples[-1])}")
+        problems.append(f"new descriptors and modules: {names_grown(before, samples[-1])}")
     return Outcome(name, count, seconds, rise, worker_rise, samples, problems)
 
 

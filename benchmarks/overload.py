@@ -2,7 +2,7 @@
 
     python -m benchmarks.overload [--seconds 10] [--bound 200]
 
-First the rate that the server reaches, measured with clients that wait for each result; then submits at three times that rate, open
+First the rate that the server reaches, measured with two clients that send batches; then submits at three times that rate, open
 loop, each from a connection that gives up on 429. An accepted task's time is from its submission to its end, by the server's clock; with
 a bound of `bound` waiting tasks it can be no more than what that many take.
 """
@@ -36,22 +36,25 @@ def body(seed: int) -> bytes:
 
 
 def capacity(server: Server, seconds: float, seeds: "itertools.count[int]") -> float:
-    """Tasks a second that eight clients get done, each one after another."""
+    """Tasks a second while there are always some that wait: two clients send batch after batch."""
     done = Counter[int]()
 
     def client(index: int) -> None:
         end = time.monotonic() + seconds
         with Connection(server.port) as connection:
             while time.monotonic() < end:
-                assert connection.ask(request("POST", "/tasks", body(next(seeds)), JSON | {"Prefer": "wait=30"})).status == 200
-                done[index] += 1
+                tasks = b",".join(body(next(seeds)) for _ in range(50))
+                sent = request("POST", "/tasks/batch", b'{"tasks":[' + tasks + b"]}", JSON | {"Prefer": "wait=30"})
+                assert connection.ask(sent).status == 200
+                done[index] += 50
 
-    threads = [threading.Thread(target=client, args=(index,)) for index in range(8)]
+    start = time.monotonic()
+    threads = [threading.Thread(target=client, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return done.total() / seconds
+    return done.total() / (time.monotonic() - start)
 
 
 def flood(server: Server, rate: float, seconds: float, seeds: "itertools.count[int]") -> dict[str, Any]:

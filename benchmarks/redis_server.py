@@ -44,6 +44,33 @@ class RedisServer:
             return connection.recv(4096).partition(b"\r\n")[0]
         return b""
 
+    @contextlib.contextmanager
+    def unable_to_save(self) -> Iterator[None]:
+        """A snapshot has failed, for a folder stands where its file should: it refuses writes (MISCONF) until one succeeds."""
+        self.ask("CONFIG", "SET", "save", "3600 1000000")
+        (self._folder / "dump.rdb").mkdir()
+        try:
+            self._save(b"err")
+            yield
+        finally:
+            (self._folder / "dump.rdb").rmdir()
+            self._save(b"ok")
+            self.ask("CONFIG", "SET", "save", "")
+
+    def _save(self, wanted: bytes) -> None:
+        """Try a snapshot until its outcome is the one that is `wanted`."""
+        end = time.monotonic() + 30
+        while self.ask("BGSAVE") and wanted != self.info("rdb_last_bgsave_status"):
+            if time.monotonic() > end:
+                raise TimeoutError(f"no snapshot ended with {wanted!r}")
+            time.sleep(0.1)
+
+    def info(self, field: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(b"*2\r\n$4\r\nINFO\r\n$11\r\npersistence\r\n")
+            answer = connection.recv(1 << 16)
+        return next(line.partition(b":")[2] for line in answer.split(b"\r\n") if line.startswith(field.encode() + b":"))
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)

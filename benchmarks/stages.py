@@ -10,8 +10,10 @@ import asyncio
 import json
 import timeit
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from uuid_utils import uuid7
 
 from openruntime.contracts import safetensors
 from openruntime.contracts.events import TaskQueued
@@ -54,8 +56,11 @@ async def stages() -> dict[str, float]:
     body = b"".join(bytes(part) for part in safetensors.encode({"x": x}, {"task": REQUEST}))
     request, arrays = parse(safetensors_type := "application/x-safetensors", b"", body, runtime.catalogue.first_array)
     call = runtime.catalogue.bind("expression", {**request.parameters, **arrays})
-    make = runtime.tasks._make
-    task: Task = drive(make(request, arrays, LOCAL, "no-store"))
+
+    def make() -> Coroutine[Any, Any, Task]:
+        return runtime.tasks._make(request, arrays, LOCAL, "no-store", None, str(uuid7()))
+
+    task: Task = drive(make())
     store, queue, writer = runtime.store, runtime.queue, JobWriter(runtime.pool)
     jobs: list[tuple[int, str, Any, memoryview | None]] = [(1, "expression", call.parameters, None)]
     [(message, _)], _ = writer.messages(jobs, 0)
@@ -64,7 +69,7 @@ async def stages() -> dict[str, float]:
     results = Results(runtime.tasks, runtime.tensors, 1000)
 
     def stored() -> None:
-        entry: Task = drive(make(request, arrays, LOCAL, "no-store"))
+        entry: Task = drive(make())
         drive(store.submit([entry], promised=False))
         (claimed,) = drive(queue.claim(("any",), 1))
         claimed.life, _ = advance(claimed.life, Event.SUCCEEDED)
@@ -78,7 +83,7 @@ async def stages() -> dict[str, float]:
         "  header and request not seen before": best(lambda: (safetensors._read(_header(body)), TaskRequest.model_validate_json(REQUEST))),
         "check against the operation (remembered)": best(lambda: runtime.catalogue.bind("expression", {**request.parameters, **arrays})),
         "predict": best(lambda: runtime.cost.predict(call, "cpu:0", "numpy")),
-        "make the task, the two above included": best(lambda: drive(make(request, arrays, LOCAL, "no-store"))),
+        "make the task, the two above included": best(lambda: drive(make())),
         "make, submit, claim, finish in the memory store": best(stored, 500),
         "three transitions of the state machine": 3 * best(lambda: advance(task.life, Event.CLAIMED)),
         "three events published": 3 * best(lambda: events.append(TaskQueued(0.0, 0, task.id, "expression", "local", 5))),

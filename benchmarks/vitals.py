@@ -35,6 +35,7 @@ class Sample:
     leased: int
     files: int  # in its temporary folder, drafts in its data directory, names in /dev/shm
     kinds: dict[str, int] = field(default_factory=dict, repr=False)
+    names: Counter[str] = field(default_factory=Counter, repr=False)  # what descriptors are open, and what modules are imported
 
 
 @dataclass
@@ -47,10 +48,12 @@ class Patient:
     started_with: frozenset[str]
 
     def quiet(self, flat: Callable[[Sample], bool]) -> Sample:
-        """A sample as soon as one is `flat`, or the last one after `QUIET` seconds."""
+        """A sample as soon as one is `flat` and like the one before (a worker may just be starting), or the last one after `QUIET` seconds."""
         deadline = time.monotonic() + QUIET
-        while not flat(sample := self.sample()) and time.monotonic() < deadline:
+        before, sample = self.sample(), self.sample()
+        while not (flat(sample) and sample.descriptors == before.descriptors) and time.monotonic() < deadline:
             time.sleep(0.2)
+            before, sample = sample, self.sample()
         return sample
 
     def sample(self) -> Sample:
@@ -60,10 +63,11 @@ class Patient:
         workers = self.workers()
         return Sample(
             memory=private(gateway.pid), rss=gateway.memory_info().rss, worker_memory=max((private(worker.pid) for worker in workers), default=0),
-            # each worker has two sockets and its standard error; idle slabs are leased again
-            descriptors=sum("memfd:" not in target for target in descriptors) - 3 * len(workers),
+            # each worker has two sockets and its standard error; idle slabs are leased again; the store's three connections open when needed
+            descriptors=sum("memfd:" not in target and ".db" not in target for target in descriptors) - 3 * len(workers),
             threads=gateway.num_threads(), tasks=len(inside["tasks"]), objects=inside["objects"],
             leased=int(self.metric("openruntime_shared_memory_bytes")), files=len(self.litter()), kinds=dict(inside["kinds"]),
+            names=Counter(target.partition(":[")[0] for target in descriptors) + Counter(inside["modules"]),
         )  # fmt: skip
 
     def workers(self) -> list[psutil.Process]:
@@ -135,6 +139,11 @@ def kinds_grown(before: Sample, after: Sample, least: int = 20) -> dict[str, int
     """Types of which there are more objects now, by how many."""
     grown = Counter({kind: count - before.kinds.get(kind, 0) for kind, count in after.kinds.items() if kind in before.kinds})
     return {kind: count for kind, count in grown.most_common(12) if count >= least}
+
+
+def names_grown(before: Sample, after: Sample) -> dict[str, int]:
+    """Descriptors that are open and modules that are imported now and were not, by how many."""
+    return dict(after.names - before.names)
 
 
 def _descriptors(pid: int) -> Iterator[str]:

@@ -304,5 +304,3 @@ def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
 
 def _count(x: Host, axis: Axis) -> int:
     return prod(x.shape[one] for one in _axes(x.ndim, axis))
-
-

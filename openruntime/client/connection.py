@@ -15,8 +15,7 @@ from openruntime.contracts.payload import Buffer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
 PATIENCE, FIRST_CONTACT = 10.0, 1.0  # seconds
-_REFUSED = frozenset({429, 503})  # nothing was accepted
-_LOST = frozenset({502, 504})  # a proxy lost the server that had the request
+_AGAIN = frozenset({429, 503, 502, 504})  # nothing was accepted, or a proxy lost the server that had the request
 
 
 class Connection:
@@ -42,12 +41,11 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         content: Sequence[Buffer] = (),
         wait: float = 0.0,
-        repeatable: bool = True,
     ) -> Reply:
         """One answered request. Raises the error that a problem document names.
 
-        `repeatable`: by its method or its Idempotency-Key, so that it is sent again when the connection breaks before the answer, or a
-        proxy says that its own did.
+        It is sent again when the connection breaks before the answer, or a proxy says that its own did: by its method or its
+        Idempotency-Key that is safe.
         """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given, doseq=True)}" if given else path
@@ -61,11 +59,9 @@ class Connection:
                 if reply.status < 400:
                     return reply
                 error = problem(reply)
-                if reply.status not in (_REFUSED if not repeatable else _REFUSED | _LOST):
+                if reply.status not in _AGAIN:
                     raise error
             except Unreachable as lost:
-                if lost.sent and not repeatable:
-                    raise
                 error = lost
             await retry.pause(error)
 

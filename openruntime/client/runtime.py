@@ -246,8 +246,7 @@ class AsyncRuntime(AsyncOperations):
 
     async def _send(self, path: str, kind: str, body: Sequence[Buffer], headers: dict[str, str], wait: float = 0.0) -> Reply:
         sent = {"Content-Type": kind, "Idempotency-Key": uuid4().hex, **headers}
-        repeatable = path == "/tasks"  # a batch has no key: sent twice it would run twice
-        return await self.connection.call("POST", path, headers=sent, content=body, wait=wait, repeatable=repeatable)
+        return await self.connection.call("POST", path, headers=sent, content=body, wait=wait)
 
     def _task(self, operation: str, document: dict[str, Any]) -> AsyncTask:
         task = AsyncTask(self.connection, document["task_id"], operation)

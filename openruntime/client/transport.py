@@ -19,9 +19,7 @@ GRACE = 60.0  # seconds without a byte, beyond the wait that was asked for
 
 
 class Unreachable(Unavailable):
-    """Nothing answered at the server's address. `sent`: the request may have arrived all the same."""
-
-    sent = False
+    """Nothing answered at the server's address; the request may have arrived all the same."""
 
 
 class Reply(NamedTuple):
@@ -83,9 +81,7 @@ class HTTPTransport:
             async with self._client.stream(method, path, headers=sent, content=body, timeout=timeout) as response:
                 return Reply(response.status_code, response.headers, await _read(response))
         except httpx.TransportError as error:
-            unreachable = self._unreachable(error)
-            unreachable.sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            raise unreachable from error
+            raise self._unreachable(error) from error
         except httpx.InvalidURL as error:
             raise InvalidRequest(f"{self.address}{path} is not a valid address: {error}", field="url") from error
 

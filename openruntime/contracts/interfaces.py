@@ -287,10 +287,11 @@ class Tasks(Protocol):
         *,
         principal: Principal = ...,
         promised: bool = True,
+        idempotency: str | None = None,
         cache: str = "",
         traceparent: str | None = None,
     ) -> Sequence[Task | Exception]:
-        """One outcome for each request, in order; those accepted are made durable together."""
+        """One outcome for each request, in order; those accepted are made durable together, under one idempotency key."""
 
     async def keep(self, task: Task) -> None:
         """Promise a task that was submitted without: on disk before return."""

@@ -11,9 +11,7 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        return self in _ENDED
+    ended: bool
 
-
-_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+    def __init__(self, value: str) -> None:
+        self.ended = value in ("completed", "failed", "cancelled")  # an attribute, because it is asked ten times a request

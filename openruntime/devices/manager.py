@@ -172,7 +172,7 @@ class DeviceManager:
             "busy": sum(worker.get("outstanding", 0) > 0 for worker in workers),
             "queued": sum(depths.get(lane, 0) for lane in served),
         }
-        return device.model_dump() | msgspec.to_builtins(self._usage(device)) | live
+        return {**device.model_dump(), **msgspec.structs.asdict(self._usage(device)), **live}
 
     def _status(self, device: DeviceInfo, workers: Sequence[Mapping[str, Any]]) -> str:
         if not self.accepts(device.id):

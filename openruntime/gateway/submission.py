@@ -112,7 +112,14 @@ class Submission:
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
         made = (
-            await self._tasks.submit_many(good, principal=asked.principal, promised=wait is None, cache=cache, traceparent=asked.trace)
+            await self._tasks.submit_many(
+                good,
+                principal=asked.principal,
+                promised=wait is None,
+                idempotency=_idempotency(given.get(b"idempotency-key")),
+                cache=cache,
+                traceparent=asked.trace,
+            )
             if good
             else ()
         )

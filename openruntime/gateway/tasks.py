@@ -94,10 +94,10 @@ def router(services: Services, submission: Submission, results: Results, bodies:
         responses={
             200: {"model": BatchAnswer, **arrays("All ended in time.", JSON, SAFETENSORS, shown=examples.BATCH)},
             202: example(examples.BATCH_QUEUED),
-            **problems(400, 406, 408, 413, 415, 429, 503, 507),
+            **problems(400, 406, 408, CONFLICT, 413, 415, 429, 503, 507),
         },
         openapi_extra=body({"$ref": "#/components/schemas/Batch"}, SAFETENSORS, examples=examples.BATCH_REQUESTS)
-        | {"parameters": [openapi.PREFER, openapi.CACHE, openapi.TRACE]},
+        | {"parameters": [openapi.PREFER, openapi.IDEMPOTENCY, openapi.CACHE, openapi.TRACE]},
     )  # fmt: skip
     plain(
         routes, "GET", "/tasks/batch", application(submission.batch_results, bodies), "get_batch",

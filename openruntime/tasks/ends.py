@@ -37,7 +37,10 @@ class Ends:
             if task.started is not None:
                 task.seconds = task.finished - task.started
             log.info("task %s: %s", status.value, task.failure.message if task.failure else "", extra=about(task))
-        await self.tell(self._record(task, attempt), aside=aside)
+        if self._store.peers is None:
+            await self._record(task, attempt)
+        else:
+            await self.tell(self._record(task, attempt), aside=aside)
 
     async def tell(self, telling: Coroutine[Any, Any, None], *, aside: bool) -> None:
         """Await what tells the store something; `aside` as in `record`."""

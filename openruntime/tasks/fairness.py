@@ -96,12 +96,16 @@ class FairShare:
         known = self._clients.get(task.client)
         if known is not None:
             known.first[priority] = tag
-        self.left(task)
+            self._left(known, priority)
 
     def left(self, task: Task) -> None:
         """It waits no more."""
-        known, priority = self._clients.get(task.client), task.priority
-        if known is None or not known.waiting[priority]:
+        known = self._clients.get(task.client)
+        if known is not None:
+            self._left(known, task.priority)
+
+    def _left(self, known: Client, priority: int) -> None:
+        if not known.waiting[priority]:
             return  # it came from before a restart
         known.waiting[priority] -= 1
         self._waiting[priority] -= 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -16,13 +16,20 @@ LONGEST_KEY = 255
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def fingerprint(request: TaskRequest, arrays: Mapping[str, Array]) -> str:
-    """A digest of everything a request asks for; a key may only be used again with the same."""
-    digest = hashlib.sha256(_canonical.encode(request.model_dump()))
-    for name, array in sorted(arrays.items()):
-        digest.update(_canonical.encode([name, array.dtype, array.shape]))
-        digest.update(array.view)
+def fingerprint(requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]]) -> str:
+    """A digest of everything that is asked for; a key may only be used again with the same."""
+    digest = hashlib.sha256()
+    for request, arrays in requests:
+        digest.update(_canonical.encode(request.model_dump()))
+        for name, array in sorted(arrays.items()):
+            digest.update(_canonical.encode([name, array.dtype, array.shape]))
+            digest.update(array.view)
     return digest.hexdigest()
+
+
+def member(task_id: str, index: int) -> str:
+    """The id of the `index`-th task of the batch that `task_id` is of: only one carries the key, and all are found by it."""
+    return f"{task_id[:-4]}{index:04x}"
 
 
 class InFlight:

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from uuid_utils import uuid7
 
 from openruntime.contracts.errors import Expired, InvalidParameter, KeyTaken, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
-from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
+from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Peers, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import ANY, LOCAL, Call, Failure, Filter, Life, Principal, Task
@@ -18,7 +18,7 @@ from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references
 from openruntime.tasks.events import announce, finished
 from openruntime.tasks.explain import explain, trace
-from openruntime.tasks.idempotency import InFlight, fingerprint
+from openruntime.tasks.idempotency import InFlight, fingerprint, member
 from openruntime.tasks.lifecycle import Event
 from openruntime.tasks.queue import TaskQueue
 
@@ -70,41 +70,64 @@ class TaskManager:
         idempotency: str | None = None, cache: str = "", traceparent: str | None = None,
     ) -> Task:  # fmt: skip
         if idempotency is None:
-            task = await self._make(request, arrays, principal, cache, traceparent)
+            task = await self._make(request, arrays, principal, cache, traceparent, str(uuid7()))
             await self._enter([task], promised)
             return task
-        print_ = fingerprint(request, arrays)
-        async with self._in_flight.hold((principal.tenant, idempotency)):
-            known = await self._store.find(principal.tenant, idempotency)
-            if known is not None:
-                self._in_flight.check(known, print_, idempotency)
-                if promised:
-                    await self._store.keep(known)
-                return known
-            task = await self._make(request, arrays, principal, cache, traceparent)
-            task.idempotency, task.fingerprint = idempotency, print_
-            try:
-                await self._enter([task], promised)
-            except KeyTaken as error:
-                task = await self.status(error.message, principal=principal)
-                self._in_flight.check(task, print_, idempotency)
-            return task
+        [outcome] = await self._once(idempotency, [(request, arrays)], principal, promised, cache, traceparent)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def submit_many(
         self, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], *, principal: Principal = LOCAL, promised: bool = True,
-        cache: str = "", traceparent: str | None = None,
+        idempotency: str | None = None, cache: str = "", traceparent: str | None = None,
     ) -> Sequence[Task | Exception]:  # fmt: skip
-        outcomes: list[Task | Exception] = []
-        for request, arrays in requests:
-            try:
-                outcomes.append(await self._make(request, arrays, principal, cache, traceparent))
-            except OpenRuntimeError as error:
-                outcomes.append(error)
+        if idempotency is not None:
+            return await self._once(idempotency, requests, principal, promised, cache, traceparent)
+        outcomes = [await self._outcome(request, arrays, principal, cache, traceparent, str(uuid7())) for request, arrays in requests]
         await self._enter([outcome for outcome in outcomes if isinstance(outcome, Task)], promised)
         return outcomes
 
+    async def _once(
+        self, key: str, requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]], principal: Principal, promised: bool, cache: str,
+        traceparent: str | None,
+    ) -> Sequence[Task | Exception]:  # fmt: skip
+        """The tasks that this key made before, or new ones. What was refused then is judged anew."""
+        print_ = fingerprint(requests)
+        async with self._in_flight.hold((principal.tenant, key)):
+            known = await self._store.find(principal.tenant, key)
+            while True:
+                if known is not None:
+                    self._in_flight.check(known, print_, key)
+                first = str(uuid7()) if known is None else known.id
+                outcomes: list[Task | Exception] = []
+                new: list[Task] = []
+                for index, (request, arrays) in enumerate(requests):
+                    there = known if len(requests) == 1 else await self._store.get(member(first, index)) if known is not None else None
+                    outcomes.append(there or await self._outcome(request, arrays, principal, cache, traceparent, member(first, index)))
+                    if there is None and isinstance(made := outcomes[-1], Task):
+                        new.append(made)
+                if known is None and new:
+                    new[0].idempotency, new[0].fingerprint = key, print_
+                try:
+                    await self._enter(new, promised)
+                except KeyTaken as error:
+                    known = await self.status(error.message, principal=principal)
+                    continue
+                if promised and known is not None:
+                    await asyncio.gather(*(self._store.keep(task) for task in outcomes if isinstance(task, Task) and task not in new))
+                return outcomes
+
+    async def _outcome(
+        self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str, traceparent: str | None, task_id: str
+    ) -> Task | Exception:
+        try:
+            return await self._make(request, arrays, principal, cache, traceparent, task_id)
+        except OpenRuntimeError as error:
+            return error
+
     async def _make(
-        self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str, traceparent: str | None = None
+        self, request: TaskRequest, arrays: Mapping[str, Array], principal: Principal, cache: str, traceparent: str | None, task_id: str
     ) -> Task:
         """A checked task, answered from the cache where that holds its result. Nothing is queued yet."""
         if self.draining:
@@ -130,7 +153,7 @@ class TaskManager:
         now = time.time()
         predicted = self._predict(call)
         task = Task(
-            str(uuid7()), call, principal.tenant, lane, request.priority, now, 0.0,
+            task_id, call, principal.tenant, lane, request.priority, now, 0.0,
             None if request.timeout is None else now + request.timeout, request.max_retries, tuple(request.tags) if request.tags else (),
         )  # fmt: skip
         task.client = principal.id
@@ -182,10 +205,11 @@ class TaskManager:
 
     # -- waiting and ending ---------------------------------------------------------------------------------------------------
 
-    async def wait(self, task: Task, seconds: float) -> bool:
+    def wait(self, task: Task, seconds: float) -> Coroutine[Any, Any, bool]:
         peers = self._store.peers
-        if peers is None:
-            return await self._await_end(task, seconds)
+        return self._await_end(task, seconds) if peers is None else self._await_end_anywhere(task, seconds, peers)
+
+    async def _await_end_anywhere(self, task: Task, seconds: float, peers: Peers) -> bool:
         end = time.monotonic() + seconds
         while not task.life.status.ended and (left := end - time.monotonic()) > 0:
             await self._await_end(task, min(left, LOOK))  # news of the others can get lost

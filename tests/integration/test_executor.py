@@ -259,6 +259,20 @@ async def test_idempotency_keys(runtime: Runtime) -> None:
         await runtime.tasks.submit(ask("sum", x=[9.0]), idempotency="k")
 
 
+async def test_a_batch_sent_again_under_its_key_is_the_same_tasks(runtime: Runtime) -> None:
+    requests: list[tuple[TaskRequest, dict[str, Array]]] = [
+        (request, {}) for request in (ask("sum", y=[1.0]), ask("sum", x=[1.0]), ask("matmull"), ask("sum", x=[2.0]))
+    ]
+    first, again = await asyncio.gather(*(runtime.tasks.submit_many(requests, idempotency="k") for _ in range(2)))
+    for before, after in zip(first, again, strict=True):
+        assert getattr(before, "id", type(before)) == getattr(after, "id", type(after))
+    assert [isinstance(outcome, Task) for outcome in first] == [False, True, False, True]
+    assert len({outcome.id for outcome in first if isinstance(outcome, Task)}) == 2
+    assert len((await runtime.tasks.list())[0]) == 2
+    with pytest.raises(Conflict, match="another request"):
+        await runtime.tasks.submit_many(requests[1:], idempotency="k")
+
+
 async def test_too_early_for_a_result(runtime: Runtime) -> None:
     task = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.3))
     with pytest.raises(NotReady, match="wait"):

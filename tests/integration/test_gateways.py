@@ -107,6 +107,16 @@ def test_any_gateway_answers_for_any_task(gateways: Gateways) -> None:
         assert [json.loads(socket.recv(5))["seq"] for _ in range(60)] == numbers
 
 
+def test_a_batch_sent_again_to_another_gateway_is_the_same_tasks(gateways: Gateways) -> None:
+    many = {"tasks": [{**TINY, "parameters": {"x": [2.0, n]}} for n in range(5)]}
+    first, again = (
+        http.post(f"{gateway.url}/tasks/batch", json=many, headers={"Idempotency-Key": "many"}).json()["tasks"]
+        for gateway in (gateways.a, gateways.b)
+    )
+    assert [task["task_id"] for task in first] == [task["task_id"] for task in again]
+    assert ended(gateways.b, first[4]["task_id"])["result"] == {"output": 6.0}
+
+
 def test_large_arrays_results_and_tensors_are_shared(gateways: Gateways) -> None:
     a, b = gateways.a, gateways.b
     body = io.BytesIO()
@@ -182,6 +192,24 @@ def test_a_full_redis_refuses_and_loses_nothing(gateways: Gateways) -> None:
     assert "retry-after" in answer.headers
     assert ended(a, task)["status"] == "completed"
     gateways.redis.ask("CONFIG", "SET", "maxmemory", "0")
+    assert ended(a, submit(a, TINY))["status"] == "completed"
+
+
+def test_a_redis_that_refuses_writes_loses_nothing(gateways: Gateways) -> None:
+    a, redis = gateways.a, gateways.redis
+    task = submit(a, TINY)
+    ended(a, task)
+    redis.ask("REPLICAOF", "127.0.0.1", "1")  # a replica takes no writes
+    answer = http.post(f"{a.url}/tasks", json=TINY)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "retry-after" in answer.headers
+    redis.ask("REPLICAOF", "NO", "ONE")
+    until(lambda: http.get(f"{a.url}/health/ready").status_code == 200)
+    assert ended(a, submit(a, TINY))["status"] == "completed"
+    with redis.unable_to_save():  # MISCONF: the last snapshot failed, so writes are refused
+        answer = http.post(f"{a.url}/tasks", json=TINY)
+        assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+        assert ended(a, task)["status"] == "completed"
     assert ended(a, submit(a, TINY))["status"] == "completed"
 
 

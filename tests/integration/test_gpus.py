@@ -129,7 +129,7 @@ def test_short_memory_everywhere_fails_with_the_figures(rt: openruntime.Runtime)
 
 
 def test_a_lost_device_costs_its_worker_and_the_task_that_lost_it(server: Server, rt: openruntime.Runtime) -> None:
-    with pytest.raises(WorkerCrashed, match="(?s)exited with status 70.*an illegal memory access"):
+    with pytest.raises(WorkerCrashed, match=r"(?s)exited with status 70.*an illegal memory access"):
         rt.submit("min", X, device="cuda:0/chip").result(30)
     assert float(rt.mean(X, device="cuda:0/chip", cache="no-store")) == 2.0**30
 
@@ -160,9 +160,7 @@ def test_only_numpys_worker_is_warm(plugins: Path, start_server: Callable[..., A
         assert {worker["backend"]: worker["state"] for worker in workers} == {"chip": "cold", "other": "ready"}
 
 
-def test_a_platform_that_fails_does_not_take_the_others_with_it(
-    tmp_path: Path, start_server: Callable[..., AbstractContextManager[Server]]
-) -> None:
+def test_a_platform_that_fails_does_not_take_the_others_with_it(tmp_path: Path, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
     half = """
 from openruntime.backends.cpu import NumpyBackend
 from openruntime.contracts.records import Probe

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,5 +28,5 @@ class Vitals(MetricsExporter):
         # a task that was never started has no name that matters; this thread's own export is one
         tasks = [str(thing.get_coro()) for thing in found if isinstance(thing, asyncio.Task) and not thing.done()]
         draft = self._answer.with_suffix(".draft")
-        draft.write_text(json.dumps({"objects": len(found), "kinds": kinds.most_common(60), "tasks": tasks}))
+        draft.write_text(json.dumps({"objects": len(found), "kinds": kinds.most_common(60), "tasks": tasks, "modules": list(sys.modules)}))
         draft.rename(self._answer)

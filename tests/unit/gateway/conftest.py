@@ -76,8 +76,10 @@ class SmallTasks:
         return self._run(request, dict(arrays), promised)
 
     async def submit_many(
-        self, requests: Sequence[Any], *, principal: Principal = LOCAL, promised: bool = True, cache: str = "", traceparent: str | None = None
-    ) -> list[Task | Exception]:
+        self, requests: Sequence[Any], *, principal: Principal = LOCAL, promised: bool = True, idempotency: str | None = None, cache: str = "",
+        traceparent: str | None = None,
+    ) -> list[Task | Exception]:  # fmt: skip
+        self.calls.append({"idempotency": idempotency, "cache": cache})
         found: list[Task | Exception] = []
         for request, arrays in requests:
             try:

@@ -188,8 +188,9 @@ async def test_batch_with_one_bad_request(gateway: Any) -> None:
         {"operation": "unknown"},
         {"operation": "fail"},
     ]
-    answer = await gateway.client.post("/tasks/batch", json={"tasks": tasks})
+    answer = await gateway.client.post("/tasks/batch", json={"tasks": tasks}, headers={"Idempotency-Key": "k1"})
     assert answer.status_code == 202
+    assert gateway.tasks.calls[-1]["idempotency"] == "k1"
     found = answer.json()["tasks"]
     assert found[0]["task_id"] == "00000000-0000-7000-8000-000000000000"
     assert (found[1]["code"], found[1]["field"]) == ("invalid_request", "priority")

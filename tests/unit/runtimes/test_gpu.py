@@ -17,7 +17,8 @@ def card(backend: str, platform: str, index: int, uuid: int) -> Probe:
 def manager() -> GPURuntimeManager:
     found = GPURuntimeManager(SlabPool(), merge=merge, share_of=lambda total: total // 2)
     found.adopt(Report("cuda", [card("cuda", "cuda", 0, 0), card("cuda", "cuda", 1, 1)], {"cuda": CAN}))
-    found.adopt(Report("opencl", [Probe("opencl", "cpu"), card("opencl", "opencl", 0, 1), card("opencl", "opencl", 1, 0)], {"cpu": CAN, "opencl": LESS}))
+    seen = [Probe("opencl", "cpu"), card("opencl", "opencl", 0, 1), card("opencl", "opencl", 1, 0)]
+    found.adopt(Report("opencl", seen, {"cpu": CAN, "opencl": LESS}))
     return found
 
 

@@ -49,7 +49,8 @@ async def test_what_may_have_changed_is_asked_anew(change: str, tmp_path: Path, 
     if change == "variable":
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     elif change == "age":
-        monkeypatch.setattr(time, "time", lambda now=time.time(): now + remembered.STALE + 1)
+        later = time.time() + remembered.STALE + 1
+        monkeypatch.setattr(time, "time", lambda: later)
     elif change == "package":
         os.utime(packages, ns=(1, 1))
     else:
