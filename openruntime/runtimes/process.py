@@ -117,7 +117,7 @@ class WorkerProcess:
             command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads) | self._environment,
+            stderr=subprocess.PIPE, env={**os.environ, **worker_environment(self._threads), **self._environment},
             process_group=0,  # what an operation starts ends with it
         )  # fmt: skip
         self.pid = self._process.pid

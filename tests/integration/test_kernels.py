@@ -243,6 +243,21 @@ def test_what_was_submitted_runs_though_its_kernel_is_gone(client: httpx.Client,
             runtime.kernels.get("saxpy")
 
 
+def test_results_are_cached_by_version(own: Server) -> None:
+    slow = OPENCL.replace("z[i] =", "for (volatile int k = 0; k < 100000; k++); z[i] =").replace("saxpy", "slow")
+    with openruntime.connect(own.url) as runtime:
+        runtime.kernels.add("slow", **{**TEXT, "source": slow})
+        for _ in range(5):  # until it is known to be worth a look
+            future = runtime.submit("slow", X[:64], X[:64], a=1)
+            assert np.array_equal(future.result(), 2 * X[:64])
+        assert future.status().cached
+        assert runtime.kernels.add("slow", **{**TEXT, "source": slow.replace("= a *", "= 2 * a *")})["version"] == 2
+        future = runtime.submit("slow", X[:64], X[:64], a=1)
+        assert np.array_equal(future.result(), 3 * X[:64])
+        assert not future.status().cached
+        runtime.kernels.remove("slow")
+
+
 def test_kernels_and_what_was_compiled_outlive_the_server(start_server: Start, environment: dict[str, str], tmp_path: Path) -> None:
     fresh = TEXT | {"source": OPENCL + "// outlives"}
     with start_server(data_dir=tmp_path, environment=environment) as server, openruntime.connect(server.url) as runtime:
