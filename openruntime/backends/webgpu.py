@@ -15,7 +15,7 @@ import wgpu
 from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from openruntime.backends import wgsl
-from openruntime.backends.array_backend import ArrayBackend
+from openruntime.backends.array_backend import ArrayBackend, Memory
 from openruntime.backends.webgpu_device import Kernels, Tensor
 from openruntime.contracts.errors import NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice, WorkerCrashed
 from openruntime.contracts.records import Probe, Result
@@ -98,6 +98,15 @@ class WebgpuBackend(ArrayBackend):
     def to_host(self, array: Host) -> Host:
         return array
 
+    def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
+        arguments = super()._arguments(operation, params, memory)
+        declared = self.catalogue.bind(operation.name, {name: value for name, value in params.items() if name not in ("allocate", "steps")}).outputs
+        for dtype in (spec.dtype for spec in declared.values()):
+            if dtype in self.lacks:
+                where = f"{self.device}/{self.name}"
+                raise UnsupportedOnDevice(f"{operation.name} gives {dtype} here, which does not run on {where}: {self.lacks[dtype]}")
+        return arguments
+
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
         arguments.pop("xp", None)
         run: Callable[..., Host] = getattr(self, f"_{operation.name}")
@@ -158,7 +167,7 @@ class WebgpuBackend(ArrayBackend):
 
     def _linear(self, x: Host, weight: Host, bias: Host | None = None) -> Host:
         shape = (*x.shape[:-1], weight.shape[0])
-        made = self._product(x.reshape(-1, x.shape[-1]), weight, "float32", transposed=True)
+        made = self._product(x.reshape(prod(x.shape[:-1]), x.shape[-1]), weight, "float32", transposed=True)
         if bias is not None and made.size:
             made = self.kernels.map(["f32", "f32"], "a[i] + b[col]", made.size, weight.shape[0], [made, self.kernels.upload(bias)])
         return self.kernels.download(made).reshape(shape)
@@ -236,8 +245,6 @@ class WebgpuBackend(ArrayBackend):
 
     def _reduced(self, x: Host, how: str, axis: Axis, keepdims: bool, value: str = "a[i]", *more: Host) -> Host:
         """The lines along `axis`, each to one number; `more` have one number a line."""
-        if how == "sum" and x.dtype != np.float32:
-            raise UnsupportedOnDevice(f"sums of {x.dtype} are of 64 bits and do not run on {self.device}/{self.name}: {_WIDE}")
         if x.dtype == bool:
             return self._reduced(x.astype(np.uint32), how, axis, keepdims).astype(bool)
         axes = _axes(x.ndim, axis)

@@ -235,13 +235,8 @@ class DeviceManager:
 
     def places(self, lane: str, operation: str) -> Sequence[Place]:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
-        return [place for place in self._places.get(lane, ()) if not (known := self._abilities(place)) or operation in known.operations]
-
-    def elsewhere(self, lane: str, call: Call, device: str, backend: str) -> str | None:
-        """The lane of the other places in `lane` that take `call`; None where there is none."""
         places = self._places.get(lane) or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
-        others = [place for place in places if place != (device, backend) and place in self._lanes and self.takes(*place, call)]
-        return self._lane_of(others) if others else None
+        return [place for place in places if place in self._lanes and (not (known := self._abilities(place)) or operation in known.operations)]
 
     def takes(self, device: str, backend: str, call: Call) -> bool:
         """Whether the device takes tasks, and the backend runs the call there, as far as it has said."""

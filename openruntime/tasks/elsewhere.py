@@ -24,11 +24,13 @@ def moved(devices: DeviceManager, task: Task, slot: Slot, code: str, message: st
     """Put a task into the lane of the other places that it may run at; whether it is to be tried there."""
     if code not in (OutOfMemory.code, UnsupportedOnDevice.code) or (code == OutOfMemory.code and task.short is not None):
         return False
-    lane = devices.elsewhere(task.lane, task.call, slot.device.id, slot.backend)
-    if lane is None:
+    here = slot.device.id, slot.backend
+    others = [place for place in devices.places(task.lane, task.call.operation) if place != here and devices.takes(*place, task.call)]
+    if not others:
         return False
     log.info("the task is tried elsewhere: %s", message, extra=about(task))
     if code == OutOfMemory.code:
         task.short = f"{slot.device.id}/{slot.backend}: {message}"
-    task.lane = lane
+    task.lane = "+".join(f"{device}/{backend}" for device, backend in others)
+    devices.serve([task.lane])
     return True

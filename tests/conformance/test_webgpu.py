@@ -1,18 +1,20 @@
 """WebGPU's kernels, on whatever shows a device here: Mesa's software Vulkan where there is no card."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from openruntime.contracts.errors import NoSuchDevice, Unavailable
+from openruntime.contracts.errors import NoSuchDevice, Unavailable, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.registry import BACKENDS
+from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.operations.formula import FUNCTIONS
 from openruntime.testing.backend_suite import BackendSuite
-from openruntime.testing.cases import numpy_array, payload
+from openruntime.testing.cases import Case, cases, numpy_array, payload
 
 try:
     WebgpuBackend = BACKENDS.load("webgpu")
@@ -72,3 +74,37 @@ def _agree(kernels: ComputeBackend, formula: str, reference: Callable[..., Any],
         return
     tiny = np.abs(wide) < 1.2e-38  # a device may take what is smaller than the smallest normal number for 0
     np.testing.assert_allclose(answer[~tiny], wanted[~tiny], rtol=2e-5, atol=1e-6 if formula.startswith(_ABSOLUTE) else 0, equal_nan=True)
+
+
+_NARROW = {"float64": "float32", "int64": "int32"}
+
+
+def _narrowed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_narrowed(item) for item in value]
+    with np.errstate(all="ignore"):
+        return np.asarray(value).astype(_NARROW.get(value.dtype.name, value.dtype)) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _wide(case: Case) -> bool:
+    dtypes = {value.dtype.name for value in case.parameters.values() if isinstance(value, np.ndarray | np.generic)}
+    return bool(dtypes & _NARROW.keys()) and dtypes <= {*_NARROW, "float32", "int32", "uint32", "bool"}
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.refused is None and case.fails is None and _wide(case)], ids=str)
+def test_cases_of_wide_numbers_hold_with_narrow_ones(case: Case, kernels: ComputeBackend) -> None:
+    if case.operation not in kernels.get_capabilities():
+        pytest.skip(f"unsupported: {kernels.unsupported[case.operation]}")
+    if case.note.startswith("of integers") or "1e8" in str(case.precision) or case.precision == 1e-6:
+        pytest.skip("its numbers need more than 32 bits")
+    parameters = {name: _narrowed(value) for name, value in case.parameters.items()}
+    try:
+        call = OperationCatalogue().bind(
+            case.operation, {n: payload(v) if isinstance(v, np.ndarray | np.generic) else v for n, v in parameters.items()}
+        )
+        result = asyncio.run(kernels.execute(call.operation, call.parameters))
+    except UnsupportedOnDevice as error:
+        pytest.skip(f"unsupported: {error.message}")
+    outputs = {name: numpy_array(output) for name, output in result.outputs.items()}
+    assert {name: spec.dtype for name, spec in call.outputs.items()} == {name: output.dtype.name for name, output in outputs.items()}
+    dataclasses.replace(case, parameters=parameters, precision=5e-5).check(outputs)
