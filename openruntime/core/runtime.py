@@ -15,6 +15,7 @@ import msgspec
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
+from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.records import Call
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
@@ -114,7 +115,10 @@ class Runtime:
         return int(total * wanted) if wanted <= 1 else min(total or int(wanted), int(wanted))
 
     def _predict(self, call: Call) -> float:
-        return self.cost.predict(call, self._first.device.id, self._first.backend)
+        first = self._first.device.id, self._first.backend
+        if call.requires:
+            first = next((place for place in self.devices.places("any", call.requires) if place[1].endswith(WORKERS)), first)
+        return self.cost.predict(call, *first)
 
     def _watch(self) -> None:
         """Figures that are read when somebody asks for metrics."""
