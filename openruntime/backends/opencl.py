@@ -23,8 +23,9 @@ from openruntime.backends import (
     opencl_sort,
 )
 from openruntime.backends.array_backend import ArrayBackend, Memory, Native
+from openruntime.backends.kernel_cache import cache_folder
 from openruntime.backends.opencl_arrays import Engine, Tensor
-from openruntime.backends.opencl_device import OpenCLDevice, cache_folder, cards, find, free_memory_of, pci_of, processors, translated, uuid_of
+from openruntime.backends.opencl_device import OpenCLDevice, cards, find, free_memory_of, pci_of, processors, translated, uuid_of
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.records import Probe, Result
 from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
@@ -59,19 +60,23 @@ class OpenCLBackend(ArrayBackend):
     }
     lacks: ClassVar[Mapping[str, str]] = ArrayBackend.lacks
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
+    def __init__(
+        self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0, catalogue: OperationCatalogue | None = None
+    ) -> None:
         super().__init__(device=device, threads=threads, catalogue=catalogue)
-        self.engine = Engine(OpenCLDevice(find(device), cache=cache_folder()))
+        self.engine = Engine(OpenCLDevice(find(device, index), cache=cache_folder(), memory=memory))
         plugin = "it is a plugin's, written for libraries with an Array API namespace, and OpenCL has none"
         reasons = {
             "einsum": "a plain kernel for any subscripts would be slower by far than matmul on other backends",
             "norm": "the norms of matrices that need their singular values are not among OpenCL's kernels, and an operation is offered whole",
         }
-        self.unsupported = {  # type: ignore[misc]  # it depends on what is installed
+        unsupported = {
             name: reasons.get(name, _FACTORISES if name in BUILTIN else plugin) for name in self.catalogue.names() if name not in self.native
         }
         if not self.engine.device.has_double:
             self.lacks = {**self.lacks, "float64": _NO_DOUBLE, "complex128": _NO_DOUBLE}  # type: ignore[misc]
+            unsupported |= dict.fromkeys(("quantile", "histogram"), "this device has no double precision, in which places are found")
+        self.unsupported = unsupported  # type: ignore[misc]  # it depends on the device, and on what is installed
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:
@@ -95,19 +100,19 @@ class OpenCLBackend(ArrayBackend):
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
         engine = self.engine
-        engine.compile = engine.transfer = 0.0
         try:
             result = await super().execute(operation, params)
+            return Result(result.outputs, max(0.0, result.seconds - engine.compile), engine.transfer, engine.compile)
         finally:
-            engine.memory = Memory(None, 0)  # the caller's memory is the caller's again
-        return Result(result.outputs, max(0.0, result.seconds - engine.compile), engine.transfer, engine.compile)
+            engine.end()
 
     def trim(self) -> None:
         """Give back what the pool holds unused."""
         self.engine.device.trim()
 
     def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
-        self.engine.memory = memory
+        given = {name: value for name, value in params.items() if name not in ("allocate", "steps")}
+        self.engine.begin(memory, self.catalogue.bind(operation.name, given).outputs.values())
         return super()._arguments(operation, params, memory)
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`openruntime kernels`: kernels of the user's own, from source files."""
+"""`openruntime kernels`: kernels of the user's own, from source files.
+
+Symbols are capitals in the help, because it is read as markup, where [n] would be a tag.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,10 +31,10 @@ def register(commands: typer.Typer) -> None:
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="The source: .cl (OpenCL C), .cu (CUDA C++), .metal or .wgsl; `-`: from the input, with --language.")],
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="An input, in the order of the entry point: 'x: float32[n, m]'.")] = None,
-    outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="An output: 'y: float32[n, 2*m]'; sizes may be formulas.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="An input, in the order of the entry point: 'x: float32[N, M]'.")] = None,
+    outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="An output: 'y: float32[N, 2*M]'; sizes may be formulas.")] = None,
     scalars: Annotated[list[str] | None, typer.Option("--scalar", "-s", help="A number: 'a: float32'; called like a size, it is that size.")] = None,
-    grid: Annotated[list[str] | None, typer.Option("--grid", "-g", help="Work-items along a dimension: n, 'ceildiv(n, 4)'.")] = None,
+    grid: Annotated[list[str] | None, typer.Option("--grid", "-g", help="Work-items along a dimension: N, 'ceildiv(N, 4)'.")] = None,
     local: Annotated[list[str] | None, typer.Option("--local", "-l", help="Work-items of a work-group along each; chosen unless given.")] = None,
     option: Annotated[list[str] | None, typer.Option("--option", help="For the compiler, such as --option=-DTILE=16.")] = None,
     reference: Annotated[str | None, typer.Option(help="What it should compute: an operation, or a formula such as 'a*x + y'.")] = None,
@@ -42,7 +45,7 @@ def add(
 ) -> None:
     """Compile and register a kernel, or a new version of one.
 
-    openruntime kernels add saxpy.cl -i 'x: float32[n]' -i 'y: float32[n]' -o 'z: float32[n]' -s 'a: float32' -s 'n: int32' -g n
+    openruntime kernels add saxpy.cl -i 'x: float32[N]' -i 'y: float32[N]' -o 'z: float32[N]' -s 'a: float32' -s 'N: int32' -g N
     """
     from openruntime.contracts.errors import CompileError
 
