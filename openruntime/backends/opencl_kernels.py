@@ -27,7 +27,6 @@ _KNOWN = {name for names in _TYPES.values() for name in names}
 _SEVERITY = r"(?:fatal )?error|warning"
 _COMPLAINT = re.compile(rf"^(?:({_SEVERITY}): )?(?:\S*?:)?(\d+):(?:(\d+):)? *(?:({_SEVERITY}): *)?(.*)$", re.MULTILINE)
 _PLACE = re.compile(r"\S+(?=:\d+:\d+:)")
-_WRAPPING = re.compile(r"^(Build on <.*>:|\(options: .*\))$\n?", re.MULTILINE)  # PyOpenCL's own words around a log
 _WIDTH = re.compile(r"(2|3|4|8|16)$")
 
 
@@ -39,7 +38,7 @@ class OpenCLRunner(KernelRunner):
     def __init__(self, *, device: str, threads: int, index: int) -> None:
         for variable in ("POCL_CPU_MAX_CU_COUNT", "POCL_MAX_PTHREAD_COUNT"):  # PoCL 5 and later, and before
             os.environ.setdefault(variable, str(threads))
-        self._device = OpenCLDevice(find(device if device.startswith("cpu:") else f"opencl:{index}"), cache=cache_folder())
+        self._device = OpenCLDevice(find(device, index), cache=cache_folder())
         self.in_place = self._device.processor
 
     def compile(self, spec: KernelSpec) -> Compiled:
@@ -141,7 +140,7 @@ class OpenCLKernels(KernelBackend):
 
 def cleaned(spec: KernelSpec, log: str) -> str:
     """A build's log without the paths of this machine."""
-    return _PLACE.sub(f"{spec.name}.cl", _WRAPPING.sub("", log)).strip()
+    return _PLACE.sub(f"{spec.name}.cl", log).strip()
 
 
 def refusal(spec: KernelSpec, said: str) -> CompileError:
