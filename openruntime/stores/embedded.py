@@ -120,11 +120,11 @@ class EmbeddedStore(Store):
         return True
 
     def _shelve(self, task: Task) -> int:
-        """Put an ended task with the others; its inputs are not needed any more. The bytes of its result."""
+        """Put an ended task with the others; its inputs and program are not needed any more. The bytes of its result."""
         if task.finished is None:
             task.finished = time()
-        if task.call.parameters:
-            task.call = msgspec.structs.replace(task.call, parameters={})
+        if task.call.parameters or task.call.program:
+            task.call = msgspec.structs.replace(task.call, parameters={}, program=b"")
         size = result_bytes(task)
         self._ended[task.id] = task
         self._ended_bytes += size

@@ -153,8 +153,8 @@ class RedisStore(Store):
         outputs, blobs = b"", Names()
         if task.outputs is not None:
             outputs, blobs = pack(await self._rested(task.outputs) if self._spill.needed(task.outputs) else task.outputs)
-        if task.call.parameters:
-            task.call = msgspec.structs.replace(task.call, parameters={})
+        if task.call.parameters or task.call.program:
+            task.call = msgspec.structs.replace(task.call, parameters={}, program=b"")
         row = (
             task.id,
             attempt,

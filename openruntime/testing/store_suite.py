@@ -213,6 +213,16 @@ class EndSuite(_Suite):
         await store.keep(task)
         assert (await store.get(task.id)) is not None
 
+    async def test_a_program_goes_to_the_worker_and_not_into_history(self, store: Store) -> None:
+        await store.submit([new_task(program=b"source")], promised=True)
+        [task] = await store.claim(["any"], 1)
+        assert task.call.program == b"source"
+        attempt = run(task)
+        await store.finish(end(task), attempt)
+        found = await store.get(task.id)
+        assert found is not None
+        assert not found.call.program
+
     async def test_unknown_ids_are_none(self, store: Store) -> None:
         assert await store.get("'; DROP TABLE tasks; --") is None
         assert await store.find("local", "nothing") is None

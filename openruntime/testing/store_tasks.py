@@ -12,9 +12,13 @@ from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Call, Estimate, Failure, Task
 
 
-def new_task(*, parameters: dict[str, Any] | None = None, lane: str = "any", priority: int = 5, operation: str = "expression", **fields: Any) -> Task:
+def new_task(
+    *, parameters: dict[str, Any] | None = None, lane: str = "any", priority: int = 5, operation: str = "expression", program: bytes = b"",
+    **fields: Any,
+) -> Task:  # fmt: skip
     """A queued task as the task manager makes one."""
-    call = Call(operation, 1, {"x": new_array(16)} if parameters is None else parameters, {"output": Spec("uint8", (16,))}, Estimate(1.0, 32.0, 32))
+    given = {"x": new_array(16)} if parameters is None else parameters
+    call = Call(operation, 1, given, {"output": Spec("uint8", (16,))}, Estimate(1.0, 32.0, 32), program=program)
     now = time()
     fields = {"tenant": "local", "created": now, "rank": now - 30.0 * priority, **fields}
     return Task(str(uuid7()), call, lane=lane, priority=priority, **fields)

@@ -190,10 +190,10 @@ def test_a_call_that_does_not_fit_is_refused_before_it_is_queued(client: httpx.C
         runtime.run("saxpy", np.ones(3), X[:3], a=1)
     elsewhere = {"operation": "saxpy", "parameters": {"x": [1], "y": [1], "a": 1}, "device_preference": "numpy"}
     assert client.post("/tasks", json=elsewhere).json()["code"] == "unsupported_on_device"
-    for where in ("cpu", "cpu:0", "opencl-kernels", "cpu:0/opencl-kernels", "auto"):
+    for where in ("cpu", "cpu:0", "opencl", "cpu:0/opencl", "opencl-kernels", "auto"):
         assert client.post("/tasks", json=elsewhere | {"device_preference": where}, headers=WAIT).json()["result"] == {"z": [2.0]}
     after = client.get("/tasks", params={"operation": "saxpy"}).json()["tasks"]
-    assert len(after) == len(before) + 5
+    assert len(after) == len(before) + 6
 
 
 BAD = {
