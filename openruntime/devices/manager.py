@@ -24,7 +24,7 @@ REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so t
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
 CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
 MEND = "mend or uninstall the package that brings it"
-LOOKING = 60.0  # seconds that `found` waits at most
+LOOKING = 10.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend
 Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
