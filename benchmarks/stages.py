@@ -19,7 +19,7 @@ from openruntime.contracts import safetensors
 from openruntime.contracts.events import TaskQueued
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.payload import Array
-from openruntime.contracts.records import LOCAL, Abilities, Task
+from openruntime.contracts.records import LOCAL, Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime
 from openruntime.gateway.requests import parse
