@@ -3,6 +3,7 @@
 Why this is the Metal layer: docs/decisions/metal-layer.md.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -85,7 +86,10 @@ class WebgpuBackend(ArrayBackend):
             self.catalogue.get(operation)  # one that nobody knows is told so
             raise UnsupportedOnDevice(f"{operation} does not run on {self.device}/{self.name}: {_NO_KERNEL}")
         self.kernels.begin()
-        result = await super().execute(operation, params)
+        try:
+            result = await super().execute(operation, params)
+        finally:
+            await asyncio.sleep(0)  # wgpu leaves a callback of each copy on the loop, and a worker's has no other moment to run them
         moved, compiled = self.kernels.moving, self.kernels.compiling
         return Result(result.outputs, max(0.0, result.seconds - moved - compiled), moved, compiled)
 

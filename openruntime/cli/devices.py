@@ -1,5 +1,6 @@
 """`openruntime devices`: what there is, and whether it works."""
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,9 @@ from openruntime.cli.options import Json, ServerOrHere, client, console, show_js
 
 if TYPE_CHECKING:
     from openruntime.client.sync import Runtime
+
+
+ASKING = 120.0  # seconds that the backends have to say what they drive
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +55,9 @@ def _list(found: list[dict[str, Any]], json: bool) -> None:
 
 def checks(runtime: "Runtime") -> Iterator[dict[str, Any]]:
     """`{"device", "backend", "status", "reason", "remedy"}` for every device and backend there is, and every backend that is not."""
+    end = time.monotonic() + ASKING
+    while time.monotonic() < end and any(row["status"] == "looking" for row in runtime.devices(backends=True)):
+        time.sleep(0.2)
     failed: set[str] = set()
     for device in runtime.devices():
         for backend in device["backends"]:

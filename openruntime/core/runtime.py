@@ -35,6 +35,7 @@ from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
 from openruntime.runtimes.gpu import GPURuntimeManager
 from openruntime.runtimes.manager import RuntimeManager
+from openruntime.runtimes.mlx import MLXRuntimeManager
 from openruntime.runtimes.remembered import RememberedReports
 from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.stores.blobs import CountedBlobs, FileBlobs
@@ -71,7 +72,10 @@ class Runtime:
         self._backends = optional_backends(settings)
         self.runtimes: list[RuntimeManager] = [
             CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
-            GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
+            *(
+                manager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory)
+                for manager in (GPURuntimeManager, MLXRuntimeManager)
+            ),
         ]
         for runtime in self.runtimes:
             runtime.environment = {"OPENRUNTIME_CACHE_DIR": str(settings.cache_dir)}

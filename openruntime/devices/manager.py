@@ -25,7 +25,7 @@ REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so t
 NOT_MEASURED = "no task of a millisecond or more has finished there yet"
 CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
 MEND = "mend or uninstall the package that brings it"
-LOOKING = 60.0  # seconds that `found` waits at most
+LOOKING = 10.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend
 Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
@@ -146,13 +146,14 @@ class DeviceManager:
         """Whether the device takes new tasks."""
         return device_id not in self._draining
 
-    def usage(self, device_id: str) -> Usage:
-        """Memory and load, at most a second old. Raises `NotFound`."""
-        return self._usage(self._device(device_id))
+    def memory_available(self, device_id: str) -> int:
+        """Bytes free now, at most a second old. Raises `NotFound`."""
+        return self._usage(self._device(device_id)).memory_available
 
-    def memory_total(self) -> int:
-        """Bytes of the largest device: what needs more than that fits nowhere."""
-        return max((self._usage(device).memory_total for device in self._devices.values()), default=0)
+    def memory_total(self, device_id: str | None = None) -> int:
+        """Bytes of a device, or of the largest: what needs more than that fits nowhere. Raises `NotFound`."""
+        asked = self._devices.values() if device_id is None else (self._device(device_id),)
+        return max((self._usage(device).memory_total for device in asked), default=0)
 
     def _device(self, device_id: str) -> DeviceInfo:
         device = self._devices.get(device_id)

@@ -15,7 +15,7 @@ def with_figures(devices: DeviceManager, task: Task, slot: Slot, code: str, mess
     """What the worker said; where memory was short, with what was estimated, what is free, and where it was tried before. Bytes."""
     if code != OutOfMemory.code:
         return message
-    free, needed = devices.usage(slot.device.id).memory_available, task.call.estimate.memory
+    free, needed = devices.memory_available(slot.device.id), task.call.estimate.memory
     said = f"{message}; the task was estimated to need {needed} bytes, and the device has {free} free now"
     return f"{said}; before that it was tried elsewhere: {task.short}" if task.short is not None else said
 

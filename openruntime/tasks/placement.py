@@ -76,5 +76,4 @@ class Placement:
     def _memory_free(self, slot: Slot) -> int:
         """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
         busy = any(s.outstanding for s in self._slots if s.device.id == slot.device.id)
-        usage = self._devices.usage(slot.device.id)
-        return usage.memory_available if busy else usage.memory_total
+        return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total(slot.device.id)

@@ -1,5 +1,8 @@
 """GPUs in a real server, played by NumPy: one card once, told apart for each library; short memory, lost devices and late refusals."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,6 +14,7 @@ import pytest
 
 import openruntime
 from benchmarks.servers import Server
+from openruntime.contracts.registry import BACKENDS
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime
 from openruntime.errors import InvalidParameter, OutOfMemory, UnsupportedOnDevice, WorkerCrashed
@@ -187,3 +191,22 @@ class Half(NumpyBackend):
 def test_a_backend_that_nobody_registers_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="there is no backend 'tourch'"):
         Runtime(Settings(store="memory", data_dir=tmp_path, backends=("tourch",)))
+
+
+def test_every_library_passes_or_says_why_not() -> None:
+    """With whatever is installed here."""
+    command = [sys.executable, "-c", "from openruntime.cli.main import main; main()", "devices", "--check", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    rows = json.loads(done.stdout)
+    assert {row["backend"] for row in rows} >= {name for name in BACKENDS.names() if BACKENDS.builtin(name)}
+    assert done.returncode == 0, rows
+    for row in rows:
+        assert row.keys() == {"device", "backend", "status", "reason", "remedy"}
+        if row["status"] == "pass":
+            assert (row["device"], row["reason"], row["remedy"]) == (row["device"] or "a device", None, None)
+        else:
+            assert row["status"] == "absent"
+            assert row["device"] is None
+            assert row["reason"]
+            assert row["remedy"]
+    assert next(row["backend"] for row in rows if row["device"] == "cpu:0") == "numpy"

@@ -80,7 +80,8 @@ def test_lists_what_there_is_live(devices: DeviceManager) -> None:
     assert cpu.capabilities == ["fft", "sort"]
     assert (gpu.id, gpu.type, gpu.memory_available, gpu.backends, gpu.capabilities) == ("cuda:0", "gpu", 60, ["cuda", "torch"], ["fft", "matmul"])
     assert devices.memory_total() == usage.memory_total
-    assert devices.usage("cuda:0").memory_available == 60
+    assert devices.memory_available("cuda:0") == 60
+    assert devices.memory_total("cuda:0") == 80
 
 
 def test_detail_shows_load_workers_and_that_nothing_was_measured(events: Events) -> None:

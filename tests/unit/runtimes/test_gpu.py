@@ -3,6 +3,7 @@
 from openruntime.contracts.records import Abilities, Probe, Usage
 from openruntime.devices.gpu import merge
 from openruntime.runtimes.gpu import GPURuntimeManager
+from openruntime.runtimes.mlx import MLXRuntimeManager
 from openruntime.runtimes.probe import Report
 from openruntime.runtimes.shared_memory import SlabPool
 
@@ -52,11 +53,16 @@ def test_reports_may_come_in_any_order_and_twice() -> None:
 
 
 def test_what_mlx_drives_is_its_own_managers() -> None:
-    gpus = GPURuntimeManager(SlabPool(), merge=merge)
-    gpus.adopt(Report("torch", [Probe("torch", "metal", 0, "Apple M4")]))
-    assert [d.id for d in gpus.devices()] == ["metal:0"]
-    gpus.adopt(Report("mlx", [Probe("mlx", "metal", 0, "Apple M4")]))
+    pool = SlabPool()
+    gpus, apples = GPURuntimeManager(pool, merge=merge), MLXRuntimeManager(pool, merge=merge)
+    for manager in (gpus, apples):
+        manager.adopt(Report("torch", [Probe("torch", "metal", 0, "Apple M4", unified=True)]))
+    assert [[d.id for d in manager.devices()] for manager in (gpus, apples)] == [["metal:0"], []]
+    for manager in (gpus, apples):
+        manager.adopt(Report("mlx", [Probe("mlx", "metal", 0, "Apple M4", unified=True)]))
     assert gpus.devices() == []
+    (device,) = apples.devices()
+    assert (device.id, device.backends, device.capabilities) == ("metal:0", ["mlx", "torch"], ["unified_memory"])
 
 
 def test_a_tpu_is_a_kind_of_its_own() -> None:
