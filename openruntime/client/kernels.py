@@ -8,7 +8,7 @@ from urllib.parse import quote
 from openruntime.client.connection import Connection
 from openruntime.contracts.errors import InvalidParameter
 
-COMPILING = 70.0  # seconds that a server may take to answer: its compiler has 60
+COMPILING = 110.0  # seconds that a server may take to answer: its compiler has 60, and it may only just have started
 
 Argument = str | Mapping[str, Any]
 """`"x: float32[n, m]"`, a scalar as `"a: float32"`; or `{"name", "dtype", "shape"}`."""

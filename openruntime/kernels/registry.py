@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ NAMESPACE = "kernel"
 TTL = 100 * 365 * 86_400.0  # seconds: for good
 COMPILE_TIMEOUT = 60.0  # seconds; a compiler may be given a riddle
 URGENT = 9
+TRIES = 3  # waits until the backends were asked what they drive
 LOOK = 1.0  # seconds between looks at whether a worker can be had
 FOLLOW = 2.0  # seconds between looks at what other servers on the same store have registered
 MOST = 1000  # kernels of a tenant
@@ -74,7 +76,6 @@ class KernelRegistry:
     async def add(self, document: Any, *, principal: Principal = LOCAL) -> dict[str, Any]:
         spec = read(document)
         self._check(spec, principal.tenant)
-        await self._devices.found()
         report, task = await self._compile(document, principal)
         self.hits, self.misses = self.hits + report.cached, self.misses + (not report.cached)
         compiled = {
@@ -104,7 +105,7 @@ class KernelRegistry:
 
     async def _compile(self, document: Any, principal: Principal) -> tuple[Report, Task]:
         request = TaskRequest(operation=COMPILE, parameters={"kernel": document}, priority=URGENT, timeout=COMPILE_TIMEOUT)
-        task = await self._tasks.submit(request, principal=principal, promised=False, cache="no-store")
+        task = await self._submit(request, principal)
         try:
             while not await self._tasks.wait(task, LOOK):
                 if (why := self._broken(task.call.requires)) is not None:
@@ -123,6 +124,14 @@ class KernelRegistry:
         if not report.ok:
             raise CompileError(report.message, field=report.field, log=report.log, lines=report.lines)
         return report, task
+
+    async def _submit(self, request: TaskRequest, principal: Principal) -> Task:
+        """Once it is known what runs the language; a first start on a slow machine takes a while to find out."""
+        for _ in range(TRIES):
+            await self._devices.found()
+            with suppress(Unavailable):
+                return await self._tasks.submit(request, principal=principal, promised=False, cache="no-store")
+        return await self._tasks.submit(request, principal=principal, promised=False, cache="no-store")
 
     def _broken(self, requires: str) -> str | None:
         """Why no worker for such kernels comes up; None while one may."""
