@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from openruntime.contracts.errors import NoSuchDevice, Unavailable, UnsupportedOnDevice
+from openruntime.contracts.errors import NoSuchDevice, OutOfMemory, Unavailable, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.registry import BACKENDS
 from openruntime.operations.catalogue import OperationCatalogue
@@ -108,3 +108,24 @@ def test_cases_of_wide_numbers_hold_with_narrow_ones(case: Case, kernels: Comput
     outputs = {name: numpy_array(output) for name, output in result.outputs.items()}
     assert {name: spec.dtype for name, spec in call.outputs.items()} == {name: output.dtype.name for name, output in outputs.items()}
     dataclasses.replace(case, parameters=parameters, precision=5e-5).check(outputs)
+
+
+def test_its_pool_keeps_its_bound_and_gives_back_what_is_unused() -> None:
+    backend = WebgpuBackend(memory=1 << 20)
+    x = np.ones(1 << 16, "float32")  # 256 KiB; two of them and their sizes fit
+
+    def ask(array: Any) -> Any:
+        return asyncio.run(backend.execute("expression", {"formula": "x + 1", "x": payload(array)}))
+
+    for _ in range(3):
+        ask(x)
+    held = backend.kernels.held
+    assert 1 << 19 <= held <= 1 << 20
+    with pytest.raises(OutOfMemory, match="over the 1048576 allowed"):
+        ask(np.ones(1 << 18, "float32"))
+    ask(x)
+    backend.trim()
+    assert backend.kernels.held == 0
+    assert numpy_array(ask(x).outputs["output"])[0] == 2
+    with pytest.raises(OutOfMemory, match="larger than the largest buffer"):
+        backend.kernels._take(1 << 40)
