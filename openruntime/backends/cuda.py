@@ -216,8 +216,14 @@ def _card(backend: str, index: int) -> Probe:
     about = runtime.getDeviceProperties(index)
     with cupy.cuda.Device(index):
         free, total = runtime.memGetInfo()
-    uuid = about.get("uuid")
     return Probe(
-        backend, "cuda", index, about["name"].decode(), int(total), int(free), uuid=bytes(uuid).hex() if uuid else None,
+        backend, "cuda", index, about["name"].decode(), int(total), int(free), uuid=_uuid(about.get("uuid")),
         pci=runtime.deviceGetPCIBusId(index), unified=bool(about.get("integrated")),
     )  # fmt: skip
+
+
+def _uuid(found: Any) -> str | None:
+    """16 bytes, or a structure of them, or their numbers; None for what was cut off at a zero byte: then the bus id tells the card."""
+    found = found.get("bytes") if isinstance(found, Mapping) else found
+    raw = bytes(one & 0xFF for one in found or b"")
+    return raw.hex() if len(raw) == 16 else None

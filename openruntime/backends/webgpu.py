@@ -6,6 +6,7 @@ Why this is the Metal layer: docs/decisions/metal-layer.md.
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from math import prod
 from tempfile import gettempdir
@@ -61,8 +62,10 @@ class WebgpuBackend(ArrayBackend):
             info = adapter.info
             software = info["adapter_type"] == "CPU"  # such as Mesa's llvmpipe: it computes on the processor, and is no device of its own
             unified = info["adapter_type"] == "IntegratedGPU"
+            # WebGPU does not tell how much memory a card has: that is at least its largest buffer
+            memory = _machine_memory() if unified else int(adapter.limits["max-buffer-size"])
             platform = "cpu" if software else _PLATFORMS[info["backend_type"]]
-            found.append(Probe(cls.name, platform, 0 if software else index, info["device"], unified=unified))
+            found.append(Probe(cls.name, platform, 0 if software else index, info["device"], memory, memory, unified=unified))
         if not found:
             raise NoSuchDevice(f"no driver shows a device through {' or '.join(sorted(cls.shown_by))}")
         return found
@@ -297,9 +300,14 @@ class MetalBackend(WebgpuBackend):
 def _adapters(shown_by: frozenset[str]) -> list[Any]:
     """The devices that these interfaces show, GPUs first; each once, by the first interface."""
     os.environ.setdefault("XDG_RUNTIME_DIR", gettempdir())  # else Mesa complains once a thread, though no window is opened
-    set_instance_extras(backends=["Vulkan", "Metal", "DX12"])  # OpenGL would be looked for through windows that are not there
+    with suppress(RuntimeError):  # a process has one instance, made by whoever comes first
+        set_instance_extras(backends=["Vulkan", "Metal", "DX12"])  # OpenGL would be looked for through windows that are not there
     found = [adapter for adapter in wgpu.gpu.enumerate_adapters_sync() if adapter.info["backend_type"] in shown_by]
     return sorted(found, key=lambda adapter: adapter.info["adapter_type"] == "CPU")
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _firsts(x: Host) -> Any:

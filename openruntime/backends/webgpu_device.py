@@ -45,7 +45,7 @@ class Kernels:
         self._most_groups = adapter.limits["max-compute-workgroups-per-dimension"]
         self.most_inputs = min(8, limits["max-storage-buffers-per-shader-stage"] - 2)
         self._memory = memory
-        self._held = 0  # bytes of all buffers, in use or not
+        self.held = 0  # bytes of all buffers, in use or not
         self._free: dict[int, list[Any]] = {}
         self._used: list[Any] = []
         self._compiled: dict[str, Any] = {}
@@ -63,7 +63,7 @@ class Kernels:
         """Free the buffers that nobody uses."""
         for buffers in self._free.values():
             for buffer in buffers:
-                self._held -= buffer.size
+                self.held -= buffer.size
                 buffer.destroy()
         self._free.clear()
 
@@ -75,13 +75,13 @@ class Kernels:
             raise OutOfMemory(f"an array of {nbytes} bytes is larger than the largest buffer of this device, {self._largest} bytes")
         waiting = self._free.get(size)
         if not waiting:
-            if self._memory and self._held + size > self._memory:
+            if self._memory and self.held + size > self._memory:
                 self.trim()
-            if self._memory and self._held + size > self._memory:
-                raise OutOfMemory(f"{size} bytes more than the {self._held} in use would be over the {self._memory} allowed (`device_memory`)")
+            if self._memory and self.held + size > self._memory:
+                raise OutOfMemory(f"{size} bytes more than the {self.held} in use would be over the {self._memory} allowed (`device_memory`)")
             usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
             buffer = self._device.create_buffer(size=size, usage=usage)
-            self._held += size
+            self.held += size
         else:
             buffer = waiting.pop()
         self._used.append(buffer)

@@ -64,9 +64,10 @@ class _Card:
         indices: dict[str, int] = {}
         for probe in probes:
             indices.setdefault(probe.backend, probe.index)
+        told = next((p for p in probes if p.memory_total), best)  # not every driver tells the memory
         used = next((p.utilization for p in probes if p.utilization is not None), None)
         return GPUDevice(
-            id=f"{best.platform}:{number}", name=best.name, memory_total=best.memory_total, memory_available=best.memory_available, indices=indices,
+            id=f"{best.platform}:{number}", name=best.name, memory_total=told.memory_total, memory_available=told.memory_available, indices=indices,
             uuid=self.uuid, pci=self.pci, unified=any(p.unified for p in probes), utilization=used,
         )  # fmt: skip
 

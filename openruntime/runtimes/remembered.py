@@ -22,10 +22,10 @@ from openruntime.runtimes.probe import Report, discover
 log = logging.getLogger(__name__)
 
 STALE = 86_400.0  # seconds: a card may come and go without a trace that is looked at here
-# folders where a driver's arrival shows, and files whose text names its version
-_DRIVERS = ("/etc/OpenCL/vendors", "/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/dev/dri", "/dev/accel")
+# folders where a driver's arrival shows, files whose text names its version, and beginnings of the names of device nodes
+_DRIVERS = ("/etc/OpenCL/vendors", "/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
 _VERSIONS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version")
-_NODES = ("nvidia", "kfd", "accel", "dxg")  # beginnings of names in /dev
+_NODES = ("nvidia", "kfd", "accel", "dxg", "card", "render")
 _VARIABLES = (
     "CUDA", "CUPY", "DYLD_", "GPU_", "HIP", "JAX", "LD_", "LIBGL", "MESA", "MLX", "NVIDIA", "OCL_", "ONEAPI", "OPENCL", "POCL", "PYOPENCL",
     "PYTHONPATH", "PYTORCH", "ROCR", "SYCL", "TORCH", "TPU", "VK_", "WGPU", "XLA", "ZE_",
@@ -97,7 +97,8 @@ def _signs() -> Iterator[str]:
         yield from map(_stamp, _listed(own / folder))
     for place in _DRIVERS:
         yield from map(_stamp, _listed(Path(place)))
-    yield from (node.name for node in _listed(Path("/dev")) if node.name.startswith(_NODES))
+    for folder in ("/dev", "/dev/accel", "/dev/dri"):
+        yield from (node.name for node in _listed(Path(folder)) if node.name.startswith(_NODES))
     for version in _VERSIONS:
         try:
             yield Path(version).read_text(encoding="utf-8", errors="replace")

@@ -4,9 +4,10 @@ import subprocess
 import sys
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
-from openruntime.contracts.errors import MissingExtra, NoSuchDevice, Unavailable
+from openruntime.contracts.errors import MissingExtra, NoSuchDevice, OperationFailed, OutOfMemory, Unavailable, WorkerCrashed
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.registry import BACKENDS
 from openruntime.runtimes.probe import look
@@ -50,3 +51,17 @@ except Exception as error:
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [MissingExtra.__name__, "cuda"]
+
+
+def test_what_the_driver_raises_is_told_in_our_words() -> None:
+    """Needs the library, and no card."""
+    cupy = pytest.importorskip("cupy")
+    backend = BACKENDS.load("cuda").__new__(BACKENDS.load("cuda"))
+    backend.device = "cuda:0"
+    raised = {
+        code: backend.translate("matmul", cupy.cuda.runtime.CUDARuntimeError(code)) for code in (1, 2, 700, 719)
+    }  # cudaErrorInvalidValue, -MemoryAllocation, -IllegalAddress, -LaunchFailure
+    assert [type(error) for error in raised.values()] == [OperationFailed, OutOfMemory, WorkerCrashed, WorkerCrashed]
+    assert "an illegal memory access was encountered; the process has lost its device" in raised[700].message
+    assert "positive definite" in backend.translate("cholesky", np.linalg.LinAlgError("devInfo = 1")).message
+    assert backend.translate("matmul", KeyError("a defect")) is None

@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from openruntime.contracts.errors import NoSuchDevice, Unavailable, UnsupportedOnDevice
+from openruntime.contracts.errors import NoSuchDevice, OutOfMemory, Unavailable, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.registry import BACKENDS
 from openruntime.operations.catalogue import OperationCatalogue
@@ -108,3 +109,52 @@ def test_cases_of_wide_numbers_hold_with_narrow_ones(case: Case, kernels: Comput
     outputs = {name: numpy_array(output) for name, output in result.outputs.items()}
     assert {name: spec.dtype for name, spec in call.outputs.items()} == {name: output.dtype.name for name, output in outputs.items()}
     dataclasses.replace(case, parameters=parameters, precision=5e-5).check(outputs)
+
+
+def test_its_pool_keeps_its_bound_and_gives_back_what_is_unused() -> None:
+    backend = WebgpuBackend(memory=1 << 20)
+    x = np.ones(1 << 16, "float32")  # 256 KiB; two of them and their sizes fit
+
+    def ask(array: Any) -> Any:
+        return asyncio.run(backend.execute("expression", {"formula": "x + 1", "x": payload(array)}))
+
+    for _ in range(3):
+        ask(x)
+    held = backend.kernels.held
+    assert 1 << 19 <= held <= 1 << 20
+    with pytest.raises(OutOfMemory, match="over the 1048576 allowed"):
+        ask(np.ones(1 << 18, "float32"))
+    ask(x)
+    backend.trim()
+    assert backend.kernels.held == 0
+    assert numpy_array(ask(x).outputs["output"])[0] == 2
+    with pytest.raises(OutOfMemory, match="larger than the largest buffer"):
+        backend.kernels._take(1 << 40)
+
+
+class _Adapter:
+    """A device as wgpu tells of it."""
+
+    def __init__(self, kind: str, interface: str, name: str) -> None:
+        self.info = {"adapter_type": kind, "backend_type": interface, "device": name}
+        self.limits = {"max-buffer-size": 1 << 30}
+
+
+def test_software_is_the_processor_and_metals_devices_are_metals(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [_Adapter("CPU", "Vulkan", "llvmpipe"), _Adapter("DiscreteGPU", "Vulkan", "RTX"), _Adapter("IntegratedGPU", "Metal", "Apple M4")]
+    module = sys.modules[WebgpuBackend.__module__]
+    monkeypatch.setattr(module.wgpu.gpu, "enumerate_adapters_sync", lambda: there)
+    module._adapters.cache_clear()
+    try:
+        card, processor = WebgpuBackend.probe()
+        assert (card.platform, card.index, card.name, card.memory_total, card.unified) == ("vulkan", 0, "RTX", 1 << 30, False)
+        assert (processor.platform, processor.index) == ("cpu", 0)
+        (apple,) = BACKENDS.load("metal").probe()
+        assert (apple.backend, apple.platform, apple.index, apple.unified) == ("metal", "metal", 0, True)
+        assert apple.memory_total > 1 << 30
+        del there[2]
+        module._adapters.cache_clear()
+        with pytest.raises(NoSuchDevice, match="through Metal"):
+            BACKENDS.load("metal").probe()
+    finally:
+        module._adapters.cache_clear()

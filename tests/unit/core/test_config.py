@@ -197,3 +197,18 @@ def test_large_arrays_of_several_servers_stand_where_the_setting_says(tmp_path: 
         assert type(open_blobs(Settings.load({**shared, "blobs": place}))).__name__ == kind
     with pytest.raises(InvalidParameter, match="carrier-pigeon"):
         open_blobs(Settings.load({**shared, "blobs": "carrier-pigeon://loft"}))
+
+
+@pytest.mark.parametrize(("given", "found"), [("0.5", 0.5), ("8GiB", float(8 << 30)), ("0", 0.0), (1, 1.0), ("1000000", 1e6), ("1e9", 1e9)])
+def test_device_memory_is_a_share_or_a_size(given: object, found: float) -> None:
+    assert Settings.load({"device_memory": given}).device_memory == found
+
+
+def test_device_memory_is_told_what_it_should_be() -> None:
+    with pytest.raises(InvalidParameter, match="device-memory"):
+        Settings.load({"device_memory": "half"})
+
+
+def test_backends_are_named_with_commas() -> None:
+    assert Settings.load({"backends": "torch, jax"}).backends == ("torch", "jax")
+    assert Settings.load({}).backends is None

@@ -53,6 +53,11 @@ def test_two_platforms_of_one_library_are_one_card() -> None:
     assert device.indices == {"opencl": 0}
 
 
+def test_memory_is_of_the_first_driver_that_tells_it() -> None:
+    [device] = merge([other(CUDA, memory_total=0, memory_available=0), OPENCL])
+    assert (device.id, device.memory_total, device.memory_available) == ("cuda:0", 79, 79)
+
+
 def test_names_alone_do_not_join_cards_that_are_known_to_differ() -> None:
     devices = merge([CUDA, other(OPENCL, pci="0000:b3:00.0")])
     assert [d.id for d in devices] == ["cuda:0", "opencl:0"]

@@ -9,7 +9,7 @@ from openruntime.contracts.events import AnyEvent, DeviceChanged
 from openruntime.contracts.interfaces import Devices
 from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.payload import Array
-from openruntime.contracts.records import Abilities, Call, Estimate, Probe
+from openruntime.contracts.records import Abilities, Call, Estimate, Probe, Usage
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.runtimes.probe import Report
@@ -291,3 +291,26 @@ def test_no_devices_at_all() -> None:
 def test_a_device_has_one_owner() -> None:
     with pytest.raises(ValueError, match="two runtime managers list the device cpu:0"):
         DeviceManager([Platform(CPU), Platform(CPU)], Events())
+
+
+def test_a_lane_of_several_places_is_of_those_that_are_there() -> None:
+    devices = DeviceManager([Platform(CPU)], Events())
+    assert devices.places("cpu:0/numpy+cpu:0/torch+cuda:0/cuda", "fft") == [("cpu:0", "numpy"), ("cpu:0", "torch")]
+    assert devices.places("cpu:0/numpy+cpu:0/torch", "sort") == [("cpu:0", "numpy")]
+    assert devices.places("cuda:0/cuda", "fft") == []
+
+
+def test_memory_is_the_meters_or_the_machines_where_it_is_shared() -> None:
+    class Apple(Platform):
+        def devices(self) -> list[DeviceInfo]:
+            return [device.model_copy(update={"capabilities": ["unified_memory"], "memory_total": 1 << 60}) for device in super().devices()]
+
+    class Metered(Platform):
+        def usage(self, device: DeviceInfo) -> Usage:
+            return Usage(80, 7, 0.5)
+
+    host = Host()
+    apple = DeviceManager([Apple({"metal:0": {"mlx": ["fft"]}})], Events(), host=host)
+    assert apple.memory_available("metal:0") == host.usage().memory_available
+    metered = DeviceManager([Metered(GPU)], Events())
+    assert (metered.memory_available("cuda:0"), metered.get("cuda:0")["utilization"]) == (7, 0.5)
