@@ -1,11 +1,11 @@
 """Arrays in an OpenCL device's memory, and the engine that runs kernels on them."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyopencl as cl
@@ -19,7 +19,7 @@ from openruntime.operations.formula import Signature, program, signature
 
 _KEPT = 512  # built kernels
 _GROUP = 256  # items that a card runs side by side
-_RANK = 3
+Kept = TypeVar("Kept")
 
 
 class Tensor:
@@ -56,14 +56,21 @@ class Engine:
         self.memory = Memory(None, 0)
         self._kernels: OrderedDict[tuple[str, str], cl.Kernel] = OrderedDict()
         self._flag: Tensor | None = None
+        self._kept: dict[str, Any] = {}
         self._options = ["-D", "PROCESSOR=1"] if device.processor else []
         if not device.has_double:
             self._options.append("-cl-single-precision-constant")
 
-    def run(self, source: str, name: str, items: int, *arguments: Any, work: int = 1) -> None:
-        """Enqueue kernel `name` over `items`, each of about `work` elementary steps. Integers are passed as long, NumPy scalars as they are."""
+    def kept(self, name: str, make: Callable[["Engine"], Kept]) -> Kept:
+        """What an operation keeps from one call to the next, made at its first use."""
+        if name not in self._kept:
+            self._kept[name] = make(self)
+        return self._kept[name]  # type: ignore[no-any-return]
+
+    def run(self, source: str, name: str, items: int, *arguments: Any, work: int = 1) -> Any:
+        """Enqueue kernel `name` over `items`, each of about `work` elementary steps. Integers are passed as long, NumPy scalars as they are. The event."""
         if not items:
-            return
+            return None
         kernel = self._kernels.get((source, name))
         fresh = kernel is None
         if kernel is None:
@@ -79,6 +86,7 @@ class Engine:
         if fresh:  # some drivers generate code only now
             event.wait()
             self.compile += max(0.0, perf_counter() - started - 1e-9 * (event.profile.end - event.profile.start))
+        return event
 
     def _built(self, source: str, name: str) -> cl.Kernel:
         built = self.device.build(PRELUDE + source, self._options)
@@ -172,15 +180,15 @@ class Engine:
     def copy(
         self, source: Tensor, target: Tensor, shape: Sequence[int], strides: Sequence[int],
         into: Sequence[int] | None = None, *, offset: int = 0, start: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Strided elements of `source` to strided places of `target`, C-contiguous unless told; casts where the dtypes differ."""
         into = contiguous(shape) if into is None else into
         extents, pairs = _merged(shape, list(zip(strides, into, strict=True)))
         if not prod(extents):
-            return
+            return None
         rank = len(extents)
         arguments = [prod(extents), *extents, source, offset, *(pair[0] for pair in pairs), target, start, *(pair[1] for pair in pairs)]
-        self.run(_copying(source.dtype, target.dtype, rank), "rearrange", prod(extents), *arguments)
+        return self.run(_copying(source.dtype, target.dtype, rank), "rearrange", prod(extents), *arguments)
 
     def permuted(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
         if list(axes) == list(range(tensor.ndim)):
