@@ -68,7 +68,7 @@ class Engine:
         return self._kept[name]  # type: ignore[no-any-return]
 
     def run(self, source: str, name: str, items: int, *arguments: Any, work: int = 1) -> Any:
-        """Enqueue kernel `name` over `items`, each of about `work` elementary steps. Integers are passed as long, NumPy scalars as they are. The event."""
+        """Enqueue kernel `name` over `items`, each of about `work` elementary steps; its event. Integers are passed as long, NumPy scalars as are."""
         if not items:
             return None
         kernel = self._kernels.get((source, name))
