@@ -95,19 +95,19 @@ class OpenCLBackend(ArrayBackend):
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
         engine = self.engine
-        engine.compile = engine.transfer = 0.0
         try:
             result = await super().execute(operation, params)
+            return Result(result.outputs, max(0.0, result.seconds - engine.compile), engine.transfer, engine.compile)
         finally:
-            engine.memory = Memory(None, 0)  # the caller's memory is the caller's again
-        return Result(result.outputs, max(0.0, result.seconds - engine.compile), engine.transfer, engine.compile)
+            engine.end()
 
     def trim(self) -> None:
         """Give back what the pool holds unused."""
         self.engine.device.trim()
 
     def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
-        self.engine.memory = memory
+        given = {name: value for name, value in params.items() if name not in ("allocate", "steps")}
+        self.engine.begin(memory, self.catalogue.bind(operation.name, given).outputs.values())
         return super()._arguments(operation, params, memory)
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:

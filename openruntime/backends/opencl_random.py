@@ -73,9 +73,9 @@ def _key(seed: int) -> tuple[Any, Any]:
 def _drawn(engine: Engine, shape: Any, seed: int, dtype: str, start: float, scale: float, bell: str) -> Tensor:
     out = engine.output(shape, dtype)
     each = 2 if dtype == "float64" else 4
-    body = _DRAWN.replace("UNIFORMS", _UNIFORMS[dtype]).replace("BELL", bell).replace("EACH", str(each))
+    body = _DRAWN.replace("UNIFORMS", _UNIFORMS[dtype]).replace("BELL", bell)
     blocks = -(-prod(shape) // each)
-    source = f"#define T {C_TYPE[dtype][1]}\n{_PHILOX}{body}"
+    source = f"#define T {C_TYPE[dtype][1]}\n#define EACH {each}\n{_PHILOX}{body}"
     engine.run(source, "drawn", blocks, blocks, prod(shape), *_key(seed), scalar(start, dtype), scalar(scale, dtype), out, work=60)
     return out
 

@@ -132,7 +132,7 @@ def _ordered(engine: Engine, keys: Tensor, bits: int, *, places: bool) -> tuple[
     at, spare_at = (engine.empty(keys.shape, "uint32") for _ in range(2)) if places else (None, None)
     kind = f"#define K {C_TYPE[keys.dtype][1]}\n"
     more = ", const int first_pass, __global const uint *restrict at, __global uint *restrict sorted_at" if places else ""
-    move = "sorted_at[first + at_] = first_pass ? (uint)(k - first) : at[k];" if places else ""
+    move = "sorted_at[first + place] = first_pass ? (uint)(k - first) : at[k];" if places else ""
     source = kind + _SORTING.replace("const uint at =", "const uint at_ =").replace("first + at]", "first + at_]").replace("MORE", more).replace(
         "MOVE", move
     )
