@@ -133,9 +133,7 @@ def _ordered(engine: Engine, keys: Tensor, bits: int, *, places: bool) -> tuple[
     kind = f"#define K {C_TYPE[keys.dtype][1]}\n"
     more = ", const int first_pass, __global const uint *restrict at, __global uint *restrict sorted_at" if places else ""
     move = "sorted_at[first + place] = first_pass ? (uint)(k - first) : at[k];" if places else ""
-    source = kind + _SORTING.replace("const uint at =", "const uint at_ =").replace("first + at]", "first + at_]").replace("MORE", more).replace(
-        "MOVE", move
-    )
+    source = kind + _SORTING.replace("MORE", more).replace("MOVE", move)
     for shift in range(0, bits, 8):
         where = (items, n, stretch, stretches, np.int32(shift), keys, counts)
         engine.run(source, "counted", items, *where, work=2 * stretch)
