@@ -266,9 +266,10 @@ class Engine:
         extents, merged = _merged(shape, list(zip(*strides, strict=True))) if "b" in modes else ([], [])
         rank = len(extents)
         rows = "b" in modes and self.device.processor and prod(extents[:-1]) >= 2 * self.device.units
-        source = _formula(formula, signature(arrays), tuple(modes), rank, rows)
+        source = _formula(formula, signature(arrays), tuple(modes), rank, rows, self.device.processor)
         out = self.output(shape, found.dtype)
-        arguments: list[Any] = [prod(extents[:-1]) if rows else out.size, *extents]
+        count = prod(extents[:-1]) if rows else out.size
+        arguments: list[Any] = [count, *extents]
         for i, tensor in enumerate(tensors):
             arguments.append(tensor)
             arguments += [pair[i] for pair in merged] if modes[i] == "b" else []
@@ -278,7 +279,7 @@ class Engine:
             self._flag = self._flag or self.empty((1,), "int32")
             cl.enqueue_fill_buffer(self.device.queue, self._flag.buffer, np.int32(0), 0, 4)
             arguments.append(self._flag)
-        self.run(source.text, "expression", arguments[0], *arguments, work=4 * (extents[-1] if rows else 1))
+        self.run(source.text, "expression", count, *arguments, work=4 * (extents[-1] if rows else 1))
         if source.fails and self._flag is not None and self.read(self._flag)[0]:
             raise OperationFailed("expression failed: an integer to a negative power is no integer; give one of the two as float64")
         return out
@@ -331,9 +332,9 @@ def _merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[lis
 
 
 @lru_cache(maxsize=512)
-def _formula(formula: str, types: Signature, modes: tuple[str, ...], rank: int, rows: bool) -> FormulaSource:
+def _formula(formula: str, types: Signature, modes: tuple[str, ...], rank: int, rows: bool, vectors: bool) -> FormulaSource:
     inputs = [dtype for _, dtype, *more in types if isinstance(dtype, str) and not more]
-    return FormulaSource(program(formula, types), inputs, modes, rank, rows=rows)
+    return FormulaSource(program(formula, types), inputs, modes, rank, rows=rows, vectors=vectors)
 
 
 @lru_cache(maxsize=512)

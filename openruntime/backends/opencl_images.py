@@ -50,15 +50,22 @@ __kernel void sobel(const long rows, const long height, const long width, const 
     FOR_EACH(row, rows) {
         const size_t above = (row ? row - 1 : 0) * width * channels, below = min(row + 1, (size_t)height - 1) * width * channels;
         const size_t here = row * width * channels;
-        for (size_t i = 0; i < (size_t)width; ++i) {
-            const size_t before = (i ? i - 1 : 0) * channels, after = min(i + 1, (size_t)width - 1) * channels, now = i * channels;
-            for (size_t c = 0; c < (size_t)channels; ++c) {
-                const size_t at = here + now + c;
-                const T a = GET(above + before + c), b = GET(above + now + c), d = GET(above + after + c), e = GET(here + before + c);
-                const T f = GET(here + after + c), g = GET(below + before + c), h = GET(below + now + c), k = GET(below + after + c);
-                const T down = (g + 2 * h + k) / 4 - (a + 2 * b + d) / 4, across = (d + 2 * f + k) / 4 - (a + 2 * e + g) / 4;
-                T v = hypot(down, across) / (T)1.4142135623730951;
-                FINISH
+        T top = 0;
+        // the hypotenuse by a plain root, and where its squares may have left the numbers' range once more with care
+        for (int careful = 0; careful < 2; ++careful) {
+            if (careful && ((top > LEAST && top < MOST) || top == 0)) break;
+            for (size_t i = 0; i < (size_t)width; ++i) {
+                const size_t before = (i ? i - 1 : 0) * channels, after = min(i + 1, (size_t)width - 1) * channels, now = i * channels;
+                for (size_t c = 0; c < (size_t)channels; ++c) {
+                    const size_t at = here + now + c;
+                    const T a = GET(above + before + c), b = GET(above + now + c), d = GET(above + after + c), e = GET(here + before + c);
+                    const T f = GET(here + after + c), g = GET(below + before + c), h = GET(below + now + c), k = GET(below + after + c);
+                    const T down = (g + 2 * h + k) / 4 - (a + 2 * b + d) / 4, across = (d + 2 * f + k) / 4 - (a + 2 * e + g) / 4;
+                    const T size = max(fabs(down), fabs(across));
+                    top = max(top, size);
+                    T v = (careful ? hypot(down, across) : sqrt(down * down + across * across)) / (T)1.4142135623730951;
+                    FINISH
+                }
             }
         }
     }
@@ -92,6 +99,7 @@ def _source(text: str, given: str, dtype: str, t: str, finish: str = "", *, fini
     get = f"({C_TYPE[t][1]}){load(given, 'x', '(k)')}"
     kinds = {"T": C_TYPE[t][1], "X": C_TYPE[given][0], "R": C_TYPE[dtype][0], "W": C_TYPE[t][1], "BLOCK": str(_BLOCK)}
     macros = "".join(f"#define {name} {value}\n" for name, value in kinds.items())
+    macros += f"#define LEAST ({C_TYPE[t][1]}){'1e-15' if t == 'float32' else '1e-130'}\n#define MOST ({C_TYPE[t][1]}){'1e18' if t == 'float32' else '1e150'}\n"
     macros += f"#define GET(k) {f'finite({get})' if finite and not is_integer(given) else get}\n"
     original = "__global const X0 *restrict original, " if "original" in finish else ""
     return macros + text.replace("ORIGINAL", original).replace("FINISH", finish or _put(dtype))

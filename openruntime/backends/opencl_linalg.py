@@ -59,6 +59,11 @@ __kernel void pack(const long items, const long batches, const long depth, const
 }}"""
 
 
+def _added(dtype: str, sums: str, left: str) -> str:
+    t = _work(dtype)
+    return f"{sums} = fma(({t}16)({t}){left}, right, {sums});" if KIND[dtype][0] == "f" else f"{sums} += ({t}){left} * right;"
+
+
 @lru_cache(maxsize=256)
 def _multiplying(left: str, dtype: str, bias: str, rows: int) -> str:
     t = _work(dtype)
@@ -67,7 +72,7 @@ def _multiplying(left: str, dtype: str, bias: str, rows: int) -> str:
     lines = range(rows)
     sums = " ".join(f"{t}16 s{r} = 0;" for r in lines)
     starts = " ".join(f"const size_t a{r} = a_offset + batch * a_stride + min(i + {r}, (size_t)m - 1) * depth;" for r in lines)
-    steps = " ".join(f"s{r} += ({t}){load(left, 'a', f'a{r} + k')} * right;" for r in lines)
+    steps = " ".join(f"{_added(dtype, f's{r}', load(left, 'a', f'a{r} + k'))}" for r in lines)
     saved = " ".join(f"if (i + {r} < (size_t)m) {{ vstore16(s{r}, 0, line); ROW({r}) }}" for r in lines)
     put = store(dtype, "out", "to + i_ * row_stride + j / span * span_stride + j % span", f"({C_TYPE[dtype][1]})(line[l]{added})")
     return f"""

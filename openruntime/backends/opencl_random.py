@@ -14,30 +14,34 @@ _PHILOX = """
 uint4 philox(ulong index, uint k0, uint k1) {
     uint c0 = (uint)index, c1 = (uint)(index >> 32), c2 = 0, c3 = 0;
     for (int i = 0; i < 10; ++i) {
-        const uint high0 = mul_hi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0, high1 = mul_hi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
-        c0 = high1 ^ c1 ^ k0; c1 = low1; c2 = high0 ^ c3 ^ k1; c3 = low0;
+        const ulong a = (ulong)0xD2511F53u * c0, b = (ulong)0xCD9E8D57u * c2;  // some drivers' mul_hi is slow
+        c0 = (uint)(b >> 32) ^ c1 ^ k0; c1 = (uint)b; c2 = (uint)(a >> 32) ^ c3 ^ k1; c3 = (uint)a;
         k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
     }
     return (uint4)(c0, c1, c2, c3);
 }
 """
+# eight blocks at a time: drivers for processors have fast functions of vectors only
 _DRAWN = """
-__kernel void drawn(const long blocks, const long n, const uint k0, const uint k1, const T start, const T scale, __global T *restrict out) {
-    FOR_EACH(block, blocks) {
-        const uint4 w = philox(block, k0, k1);
-        T u[EACH];
-        UNIFORMS
+__kernel void drawn(const long groups, const long n, const uint k0, const uint k1, const T start, const T scale, __global T *restrict out) {
+    FOR_EACH(group, groups) {
+        T u[EACH][8];
+        for (int l = 0; l < 8; ++l) {
+            const uint4 w = philox(group * 8 + l, k0, k1);
+            UNIFORMS
+        }
         BELL
-        for (int i = 0; i < EACH; ++i) if (block * EACH + i < (size_t)n) out[block * EACH + i] = start + scale * u[i];
+        const size_t first = group * 8 * EACH, here = min((size_t)n - first, (size_t)8 * EACH);
+        for (size_t i = 0; i < here; ++i) out[first + i] = start + scale * u[i % EACH][i / EACH];
     }
 }"""
 _UNIFORMS = {
-    "float32": "u[0] = (w.x >> 8) * 0x1p-24f; u[1] = (w.y >> 8) * 0x1p-24f; u[2] = (w.z >> 8) * 0x1p-24f; u[3] = (w.w >> 8) * 0x1p-24f;",
-    "float64": "u[0] = (((ulong)(w.x >> 5) << 26) + (w.y >> 6)) * 0x1p-53; u[1] = (((ulong)(w.z >> 5) << 26) + (w.w >> 6)) * 0x1p-53;",
+    "float32": " ".join(f"u[{i}][l] = (w.{c} >> 8) * 0x1p-24f;" for i, c in enumerate("xyzw")),
+    "float64": " ".join(f"u[{i}][l] = (((ulong)(w.{a} >> 5) << 26) + (w.{b} >> 6)) * 0x1p-53;" for i, (a, b) in enumerate(("xy", "zw"))),
 }
 _BELL = f"""for (int i = 0; i < EACH; i += 2) {{
-            const T radius = sqrt(-2 * log(1 - u[i])), angle = (T){2 * pi!r} * u[i + 1];
-            u[i] = radius * cos(angle); u[i + 1] = radius * sin(angle);
+            const T8 radius = sqrt(-2 * log(1 - vload8(0, u[i]))), angle = (T){2 * pi!r} * vload8(0, u[i + 1]);
+            vstore8(radius * cos(angle), 0, u[i]); vstore8(radius * sin(angle), 0, u[i + 1]);
         }}"""
 _INTEGERS = """
 __kernel void integers(const long n, const uint k0, const uint k1, const ulong size, const ulong low, __global R *restrict out) {
@@ -74,9 +78,9 @@ def _drawn(engine: Engine, shape: Any, seed: int, dtype: str, start: float, scal
     out = engine.output(shape, dtype)
     each = 2 if dtype == "float64" else 4
     body = _DRAWN.replace("UNIFORMS", _UNIFORMS[dtype]).replace("BELL", bell)
-    blocks = -(-prod(shape) // each)
-    source = f"#define T {C_TYPE[dtype][1]}\n#define EACH {each}\n{_PHILOX}{body}"
-    engine.run(source, "drawn", blocks, blocks, prod(shape), *_key(seed), scalar(start, dtype), scalar(scale, dtype), out, work=60)
+    groups = -(-prod(shape) // (8 * each))
+    source = f"#define T {C_TYPE[dtype][1]}\n#define T8 {C_TYPE[dtype][1]}8\n#define EACH {each}\n{_PHILOX}{body}"
+    engine.run(source, "drawn", groups, groups, prod(shape), *_key(seed), scalar(start, dtype), scalar(scale, dtype), out, work=500)
     return out
 
 

@@ -4,6 +4,7 @@ An array is seen as (outer, n, inner) and reduced over n. An item takes a stretc
 vector instructions on a processor and keep the rounding of long sums small; what the stretches give is reduced again.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import inf, prod
@@ -17,77 +18,112 @@ from openruntime.operations.dtypes import KIND, inexact, real
 from openruntime.operations.shapes import reduced, replaced
 
 Axis = int | tuple[int, ...] | None
-_LANES = 16
 _STRETCH = 16_384  # elements that are worth an item of their own on a processor
 
 
 class Fold(NamedTuple):
-    """C expressions: `first` the accumulator before the first element, `mapped` of the element `v`, `joined` of the accumulators `a` and `b`."""
+    """C expressions: `first` the accumulator before the first element, `mapped` of the element `v` (and `m`, its line's mean), `joined` of the
+    accumulators `a` and `b`. `vectors`: they mean the same of vectors."""
 
     first: str
     mapped: str
     joined: str
+    vectors: bool = True
 
 
 _SUM = Fold("0", "v", "a + b")
 _MAX, _MIN = Fold("LEAST", "v", "(b > a || b != b) ? b : a"), Fold("MOST", "v", "(b < a || b != b) ? b : a")
-_SQUARES = Fold("0", "(v - mean[at]) * (v - mean[at])", "a + b")
-_ALL = Fold("1", "isfinite(v) != 0", "a & b")
+_SQUARES = Fold("0", "(v - m) * (v - m)", "a + b")
+_ALL = Fold("1", "isfinite(v) != 0", "a & b", vectors=False)
 
 
 @lru_cache(maxsize=512)
-def _folding(fold: Fold, given: str, kept: str, wide: str, finish: str, columns: bool) -> str:
-    """`given`, `kept`, `wide`: dtypes of the input, of what is written, of the accumulators. `finish`: of the accumulator `a`."""
+def _folding(fold: Fold, given: str, kept: str, wide: str, finish: str, width: int) -> str:
+    """`given`, `kept`, `wide`: dtypes of the input, of what is written, of the accumulators. `finish`: of the accumulator `a`. `width`: columns
+    that an item takes, 0 where there is one column."""
     a, v = C_TYPE[wide][1], C_TYPE[given][1]
     bits, kind = KIND[wide][1], KIND[wide][0]
     least = "-INFINITY" if kind in "fc" else "0" if kind in "bu" else f"(({a})1 << {bits - 1})"
     most = "INFINITY" if kind in "fc" else "1" if kind == "b" else f"({a})~(({a})1 << {bits - 1})" if kind == "i" else f"({a})~({a})0"
-    zero = f"({a})({fold.first.replace('LEAST', least).replace('MOST', most)})"
-    extra = ", __global const " + C_TYPE[wide][0] + " *restrict mean" if "mean" in fold.mapped else ""
-    body = _COLUMNS if columns else _LINES
+    first = fold.first.replace("LEAST", least).replace("MOST", most)
+    means = "m" in re.findall(r"\b\w+\b", fold.mapped)
+    vectors = fold.vectors and "c" not in (kind, KIND[given][0]) and width % 16 == 0
+    of_vectors = f"""
+{a}16 elements({a}16 v, {a}16 m) {{ return {fold.mapped}; }}
+{a}16 joined16({a}16 a, {a}16 b) {{ return {fold.joined}; }}
+#define ELEMENTS(k, m) elements({"vload_half16(0, x + (k))" if given == "float16" else f"convert_{a}16(vload16(0, x + (k)))"}, m)
+"""
+    body = (_COLUMNS if width else _LINES).replace("FAST", (_FAST_COLUMNS if width else _FAST_LINES) if vectors else "if (0) {}")
     return f"""
-{a} of_element({v} v{", const size_t at" + extra if extra else ""}) {{ return ({a})({fold.mapped}); }}
+{a} element({v} v, {a} m) {{ return ({a})({fold.mapped}); }}
 {a} join({a} a, {a} b) {{ return {fold.joined}; }}
-#define ELEMENT(k) of_element({load(given, "x", "(k)")}{", at, mean" if extra else ""})
-#define FIRST {zero}
+#define ELEMENT(k, m) element({load(given, "x", "(k)")}, m)
+#define FIRST ({a})({first})
 #define A {a}
+#define A16 {a}16
+#define WIDTH {width}
 #define COUNT (({C_TYPE[real(wide)][1]})count)
+#define MEAN {"mean[o * inner + j]" if means else f"({a})0"}
+#define MEANS(l) {"vload16(0, mean + o * inner + j + (l))" if means else f"({a}16)0"}
+{of_vectors if vectors else ""}
 __kernel void fold(const long items, const long n, const long inner, const long stretch, const long stretches, const long count,
-        const double parameter, __global const {C_TYPE[given][0]} *restrict x{extra}, __global {C_TYPE[kept][0]} *restrict out) {{
+        const {"double" if "parameter" in finish else "float"} parameter, __global const {C_TYPE[given][0]} *restrict x,
+        {f"__global const {C_TYPE[wide][0]} *restrict mean, " if means else ""}__global {C_TYPE[kept][0]} *restrict out) {{
     FOR_EACH(item, items) {{
         {body.replace("STORE", store(kept, "out", "to", f"(({C_TYPE[kept][1]})({finish}))"))}
     }}
-}}""".replace("const double parameter", "const double parameter" if "parameter" in fold.mapped + finish else "const float parameter")
+}}"""
 
 
-_LINES = f"""
-        const size_t o = item / stretches, c = item % stretches, at = o, to = item;
+_LINES = """
+        const size_t o = item / stretches, c = item % stretches, j = 0, to = item;
         const size_t begin = o * n + c * stretch, end = o * n + min((size_t)n, (c + 1) * stretch);
-        A lane[{_LANES}];
-        for (int l = 0; l < {_LANES}; ++l) lane[l] = FIRST;
+        const A m = MEAN;
         size_t k = begin;
-        for (; k + {_LANES} <= end; k += {_LANES})
-            for (int l = 0; l < {_LANES}; ++l) lane[l] = join(lane[l], ELEMENT(k + l));
-        for (; k < end; ++k) lane[0] = join(lane[0], ELEMENT(k));
-        for (int half_ = {_LANES // 2}; half_; half_ /= 2) for (int l = 0; l < half_; ++l) lane[l] = join(lane[l], lane[l + half_]);
-        const A a = lane[0];
+        A a = FIRST;
+        FAST
+        for (; k < end; ++k) a = join(a, ELEMENT(k, m));
         STORE
 """
+_FAST_LINES = """if (k + 32 <= end) {
+            A16 left = FIRST, right = FIRST;
+            for (; k + 32 <= end; k += 32) { left = joined16(left, ELEMENTS(k, m)); right = joined16(right, ELEMENTS(k + 16, m)); }
+            A lane[16];
+            vstore16(joined16(left, right), 0, lane);
+            for (int half_ = 8; half_; half_ /= 2) for (int l = 0; l < half_; ++l) lane[l] = join(lane[l], lane[l + half_]);
+            a = lane[0];
+        }"""
 _COLUMNS = """
         const size_t blocks = (inner + WIDTH - 1) / WIDTH, block = item % blocks, c = item / blocks % stretches, o = item / blocks / stretches;
-        const size_t left = block * WIDTH, width = min((size_t)WIDTH, (size_t)inner - left);
+        const size_t first = block * WIDTH, width = min((size_t)WIDTH, (size_t)inner - first);
+        const size_t begin = c * stretch, end = min((size_t)n, (c + 1) * stretch);
         A lane[WIDTH];
-        for (size_t l = 0; l < WIDTH; ++l) lane[l] = FIRST;
-        for (size_t r = c * stretch; r < min((size_t)n, (c + 1) * stretch); ++r) {
-            const size_t row = (o * n + r) * inner + left;
-            for (size_t l = 0; l < width; ++l) { const size_t at = o * inner + left + l; lane[l] = join(lane[l], ELEMENT(row + l)); }
+        FAST
+        else {
+            for (size_t l = 0; l < width; ++l) lane[l] = FIRST;
+            for (size_t r = begin; r < end; ++r)
+                for (size_t l = 0; l < width; ++l) { const size_t j = first + l; lane[l] = join(lane[l], ELEMENT((o * n + r) * inner + j, MEAN)); }
         }
         for (size_t l = 0; l < width; ++l) {
-            const size_t to = (o * stretches + c) * inner + left + l;
+            const size_t to = (o * stretches + c) * inner + first + l;
             const A a = lane[l];
             STORE
         }
 """
+_FAST_COLUMNS = """if (width == WIDTH) {
+            for (size_t l = 0; l < WIDTH; l += 64) {
+                const size_t j = first + l;
+                A16 p = FIRST, q = FIRST, s = FIRST, t = FIRST;
+                for (size_t r = begin; r < end; ++r) {
+                    const size_t at = (o * n + r) * inner + j;
+                    p = joined16(p, ELEMENTS(at, MEANS(0)));
+                    q = joined16(q, ELEMENTS(at + 16, MEANS(16)));
+                    s = joined16(s, ELEMENTS(at + 32, MEANS(32)));
+                    t = joined16(t, ELEMENTS(at + 48, MEANS(48)));
+                }
+                vstore16(p, 0, lane + l); vstore16(q, 1, lane + l); vstore16(s, 2, lane + l); vstore16(t, 3, lane + l);
+            }
+        }"""
 
 
 def _width(engine: Engine) -> int:
@@ -137,9 +173,9 @@ def _fold_once(
     mean: Tensor | None, parameter: float,
 ) -> None:  # fmt: skip
     (outer, n, inner), width, stretches = lines, _width(engine), -(-lines[1] // stretch)
-    source = _folding(how, x.dtype, out.dtype, wide, finish, inner > 1).replace("WIDTH", str(width))
+    source = _folding(how, x.dtype, out.dtype, wide, finish, width if inner > 1 else 0)
     items = outer * stretches * (-(-inner // width) if inner > 1 else 1)
-    number = np.float64(parameter) if "const double parameter" in source else np.float32(parameter)
+    number = np.float64(parameter) if "parameter" in finish else np.float32(0)
     more = [mean] if mean is not None else []
     engine.run(source, "fold", items, items, n, inner, stretch, stretches, count, number, x, *more, out, work=stretch * min(inner, width))
 
@@ -256,9 +292,9 @@ def vector_norm(engine: Engine, x: Tensor, axis: Axis, order: float, keepdims: b
     elif order in (inf, -inf):
         how, finish = (_MAX if order > 0 else _MIN)._replace(mapped=size), "a"
     elif order in (0, 1):
-        how, finish = Fold("0", size if order else f"{size} != 0", "a + b"), "a"
+        how, finish = Fold("0", size if order else f"{size} != 0", "a + b", bool(order)), "a"
     else:
-        how, finish = Fold("0", f"pow({size}, ({C_TYPE[wide][1]})({order!r}))", "a + b"), f"pow(a, ({C_TYPE[wide][1]})({1 / order!r}))"
+        how, finish = Fold("0", f"pow({size}, ({C_TYPE[wide][1]})({order!r}))", "a + b", False), f"pow(a, ({C_TYPE[wide][1]})({1 / order!r}))"
     return _reduced(engine, x, axis, keepdims, how, dtype, wide, finish)
 
 

@@ -12,9 +12,14 @@ _SOFTMAX = """
 __kernel void softmax(const long rows, const long n, __global const X *restrict x, __global R *restrict out) {
     FOR_EACH(row, rows) {
         const size_t first = row * n;
-        T top = -INFINITY, total = 0;
-        for (size_t k = first; k < first + n; ++k) { const T v = GET(k); top = (v > top || v != v) ? v : top; }
+        T top = -INFINITY, total = 0, line[8];
+        T8 tops = -INFINITY;
         size_t k = first;
+        for (; k + 8 <= first + n; k += 8) { const T8 v = GET8(k); tops = (v > tops || v != v) ? v : tops; }
+        for (; k < first + n; ++k) { const T v = GET(k); top = (v > top || v != v) ? v : top; }
+        vstore8(tops, 0, line);
+        for (int l = 0; l < 8; ++l) top = (line[l] > top || line[l] != line[l]) ? line[l] : top;
+        k = first;
         T8 sums = 0;
         for (; k + 8 <= first + n; k += 8) { const T8 e = exp(GET8(k) - top); sums += e; PUT8(k, e); }
         for (; k < first + n; ++k) { const T e = exp(GET(k) - top); total += e; PUT(k, e); }
