@@ -59,9 +59,11 @@ class OpenCLBackend(ArrayBackend):
     }
     lacks: ClassVar[Mapping[str, str]] = ArrayBackend.lacks
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
+    def __init__(
+        self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0, catalogue: OperationCatalogue | None = None
+    ) -> None:
         super().__init__(device=device, threads=threads, catalogue=catalogue)
-        self.engine = Engine(OpenCLDevice(find(device), cache=cache_folder()))
+        self.engine = Engine(OpenCLDevice(find(device, index), cache=cache_folder(), memory=memory))
         plugin = "it is a plugin's, written for libraries with an Array API namespace, and OpenCL has none"
         reasons = {
             "einsum": "a plain kernel for any subscripts would be slower by far than matmul on other backends",

@@ -155,7 +155,7 @@ class Engine:
         """The array, in memory of the caller's where it is an output."""
         if tensor.host is not None:
             if tensor.size:  # by the standard the host sees what a device wrote once it is mapped
-                mapped, _ = cl.enqueue_map_buffer(self.device.queue, tensor.buffer, cl.map_flags.READ, 0, (tensor.host.nbytes,), "u1")
+                mapped, _ = cl.enqueue_map_buffer(self.device.queue, tensor.buffer, cl.map_flags.READ, 0, (tensor.host.nbytes,), np.dtype("u1"))
                 mapped.base.release()
             return tensor.host
         started = perf_counter()
@@ -277,7 +277,7 @@ class Engine:
         arguments.append(out)
         if source.fails:
             self._flag = self._flag or self.empty((1,), "int32")
-            cl.enqueue_fill_buffer(self.device.queue, self._flag.buffer, np.int32(0), 0, 4)
+            cl.enqueue_fill_buffer(self.device.queue, self._flag.buffer, np.zeros(1, "i4"), 0, 4)
             arguments.append(self._flag)
         self.run(source.text, "expression", count, *arguments, work=4 * (extents[-1] if rows else 1))
         if source.fails and self._flag is not None and self.read(self._flag)[0]:
@@ -294,10 +294,10 @@ def common_dtype(*tensors: Tensor | None) -> str:
     return inexact(found)
 
 
-def scalar(value: Any, dtype: str) -> "np.generic":
-    """A Python number as a kernel's argument that is computed with as `dtype`."""
+def scalar(value: Any, dtype: str) -> Any:
+    """A Python number as a kernel's argument that is computed with as `dtype`: a NumPy scalar."""
     given = np.array(value).astype(dtype)[()]
-    return np.float32(given) if dtype == "float16" else np.uint8(given) if dtype == "bool" else given  # type: ignore[no-any-return]
+    return np.float32(given) if dtype == "float16" else np.uint8(given) if dtype == "bool" else given
 
 
 def contiguous(shape: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import platformdirs
 import pyopencl as cl
 from pyopencl.tools import ImmediateAllocator, MemoryPool
 
-from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory
+from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 
 # Platforms that drive the processor, the preferred first; of two versions of one, the newer.
 _PROCESSOR_PLATFORMS = ("portable computing language", "intel", "apple")
@@ -26,7 +26,10 @@ _UUID_KHR, _PCI_BUS_INFO_KHR = 0x106A, 0x410F  # cl_khr_device_uuid, cl_khr_pci_
 _BUS_NV, _SLOT_NV, _DOMAIN_NV = 0x4008, 0x4009, 0x400A  # cl_nv_device_attribute_query
 _FREE_MEMORY_AMD = 0x4039  # cl_amd_device_attribute_query: KiB
 _SAVED = re.compile(r"\(source saved as (.*)\)")
+_TEMPORARY = re.compile(r"(?:\S*/tempfile_\w+\.cl|<kernel>|<source>):(?=\d)")  # as PoCL, NVIDIA and Clang name what they compile
+_NOT_SAID = ("Build on <", "(options: ", "(source saved as ")
 _ALIGNMENT = 16  # bytes: the widest vector type that our kernels load is double2
+_LOST = frozenset({"DEVICE_NOT_AVAILABLE", "INVALID_COMMAND_QUEUE"})  # what drivers say once a kernel has broken the context
 _EXHAUSTED = frozenset({"MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE"})
 
 
@@ -67,11 +70,9 @@ def _all() -> list[cl.Device]:
     return found
 
 
-def find(name: str) -> cl.Device:
-    """The device that `cpu:0`, `opencl:1`, `cuda:0` names: the processor, or the card of that number. Raises `NoSuchDevice`."""
-    kind, _, number = name.partition(":")
-    found = processors()[:1] if kind == "cpu" else cards()
-    index = int(number) if number.isdigit() else 0
+def find(name: str, index: int = 0) -> cl.Device:
+    """The device behind `cpu:0`, `opencl:1`, `cuda:0`: the processor, or the card of that `index`. Raises `NoSuchDevice`."""
+    found = processors()[:1] if name.startswith("cpu") else cards()
     if index >= len(found):
         there = ", ".join(device.name for device in [*processors()[:1], *cards()]) or "nothing"
         raise NoSuchDevice(f"no OpenCL driver drives {name}; they drive {there}")
@@ -123,9 +124,10 @@ class OpenCLDevice:
     """A device with a context and an in-order queue whose events tell their times.
 
     `unified`: it works in the host's memory, so that nothing need be copied. `cache`: the folder of built programs, None for no cache.
+    `memory`: bytes that `allocate` may have out at a time, 0 for no bound.
     """
 
-    def __init__(self, device: cl.Device, *, cache: Path | None = None) -> None:
+    def __init__(self, device: cl.Device, *, cache: Path | None = None, memory: int = 0) -> None:
         self.device = device
         self.context = cl.Context([device])
         self.queue = cl.CommandQueue(self.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
@@ -134,6 +136,7 @@ class OpenCLDevice:
         self.has_double = "cl_khr_fp64" in device.extensions or bool(device.double_fp_config)
         self.units: int = device.max_compute_units
         self._cache = cache
+        self._memory = memory
 
     @cached_property
     def identity(self) -> str:
@@ -168,6 +171,13 @@ class OpenCLDevice:
 
     def allocate(self, nbytes: int) -> Any:
         """Memory of the device from a pool; it goes back with the last reference. Raises `OutOfMemory`."""
+        if self._memory and self._pool.managed_bytes + nbytes > self._memory:
+            self.trim()
+            if self._pool.active_bytes + nbytes > self._memory:
+                raise OutOfMemory(
+                    f"{nbytes} bytes more than the {self._pool.active_bytes} in use are beyond the {self._memory} bytes of {self.device.name}"
+                    " that are allowed"
+                )
         try:
             return self._pool.allocate(max(nbytes, _ALIGNMENT))
         except cl.Error as error:
@@ -193,27 +203,24 @@ class OpenCLDevice:
 
 def translated(error: cl.Error, what: str, device: str) -> OpenRuntimeError:
     """A driver's error as a sentence."""
-    status = str(cl.status_code.to_string(error.code, "error %d")) if hasattr(error, "code") else type(error).__name__
+    status = str(cl.status_code.to_string(error.code, "error %d")) if hasattr(error, "code") else type(error).__name__  # type: ignore[operator]
+    if status in _LOST:
+        return WorkerCrashed(f"{what} lost {device}: the OpenCL driver says {status}, and computes no more in this process")
     if isinstance(error, cl.MemoryError) or status in _EXHAUSTED:
         return OutOfMemory(f"{what} ran out of memory on {device} ({status})")
     return OperationFailed(f"{what} failed on {device}: the OpenCL driver says {status}")
 
 
-def seconds_of(kernels: Callable[[], Any]) -> float:
-    """Seconds between the start and the end of what `kernels` enqueues, by the device's own clock. `kernels` returns the event."""
-    event = kernels()
-    event.wait()
-    return float(event.profile.end - event.profile.start) * 1e-9
-
-
 def _log(error: cl.RuntimeError) -> str:
+    """What the compiler said, `kernel.cl:LINE:COLUMN` where it names places."""
     text = str(error)
     saved = _SAVED.search(text)
     if saved:  # PyOpenCL leaves the source of what failed in a file for each failure
         with suppress(OSError):
             os.unlink(saved[1])
-        text = text.replace(saved[0], "")
-    return text.partition("\n")[2].strip() or text
+    said = text.partition("\n\n")[2] if "\n\n" in text else text
+    lines = [_TEMPORARY.sub("kernel.cl:", line) for line in said.splitlines() if not line.startswith(_NOT_SAID)]
+    return "\n".join(lines).strip() or text
 
 
 def _keep(path: Path, binary: bytes) -> None:

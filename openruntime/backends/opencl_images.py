@@ -99,7 +99,8 @@ def _source(text: str, given: str, dtype: str, t: str, finish: str = "", *, fini
     get = f"({C_TYPE[t][1]}){load(given, 'x', '(k)')}"
     kinds = {"T": C_TYPE[t][1], "X": C_TYPE[given][0], "R": C_TYPE[dtype][0], "W": C_TYPE[t][1], "BLOCK": str(_BLOCK)}
     macros = "".join(f"#define {name} {value}\n" for name, value in kinds.items())
-    macros += f"#define LEAST ({C_TYPE[t][1]}){'1e-15' if t == 'float32' else '1e-130'}\n#define MOST ({C_TYPE[t][1]}){'1e18' if t == 'float32' else '1e150'}\n"
+    least, most = ("1e-15", "1e18") if t == "float32" else ("1e-130", "1e150")  # whose squares the dtype holds
+    macros += f"#define LEAST ({C_TYPE[t][1]}){least}\n#define MOST ({C_TYPE[t][1]}){most}\n"
     macros += f"#define GET(k) {f'finite({get})' if finite and not is_integer(given) else get}\n"
     original = "__global const X0 *restrict original, " if "original" in finish else ""
     return macros + text.replace("ORIGINAL", original).replace("FINISH", finish or _put(dtype))

@@ -197,8 +197,8 @@ def matmul(engine: Engine, a: Tensor, b: Tensor) -> Tensor:
         m, batch = m * batch, 1  # one matrix on the right: a taller one on the left
     left = left if prod(left.shape[:-2]) == 1 else engine.broadcast(left, (*stack, *left.shape[-2:]))
     right = right if prod(right.shape[:-2]) == 1 else engine.broadcast(right, (*stack, *right.shape[-2:]))
-    strides = [m * depth if prod(left.shape[:-2]) > 1 else 0, depth * columns if prod(right.shape[:-2]) > 1 else 0]
-    multiply(engine, left, right, out, Product(batch, m, depth, columns, *strides, m * columns))
+    a_stride, b_stride = (m * depth if prod(left.shape[:-2]) > 1 else 0), (depth * columns if prod(right.shape[:-2]) > 1 else 0)
+    multiply(engine, left, right, out, Product(batch, m, depth, columns, a_stride, b_stride, m * columns))
     return out
 
 

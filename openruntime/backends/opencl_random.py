@@ -36,8 +36,8 @@ __kernel void drawn(const long groups, const long n, const uint k0, const uint k
     }
 }"""
 _UNIFORMS = {
-    "float32": " ".join(f"u[{i}][l] = (w.{c} >> 8) * 0x1p-24f;" for i, c in enumerate("xyzw")),
-    "float64": " ".join(f"u[{i}][l] = (((ulong)(w.{a} >> 5) << 26) + (w.{b} >> 6)) * 0x1p-53;" for i, (a, b) in enumerate(("xy", "zw"))),
+    "float32": " ".join(f"u[{i}][l] = (w.{word} >> 8) * 0x1p-24f;" for i, word in enumerate("xyzw")),
+    "float64": " ".join(f"u[{i}][l] = (((ulong)(w.{pair[0]} >> 5) << 26) + (w.{pair[1]} >> 6)) * 0x1p-53;" for i, pair in enumerate(("xy", "zw"))),
 }
 _BELL = f"""for (int i = 0; i < EACH; i += 2) {{
             const T8 radius = sqrt(-2 * log(1 - vload8(0, u[i]))), angle = (T){2 * pi!r} * vload8(0, u[i + 1]);

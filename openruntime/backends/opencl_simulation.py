@@ -242,7 +242,8 @@ def black_scholes(engine: Engine, spot: Any, strike: Any, time: Any, rate: Any, 
     dtype = common_dtype(*arrays) if arrays else "float64"
     wide = working(dtype)
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    modes, given = "", []
+    modes = ""
+    given: list[Any] = []
     for quote in quotes:
         if not isinstance(quote, Tensor):
             modes += "n"
