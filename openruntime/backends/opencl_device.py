@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,10 +13,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 import pyopencl as cl
 from pyopencl.tools import ImmediateAllocator, MemoryPool
 
+from openruntime.backends.kernel_cache import keep
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 
 # Platforms that drive the processor, the preferred first; of two versions of one, the newer.
@@ -114,12 +113,6 @@ def _raw(device: cl.Device, parameter: int, size: int) -> bytes | None:
     return answer.raw[:size] if not failed and length.value >= size else None
 
 
-def cache_folder() -> Path:
-    """Where built programs are kept: `OPENRUNTIME_KERNEL_CACHE`, else the user's cache."""
-    given = os.environ.get("OPENRUNTIME_KERNEL_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("openruntime") / "kernels"
-
-
 class OpenCLDevice:
     """A device with a context and an in-order queue whose events tell their times.
 
@@ -166,7 +159,7 @@ class OpenCLDevice:
             raise CompileError(_log(error)) from None
         log = str(program.get_build_info(self.device, cl.program_build_info.LOG)).strip("\0 \n")
         if path is not None:
-            _keep(path, program.get_info(cl.program_info.BINARIES)[0])
+            keep(path, program.get_info(cl.program_info.BINARIES)[0])
         return Built(program, perf_counter() - started, False, log)
 
     def allocate(self, nbytes: int) -> Any:
@@ -221,13 +214,3 @@ def _log(error: cl.RuntimeError) -> str:
     said = text.partition("\n\n")[2] if "\n\n" in text else text
     lines = [_TEMPORARY.sub("kernel.cl:", line) for line in said.splitlines() if not line.startswith(_NOT_SAID)]
     return "\n".join(lines).strip() or text
-
-
-def _keep(path: Path, binary: bytes) -> None:
-    """Written whole or not at all; a full disk only costs the next start a compilation."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(binary)
-        os.replace(temporary, path)
