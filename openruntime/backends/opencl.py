@@ -70,11 +70,13 @@ class OpenCLBackend(ArrayBackend):
             "einsum": "a plain kernel for any subscripts would be slower by far than matmul on other backends",
             "norm": "the norms of matrices that need their singular values are not among OpenCL's kernels, and an operation is offered whole",
         }
-        self.unsupported = {  # type: ignore[misc]  # it depends on what is installed
+        unsupported = {
             name: reasons.get(name, _FACTORISES if name in BUILTIN else plugin) for name in self.catalogue.names() if name not in self.native
         }
         if not self.engine.device.has_double:
             self.lacks = {**self.lacks, "float64": _NO_DOUBLE, "complex128": _NO_DOUBLE}  # type: ignore[misc]
+            unsupported |= dict.fromkeys(("quantile", "histogram"), "this device has no double precision, in which places are found")
+        self.unsupported = unsupported  # type: ignore[misc]  # it depends on the device, and on what is installed
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:

@@ -18,25 +18,31 @@ from openruntime.operations.shapes import replaced
 
 _RADICES = (4, 2, 3, 5, 7, 11, 13)
 _ROOTS_KEPT = 16
+_STRETCH = 512
 
 _COMMON = """
 #define TIMES(a, b) (V)((a).x * (b).x - (a).y * (b).y, (a).x * (b).y + (a).y * (b).x)
 """
+# an item has a stretch of neighbouring k, whose numbers lie side by side
 _PASS = """
-__kernel void pass(const long items, const long n, const long span, const T sign, __global const V *restrict x, __global const V *restrict roots,
-        __global V *restrict out) {
-    const size_t per = n / RADIX, step = per / span;
+__kernel void pass(const long items, const long n, const long span, const long stretch, const T sign, __global const V *restrict x,
+        __global const V *restrict roots, __global V *restrict out) {
+    const size_t per = n / RADIX, step = per / span, stretches = (span + stretch - 1) / stretch;
     FOR_EACH(item, items) {
-        const size_t j = item % per, first = item / per * n, k = j % span;
-        V v[RADIX];
-        for (int r = 0; r < RADIX; ++r) {
-            V w = roots[k * r * step];
-            w.y *= sign;
-            const V u = x[first + j + r * per];
-            v[r] = TIMES(u, w);
+        const size_t row = item / (stretches * step), block = item / stretches % step, begin = item % stretches * stretch;
+        __global const V *from = x + row * n + block * span;
+        for (size_t k = begin; k < min((size_t)span, begin + stretch); ++k) {
+            V v[RADIX];
+            v[0] = from[k];
+            for (int r = 1; r < RADIX; ++r) {
+                V w = roots[k * r * step];
+                w.y *= sign;
+                const V u = from[k + r * per];
+                v[r] = TIMES(u, w);
+            }
+            __global V *to = out + row * n + block * span * RADIX + k;
+            BUTTERFLY
         }
-        __global V *to = out + first + (j / span) * span * RADIX + k;
-        BUTTERFLY
     }
 }"""
 _BUTTERFLIES = {
@@ -152,8 +158,9 @@ class Transforms:
         roots, span = self.roots(n, dtype), 1
         spare = engine.empty(x.shape, dtype)
         for radix in factors:
-            items = rows * n // radix
-            engine.run(_source(dtype, _PASS, radix), "pass", items, items, n, span, sign, x, roots, spare, work=8 * radix)
+            stretch = min(span, _STRETCH)
+            items = rows * (n // radix // span) * -(-span // stretch)
+            engine.run(_source(dtype, _PASS, radix), "pass", items, items, n, span, stretch, sign, x, roots, spare, work=8 * radix * stretch)
             x, spare, span = spare, x, span * radix
         return x
 

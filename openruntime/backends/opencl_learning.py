@@ -176,7 +176,7 @@ class _Rows:
 def _panels(engine: Engine, points: Tensor) -> Tensor:
     n, d = points.shape
     element = TRANSPOSED if points.dtype != "float16" else load("float16", "b", TRANSPOSED[2:-1])
-    return pack(engine, points, Gather(element, "", ()), 1, d, n, points.dtype, (0, 0, d))
+    return pack(engine, points, Gather(element), 1, d, n, points.dtype, (0, 0, d))
 
 
 def _finite(engine: Engine, x: Tensor, field: str, operation: str) -> None:

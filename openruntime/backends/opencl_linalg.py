@@ -21,11 +21,14 @@ _FEW = 4  # columns up to which each answer is a dot product of its own
 
 
 class Gather(NamedTuple):
-    """Where element (k, j) of the right matrix stands: `element` is C; `parameters` its further arguments, `values` what they are given."""
+    """Where element (k, j) of the right matrix stands, in C: `start` what holds for all of a panel's row, `element` one of it, `after` what
+    leads to the next j. `parameters`: further arguments; `values`: what they are given."""
 
     element: str
-    parameters: str
-    values: tuple[Any, ...]
+    start: str = ""
+    after: str = ""
+    parameters: str = ""
+    values: tuple[Any, ...] = ()
 
 
 PLAIN = "b[offset + batch * stride + k * width + j]"
@@ -44,16 +47,18 @@ def _read(dtype: str, at: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _packing(given: str, dtype: str, element: str, parameters: str) -> str:
+def _packing(given: str, dtype: str, element: str, start: str, after: str, parameters: str) -> str:
     t = _work(dtype)
     return f"""
 __kernel void pack(const long items, const long batches, const long depth, const long columns, const long panels, const long offset,
         const long stride, const long width, __global const {C_TYPE[given][0]} *restrict b{parameters}, __global {t} *restrict out) {{
     FOR_EACH(item, items) {{
         const size_t batch = item / (panels * depth), panel = item / depth % panels, k = item % depth;
+        {start}
         for (size_t l = 0; l < {_PANEL}; ++l) {{
             const size_t j = panel * {_PANEL} + l;
             out[item * {_PANEL} + l] = j < (size_t)columns ? ({t}){element} : 0;
+            {after}
         }}
     }}
 }}"""
@@ -156,7 +161,7 @@ def multiply(engine: Engine, a: Tensor, b: Tensor, out: Tensor, p: Product, *, t
         strides = (p.a_offset, p.a_stride, p.b_offset, p.b_stride, width, p.out_offset, p.out_stride, p.row_stride or p.columns)
         engine.run(source, "dot_", items, items, p.m, p.depth, p.columns, *strides, a, b, *extra, out, work=2 * p.depth)
         return
-    gather = Gather(element, "", ())
+    gather = Gather(element)
     packed = pack(engine, b, gather, p.batch if p.b_stride else 1, p.depth, p.columns, out.dtype, (p.b_offset, p.b_stride, width))
     multiply_packed(engine, a, packed, out, p, bias)
 
@@ -165,7 +170,7 @@ def pack(engine: Engine, b: Tensor, gather: Gather, batches: int, depth: int, co
     panels = -(-columns // _PANEL)
     items = batches * panels * depth
     packed = engine.empty((batches, panels, depth, _PANEL), {"ulong": "uint64", "uint": "uint32"}.get(_work(dtype), working(dtype)))
-    source = _packing(b.dtype, dtype, gather.element, gather.parameters)
+    source = _packing(b.dtype, dtype, gather.element, gather.start, gather.after, gather.parameters)
     engine.run(source, "pack", items, items, batches, depth, columns, panels, *where, b, *gather.values, packed, work=_PANEL)
     return packed
 
@@ -217,6 +222,13 @@ def linear(engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None = None
 
 
 # k counts channels and taps of the kernel, j positions of all images' outputs
+_COLUMN_START = """const long channel = offset + k / taps, ky = k % taps / kernel_x * gap_y - top, kx = k % kernel_x * gap_x - left;
+        const size_t position = panel * 16 % area;
+        size_t image = first + panel * 16 / area;
+        long oy = position / across, ox = position % across;"""
+_COLUMN_WITHIN = "oy * down + ky >= 0 && oy * down + ky < height && ox * right + kx >= 0 && ox * right + kx < width"
+_COLUMN_PLACE = "(((image * channels + channel) * height + oy * down + ky) * width + ox * right + kx)"
+_COLUMN_AFTER = "if (++ox == across) { ox = 0; if (++oy == area / across) { oy = 0; ++image; } }"
 _COLUMN_PARAMETERS = (
     ", const long taps, const long kernel_x, const long area, const long across, const long top, const long left, const long down, const long right,"
     " const long gap_y, const long gap_x, const long height, const long channels, const long first"
@@ -241,16 +253,13 @@ def conv2d(
             return engine.filled(shape, dtype)
         engine.copy(bias, out, shape, (0, 1, 0, 0))
         return out
-    y, z = "(j % area / across * down + k % taps / kernel_x * gap_y - top)", "(j % area % across * right + k % kernel_x * gap_x - left)"
-    place = f"((first + j / area) * channels + offset + k / taps) * height * width + {y} * width + {z}"
-    within = f"((long){y} >= 0 && (long){y} < height && (long){z} >= 0 && (long){z} < width)"
-    element = f"({within} ? {load(x.dtype, 'b', f'({place})')} : 0)"
+    element = f"({_COLUMN_WITHIN} ? {load(x.dtype, 'b', _COLUMN_PLACE)} : 0)"
     depth, each = inputs * taps, outputs // groups
     for some in blocks(images, depth * area):
         columns = (some.stop - some.start) * area
         for group in range(groups):
             values = (taps, kernel_x, area, across, top, left, down, right, gap_y, gap_x, height, channels, some.start)
-            gather = Gather(element, _COLUMN_PARAMETERS, values)
+            gather = Gather(element, _COLUMN_START, _COLUMN_AFTER, _COLUMN_PARAMETERS, values)
             packed = pack(engine, x, gather, 1, depth, columns, dtype, (group * inputs, 0, width))
             product = Product(
                 1, each, depth, columns, 0, 0, 0, a_offset=group * each * depth, row_stride=area, span=area, span_stride=outputs * area,

@@ -10,9 +10,7 @@ from functools import lru_cache
 from math import inf, prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from openruntime.backends.opencl_arrays import Engine, Tensor
+from openruntime.backends.opencl_arrays import Engine, Tensor, scalar
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import KIND, inexact, real
 from openruntime.operations.shapes import reduced, replaced
@@ -67,7 +65,7 @@ def _folding(fold: Fold, given: str, kept: str, wide: str, finish: str, width: i
 #define MEANS(l) {"vload16(0, mean + o * inner + j + (l))" if means else f"({a}16)0"}
 {of_vectors if vectors else ""}
 __kernel void fold(const long items, const long n, const long inner, const long stretch, const long stretches, const long count,
-        const {"double" if "parameter" in finish else "float"} parameter, __global const {C_TYPE[given][0]} *restrict x,
+        const {C_TYPE[real(wide)][1]} parameter, __global const {C_TYPE[given][0]} *restrict x,
         {f"__global const {C_TYPE[wide][0]} *restrict mean, " if means else ""}__global {C_TYPE[kept][0]} *restrict out) {{
     FOR_EACH(item, items) {{
         {body.replace("STORE", store(kept, "out", "to", f"(({C_TYPE[kept][1]})({finish}))"))}
@@ -175,7 +173,7 @@ def _fold_once(
     (outer, n, inner), width, stretches = lines, _width(engine), -(-lines[1] // stretch)
     source = _folding(how, x.dtype, out.dtype, wide, finish, width if inner > 1 else 0)
     items = outer * stretches * (-(-inner // width) if inner > 1 else 1)
-    number = np.float64(parameter) if "parameter" in finish else np.float32(0)
+    number = scalar(parameter, real(wide))
     more = [mean] if mean is not None else []
     engine.run(source, "fold", items, items, n, inner, stretch, stretches, count, number, x, *more, out, work=stretch * min(inner, width))
 
