@@ -228,9 +228,11 @@ class Engine:
         extents, pairs = _merged(shape, list(zip(strides, into, strict=True)))
         if not prod(extents):
             return None
-        rank = len(extents)
-        arguments = [prod(extents), *extents, source, offset, *(pair[0] for pair in pairs), target, start, *(pair[1] for pair in pairs)]
-        return self.run(_copying(source.dtype, target.dtype, rank), "rearrange", prod(extents), *arguments)
+        rank, size, last = len(extents), prod(extents), extents[-1]
+        rows = self.device.processor and size // last >= 2 * self.device.units
+        items = size // last if rows else size
+        arguments = [items, *extents, source, offset, *(pair[0] for pair in pairs), target, start, *(pair[1] for pair in pairs)]
+        return self.run(_copying(source.dtype, target.dtype, rank, rows), "rearrange", items, *arguments, work=2 * size // items)
 
     def permuted(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
         if list(axes) == list(range(tensor.ndim)):
@@ -346,22 +348,24 @@ def _cast(given: str, dtype: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _copying(given: str, dtype: str, rank: int) -> str:
-    """Casts where the dtypes differ."""
+def _copying(given: str, dtype: str, rank: int, rows: bool) -> str:
+    """Casts where the dtypes differ. With `rows`, an item does whole rows of the last dimension, whose numbers then need no division."""
     half = "float half_of(float x) { return x; }\n"
     sizes = ", ".join(f"const long n{d}" for d in range(rank))
     from_strides, to_strides = (", ".join(f"const long {name}{d}" for d in range(rank)) for name in "st")
+    last = rank - 1
     body = "size_t rest = i, at = offset, to = start, k;\n"
-    for d in range(rank - 1, 0, -1):
+    for d in range(last - rows, -1, -1):
         body += f"        k = rest % n{d}; rest /= n{d}; at += k * s{d}; to += k * t{d};\n"
-    body += "        at += rest * s0; to += rest * t0;"
     source, target = C_TYPE[given][0], C_TYPE[dtype][0]
+    move = f"const {C_TYPE[given][1]} v = {load(given, 'x', 'at')}; {store(dtype, 'out', 'to', cast_to(dtype, given, 'v'))}"
+    if rows:
+        move = f"for (k = 0; k < (size_t)n{last}; ++k, at += s{last}, to += t{last}) {{ {move} }}"
     return f"""{half}
 __kernel void rearrange(const long n, {sizes}, __global const {source} *restrict x, const long offset, {from_strides},
         __global {target} *restrict out, const long start, {to_strides}) {{
     FOR_EACH(i, n) {{
         {body}
-        const {C_TYPE[given][1]} v = {load(given, "x", "at")};
-        {store(dtype, "out", "to", cast_to(dtype, given, "v"))}
+        {move}
     }}
 }}"""
