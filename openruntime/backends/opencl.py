@@ -24,8 +24,9 @@ from openruntime.backends import (
 )
 from openruntime.backends.array_backend import ArrayBackend, Memory, Native
 from openruntime.backends.kernel_cache import cache_folder
-from openruntime.backends.opencl_arrays import Engine, Tensor
+from openruntime.backends.opencl_arrays import Engine
 from openruntime.backends.opencl_device import OpenCLDevice, cards, find, free_memory_of, pci_of, processors, translated, uuid_of
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.records import Probe, Result
 from openruntime.operations.catalogue import BUILTIN, OperationCatalogue

@@ -1,7 +1,7 @@
-"""Arrays in an OpenCL device's memory, and the engine that runs kernels on them."""
+"""The engine: runs kernels on an OpenCL device's arrays, each built once."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from time import perf_counter
@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyopencl as cl
 
-from openruntime.backends.array_backend import Memory
 from openruntime.backends.opencl_device import OpenCLDevice
+from openruntime.backends.opencl_memory import Arrays, Tensor
 from openruntime.backends.opencl_source import C_TYPE, PRELUDE, FormulaSource, cast_to, load, store
 from openruntime.contracts.errors import OperationFailed
-from openruntime.contracts.payload import Spec
-from openruntime.operations.dtypes import inexact, name_of, promote
+from openruntime.operations.dtypes import inexact, promote
 from openruntime.operations.formula import Signature, program, signature
 
 _KEPT = 512  # built kernels
@@ -23,75 +22,17 @@ _GROUP = 256  # items that a card runs side by side
 Kept = TypeVar("Kept")
 
 
-Kind = tuple[str, tuple[int, ...]]
-
-
-class Place:
-    """Memory of the host that an output of the current call goes to. Whoever holds it last gives it back, so that a value on the way may use it:
-    kernels run in order."""
-
-    def __init__(self, host: "np.ndarray[Any, Any]", free: list["np.ndarray[Any, Any]"]) -> None:
-        self.host = host
-        self._free = free
-
-    def __del__(self) -> None:
-        self._free.append(self.host)
-
-
-class Tensor:
-    """A C-contiguous array on the device. `host`: the memory behind it, where that is the host's; `place`: what keeps it, for an output."""
-
-    __slots__ = ("buffer", "dtype", "host", "place", "shape")
-
-    def __init__(
-        self, buffer: Any, dtype: str, shape: tuple[int, ...], host: "np.ndarray[Any, Any] | None" = None, place: Place | None = None
-    ) -> None:
-        self.buffer = buffer
-        self.dtype = dtype
-        self.shape = shape
-        self.host = host
-        self.place = place
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def reshaped(self, *shape: int) -> "Tensor":
-        """The same memory in another shape of as many elements."""
-        return Tensor(self.buffer, self.dtype, shape, None if self.host is None else self.host.reshape(shape), self.place)
-
-
-class Engine:
-    """Runs kernels on one device. `compile` and `transfer` count the seconds of the current call."""
+class Engine(Arrays):
+    """Runs kernels on one device."""
 
     def __init__(self, device: OpenCLDevice) -> None:
-        self.device = device
-        self.compile = 0.0
-        self.transfer = 0.0
-        self._memory = Memory(None, 0)
-        self._wanted: Counter[Kind] = Counter()
-        self._free: dict[Kind, list[np.ndarray[Any, Any]]] = {}
+        super().__init__(device)
         self._kernels: OrderedDict[tuple[str, str], cl.Kernel] = OrderedDict()
         self._flag: Tensor | None = None
         self._kept: dict[str, Any] = {}
         self._options = ["-w", *(["-D", "PROCESSOR=1"] if device.processor else [])]
         if not device.has_double:
             self._options.append("-cl-single-precision-constant")
-
-    def begin(self, memory: Memory, outputs: Iterable[Spec]) -> None:
-        """A call that will answer with `outputs`, in `memory`."""
-        self.compile = self.transfer = 0.0
-        self._memory = memory
-        self._wanted = Counter((spec.dtype, spec.shape) for spec in outputs if spec.exact)
-        self._free = {}
-
-    def end(self) -> None:
-        """The caller's memory is the caller's again."""
-        self.begin(Memory(None, 0), ())
 
     def kept(self, name: str, make: Callable[["Engine"], Kept]) -> Kept:
         """What an operation keeps from one call to the next, made at its first use."""
@@ -137,75 +78,6 @@ class Engine:
             return value
         raise TypeError(f"a kernel cannot be given {value!r}: its width is not known")
 
-    def from_host(self, array: "np.ndarray[Any, Any]") -> Tensor:
-        """Without a copy where the device can work in the host's memory."""
-        dtype = name_of(array)
-        buffer = self.device.wrap(array)
-        return Tensor(buffer, dtype, array.shape, array) if buffer is not None else self._sent(array, dtype)
-
-    def _sent(self, array: "np.ndarray[Any, Any]", dtype: str) -> Tensor:
-        started = perf_counter()
-        found = self.empty(array.shape, dtype)
-        if array.size:
-            cl.enqueue_copy(self.device.queue, found.buffer, np.ascontiguousarray(array), is_blocking=True)
-        self.transfer += perf_counter() - started
-        return found
-
-    def to_host(self, tensor: Tensor) -> "np.ndarray[Any, Any]":
-        """The array, in memory of the caller's where it is an output."""
-        if tensor.host is not None:
-            if tensor.size:  # by the standard the host sees what a device wrote once it is mapped
-                mapped, _ = cl.enqueue_map_buffer(self.device.queue, tensor.buffer, cl.map_flags.READ, 0, (tensor.host.nbytes,), np.dtype("u1"))
-                mapped.base.release()
-            return tensor.host
-        started = perf_counter()
-        found = self._place(tensor.shape, tensor.dtype)
-        if found is None:
-            found = self._memory.empty(tensor.shape, tensor.dtype)
-        if tensor.size:
-            cl.enqueue_copy(self.device.queue, found, tensor.buffer, is_blocking=True)
-        self.transfer += perf_counter() - started
-        return found
-
-    def read(self, tensor: Tensor) -> "np.ndarray[Any, Any]":
-        """A few numbers, to decide by."""
-        found = np.empty(tensor.shape, tensor.dtype)
-        if tensor.size:
-            cl.enqueue_copy(self.device.queue, found, tensor.buffer, is_blocking=True)
-        return found
-
-    def empty(self, shape: Sequence[int], dtype: str) -> Tensor:
-        """Memory of the device, of any content."""
-        shape = tuple(shape)
-        return Tensor(self.device.allocate(prod(shape) * np.dtype(dtype).itemsize), dtype, shape)
-
-    def output(self, shape: Sequence[int], dtype: str) -> Tensor:
-        """As `empty`; in the memory that the caller wants it in, where it is like an output of the call and the device can work there."""
-        shape = tuple(shape)
-        host = self._place(shape, dtype) if self.device.unified else None
-        if host is None:
-            return self.empty(shape, dtype)
-        place = Place(host, self._free[dtype, shape])
-        buffer = self.device.wrap(host, writable=True)
-        return self.empty(shape, dtype) if buffer is None else Tensor(buffer, dtype, shape, host, place)
-
-    def _place(self, shape: tuple[int, ...], dtype: str) -> "np.ndarray[Any, Any] | None":
-        free = self._free.setdefault((dtype, shape), [])
-        if not free and self._wanted[dtype, shape] > 0:
-            self._wanted[dtype, shape] -= 1
-            free.append(self._memory.empty(shape, dtype))
-        return free.pop() if free else None
-
-    def filled(self, shape: Sequence[int], dtype: str, value: float = 0) -> Tensor:
-        found = self.output(shape, dtype)
-        if found.size:
-            cl.enqueue_fill_buffer(self.device.queue, found.buffer, np.array(value, dtype), 0, found.size * np.dtype(dtype).itemsize)
-        return found
-
-    def constant(self, values: Any, dtype: str) -> Tensor:
-        """A few numbers known to the host, such as weights."""
-        return self._sent(np.array(values, dtype), dtype)  # copied: kernels may run when these are gone
-
     def cast(self, tensor: Tensor, dtype: str) -> Tensor:
         if tensor.dtype == dtype:
             return tensor
@@ -228,9 +100,11 @@ class Engine:
         extents, pairs = _merged(shape, list(zip(strides, into, strict=True)))
         if not prod(extents):
             return None
-        rank = len(extents)
-        arguments = [prod(extents), *extents, source, offset, *(pair[0] for pair in pairs), target, start, *(pair[1] for pair in pairs)]
-        return self.run(_copying(source.dtype, target.dtype, rank), "rearrange", prod(extents), *arguments)
+        rank, size, last = len(extents), prod(extents), extents[-1]
+        rows = self.device.processor and size // last >= 2 * self.device.units
+        items = size // last if rows else size
+        arguments = [items, *extents, source, offset, *(pair[0] for pair in pairs), target, start, *(pair[1] for pair in pairs)]
+        return self.run(_copying(source.dtype, target.dtype, rank, rows), "rearrange", items, *arguments, work=2 * size // items)
 
     def permuted(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
         if list(axes) == list(range(tensor.ndim)):
@@ -346,22 +220,24 @@ def _cast(given: str, dtype: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _copying(given: str, dtype: str, rank: int) -> str:
-    """Casts where the dtypes differ."""
+def _copying(given: str, dtype: str, rank: int, rows: bool) -> str:
+    """Casts where the dtypes differ. With `rows`, an item does whole rows of the last dimension, whose numbers then need no division."""
     half = "float half_of(float x) { return x; }\n"
     sizes = ", ".join(f"const long n{d}" for d in range(rank))
     from_strides, to_strides = (", ".join(f"const long {name}{d}" for d in range(rank)) for name in "st")
+    last = rank - 1
     body = "size_t rest = i, at = offset, to = start, k;\n"
-    for d in range(rank - 1, 0, -1):
+    for d in range(last - rows, -1, -1):
         body += f"        k = rest % n{d}; rest /= n{d}; at += k * s{d}; to += k * t{d};\n"
-    body += "        at += rest * s0; to += rest * t0;"
     source, target = C_TYPE[given][0], C_TYPE[dtype][0]
+    move = f"const {C_TYPE[given][1]} v = {load(given, 'x', 'at')}; {store(dtype, 'out', 'to', cast_to(dtype, given, 'v'))}"
+    if rows:
+        move = f"for (k = 0; k < (size_t)n{last}; ++k, at += s{last}, to += t{last}) {{ {move} }}"
     return f"""{half}
 __kernel void rearrange(const long n, {sizes}, __global const {source} *restrict x, const long offset, {from_strides},
         __global {target} *restrict out, const long start, {to_strides}) {{
     FOR_EACH(i, n) {{
         {body}
-        const {C_TYPE[given][1]} v = {load(given, "x", "at")};
-        {store(dtype, "out", "to", cast_to(dtype, given, "v"))}
+        {move}
     }}
 }}"""

@@ -9,7 +9,8 @@ from functools import lru_cache, partial
 from math import prod, sqrt
 from typing import Any
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, contiguous, scalar
+from openruntime.backends.opencl_arrays import Engine, contiguous, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import complex_of, inexact, is_complex, promote, real
 from openruntime.operations.fourier import DIRECT, _smooth, kept

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, scalar
+from openruntime.backends.opencl_arrays import Engine, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import is_integer
 from openruntime.operations.images import Method, _footprint

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from math import prod
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, contiguous
+from openruntime.backends.opencl_arrays import Engine, contiguous
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.operations.dtypes import promote
 
 

@@ -7,8 +7,9 @@ from functools import lru_cache
 from math import log
 from typing import Any
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, common_dtype
+from openruntime.backends.opencl_arrays import Engine, common_dtype
 from openruntime.backends.opencl_linalg import TRANSPOSED, Gather, pack
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_random import uniform
 from openruntime.backends.opencl_reduce import all_finite, argmin, cumulative_sum, max_, mean, sum_
 from openruntime.backends.opencl_sort import places_of, taken

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, common_dtype, contiguous, scalar
+from openruntime.backends.opencl_arrays import Engine, common_dtype, contiguous, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import KIND, promote
 from openruntime.operations.numerics import BLOCK, blocks, working

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, scalar
+from openruntime.backends.opencl_arrays import Engine, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_reduce import sum_
 from openruntime.backends.opencl_source import C_TYPE
 from openruntime.contracts.interfaces import Steps

@@ -10,7 +10,8 @@ from functools import lru_cache
 from math import inf, prod
 from typing import Any, NamedTuple
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, scalar
+from openruntime.backends.opencl_arrays import Engine, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import KIND, inexact, real
 from openruntime.operations.shapes import reduced, replaced

@@ -2,7 +2,8 @@
 
 from math import prod
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, common_dtype, scalar
+from openruntime.backends.opencl_arrays import Engine, common_dtype, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_reduce import max_, sum_
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.operations.dtypes import inexact

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, common_dtype, contiguous, scalar
+from openruntime.backends.opencl_arrays import Engine, common_dtype, contiguous, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_reduce import sum_
 from openruntime.backends.opencl_source import C_TYPE
 from openruntime.contracts.errors import OperationFailed

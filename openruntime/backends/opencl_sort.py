@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from openruntime.backends.opencl_arrays import Engine, Tensor, scalar
+from openruntime.backends.opencl_arrays import Engine, scalar
+from openruntime.backends.opencl_memory import Tensor
 from openruntime.backends.opencl_reduce import axes_of, cumulative_sum, max_, min_, sum_
 from openruntime.backends.opencl_source import C_TYPE, load, store
 from openruntime.contracts.errors import OperationFailed

@@ -99,8 +99,7 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operation", "parameters"), LARGE, ids=[f"{i}-{name}" for i, (name, _) in enumerate(LARGE)])
-def test_arrays_of_several_stretches_answer_as_numpy_does(backend: OpenCLBackend, operation: str, parameters: dict[str, Any]) -> None:
+def answers_as_numpy_does(backend: OpenCLBackend, operation: str, parameters: dict[str, Any]) -> None:
     steps = {"steps": lambda *_: None}
     wanted = outputs(run(NumpyBackend(), operation, **parameters, **steps))
     for name, found in outputs(run(backend, operation, **parameters, **steps)).items():
@@ -108,6 +107,26 @@ def test_arrays_of_several_stretches_answer_as_numpy_does(backend: OpenCLBackend
             assert np.abs(found.astype(int) - wanted[name]).max() <= 1  # halves are rounded either way
         else:
             close(found, wanted[name], 2e-4 if found.dtype in ("float32", "complex64") else 1e-9, name)
+
+
+@pytest.mark.parametrize(("operation", "parameters"), LARGE, ids=[f"{i}-{name}" for i, (name, _) in enumerate(LARGE)])
+def test_arrays_of_several_stretches_answer_as_numpy_does(backend: OpenCLBackend, operation: str, parameters: dict[str, Any]) -> None:
+    answers_as_numpy_does(backend, operation, parameters)
+
+
+def test_a_card_with_memory_of_its_own_answers_as_numpy_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No card is here: the processor runs the kernels as a card would, groups of items side by side, arrays copied there and back."""
+    made = OpenCLDevice.__init__
+
+    def card(self: OpenCLDevice, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.processor = self.unified = False
+
+    monkeypatch.setattr(OpenCLDevice, "__init__", card)
+    backend = OpenCLBackend()
+    for operation, parameters in LARGE[::4]:
+        answers_as_numpy_does(backend, operation, parameters)
+    assert run(backend, "sum", x=normal(100_000)).transfer > 0
 
 
 def test_clusters_are_those_that_numpy_finds(backend: OpenCLBackend) -> None:
