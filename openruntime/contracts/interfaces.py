@@ -341,6 +341,9 @@ class Devices(Protocol):
     def get(self, device_id: str) -> dict[str, Any]:
         """`DeviceInfo` fields plus `load`, `workers`, `ceilings`. Raises `NotFound`."""
 
+    def achieved(self, task: Task) -> dict[str, Any]:
+        """`{"flops", "bytes", "gflops", "gbytes", "fraction", "bound", "reason"}` of its computing; null with the reason where not known."""
+
     def set_state(self, device_id: str, state: str) -> dict[str, Any]:
         """`ready` or `draining`. Raises `NotFound`, `InvalidParameter`."""
 

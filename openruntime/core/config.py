@@ -59,6 +59,11 @@ class Settings(BaseModel):
     strategy: Literal["predicted_finish", "least_loaded", "round_robin", "best_fit"] = Field(
         "predicted_finish", description="How a task's device is chosen: soonest predicted finish, least work waiting, in turn, or tightest memory."
     )
+    calibrate: bool = Field(
+        True,
+        description="Measure at the first start how fast each backend is here: 5 seconds of computing in all, while nothing else runs. "
+        "With the `memory` store that, and what is learned later, is kept in the user's cache.",
+    )
     outstanding: Count = Field(64, description="Tasks sent to a worker ahead; it runs one at a time.")
     worker_idle: Seconds = Field(60.0, description="Seconds without work after which a worker beyond a device's first ends.")
     worker_memory: Size | None = Field(

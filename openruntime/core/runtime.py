@@ -9,16 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
+from openruntime.core.learning import Learning, cache_file
 from openruntime.devices.allocator import DeviceAllocator
-from openruntime.devices.cost_model import CostModel
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
@@ -44,7 +42,6 @@ from openruntime.tasks.tensors import TensorRegistry
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 60.0  # seconds between rounds of pruning
-COST_MODEL = ("cost-model", "1")  # where the shelf keeps what was learned
 
 
 class Runtime:
@@ -66,7 +63,9 @@ class Runtime:
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.pool.limit = self.devices.memory_total() // 2
-        self.cost = CostModel()
+        kept_by_user = cache_file() if settings.store == "memory" and settings.calibrate else None
+        self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
+        self.cost = self.learning.cost
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
@@ -75,8 +74,9 @@ class Runtime:
         )  # fmt: skip
         memory = min(machine, self.worker_memory or machine)
         self.tasks = TaskManager(
-            self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict, memory=lambda: memory,
-            wake=self.executor.wake, watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
+            self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict,
+            predictions=self.executor.predictions, memory=lambda: memory, wake=self.executor.wake,
+            watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
         )  # fmt: skip
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
@@ -135,7 +135,7 @@ class Runtime:
         self.catalogue.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
         self.devices.serve({task.lane for task in recovered})
-        await self._load_cost()
+        await self.learning.load()
         await self.tasks.recover(recovered)
         if recovered:
             log.info("%d tasks were waiting and are taken up", len(recovered))
@@ -171,10 +171,7 @@ class Runtime:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.tasks.close()
         await self.executor.stop()
-        try:
-            await self._save_cost()
-        except OpenRuntimeError as error:
-            log.warning("what was learned of run times is not kept: %s", error)
+        await self.learning.save()
         await self.store.close()
         self.pool.close()
 
@@ -187,6 +184,8 @@ class Runtime:
         self.devices.adopt(reports)
         self.executor.add_slots()
         self.executor.wake()
+        if self.settings.calibrate:
+            await self.learning.calibrate(self.catalogue, self.runtimes, self.pool, self.executor.calm)
 
     async def _keep_house(self) -> None:
         while True:
@@ -194,20 +193,9 @@ class Runtime:
             self.pool.trim(32 << 20)
             try:
                 await self.store.prune(time.time())
-                await self._save_cost()
             except OpenRuntimeError as error:
                 log.warning("housekeeping: %s", error)
-
-    async def _load_cost(self) -> None:
-        found = await self.store.shelf.get(*COST_MODEL)
-        if found is not None:
-            try:
-                self.cost.load(msgspec.msgpack.decode(found[0]))
-            except (ValueError, msgspec.DecodeError) as error:
-                log.warning("what was learned of run times cannot be read (%s); learning begins anew", error)
-
-    async def _save_cost(self) -> None:
-        await self.store.shelf.put(*COST_MODEL, msgspec.msgpack.encode(self.cost.dump()), {}, ttl=365 * 86_400.0, tenant="")
+            await self.learning.save()
 
     async def _replay(self, since: float, limit: int) -> list[AnyEvent] | None:
         """Events of before this start, made from the records; None where there are more than `limit`."""

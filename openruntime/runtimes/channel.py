@@ -6,16 +6,17 @@ so that a tiny job costs no hand-over between threads; the control channel carri
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from openruntime.contracts.payload import Array
+from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Abilities
 from openruntime.runtimes.shared_memory import Slab, SlabPool, locate
 
 INLINE_BYTES = 64 * 1024
+ALIGNMENT = 64  # bytes, of each array in shared memory
 _LENGTH = struct.Struct("<I")
 MAX_DESCRIPTORS = 64  # in one message; the kernel's bound is 253
 
@@ -128,6 +129,11 @@ class FrameReader:
             at += 4 + length
         if at < end:
             self._rest += view[at:]
+
+
+def output_bytes(specs: Iterable[Spec]) -> int:
+    """Shared memory that the outputs of a call need: the small ones come back in the message."""
+    return sum(-(-spec.nbytes // ALIGNMENT) * ALIGNMENT for spec in specs if spec.nbytes > INLINE_BYTES)
 
 
 Outgoing = tuple[int, str, Mapping[str, Any], memoryview | None]  # a job's id, operation, parameters, and memory for its large outputs

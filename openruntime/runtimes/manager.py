@@ -57,10 +57,11 @@ class RuntimeManager(ABC):
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
+        idle: bool = False,
     ) -> WorkerProcess:
-        """A worker that can take jobs. Raises `Unavailable` with its last words when it does not come up."""
+        """A worker that can take jobs; an `idle` one gives way to all others. Raises `Unavailable` with its last words when it does not come up."""
         worker = WorkerProcess(
-            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory,
+            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory, idle=idle,
             on_answer=on_answer, on_progress=on_progress, on_death=on_death,
         )  # fmt: skip
         await worker.start()

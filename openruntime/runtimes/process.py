@@ -46,7 +46,7 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound).
+    """One process, with at most `memory` bytes of its own (0: no bound); an `idle` one runs only while nobody else wants the processor.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
     """
@@ -59,6 +59,7 @@ class WorkerProcess:
         pool: SlabPool,
         threads: int,
         memory: int = 0,
+        idle: bool = False,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -70,6 +71,7 @@ class WorkerProcess:
         self.start_seconds = 0.0
         self._threads = threads
         self._memory = memory
+        self._idle = idle
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -100,6 +102,7 @@ class WorkerProcess:
             sys.executable, "-P", "-m", "openruntime.runtimes.worker",
             "--backend", self.backend, "--device", self.device, "--threads", str(self._threads), "--memory", str(self._memory),
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
+            *(["--idle"] if self._idle else []),
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

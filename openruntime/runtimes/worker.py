@@ -24,11 +24,10 @@ from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
 from openruntime.runtimes import channel, confinement
-from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
+from openruntime.runtimes.channel import ALIGNMENT, INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
 from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
-ALIGNMENT = 64
 MESSAGE = 2000  # characters
 
 
@@ -209,11 +208,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, required=True, help="descriptor of the task channel")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
     parser.add_argument("--memory", type=int, default=0, help="bytes of private memory it may have; 0 for no bound")
+    parser.add_argument("--idle", action="store_true", help="run only while nobody else wants the processor")
     parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
     options = parser.parse_args()
     # a terminal and a service manager signal the whole group; a worker ends when its channel closes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.idle:
+        confinement.give_way()
     os.dup2(2, 1)  # what an operation prints must not look like an answer
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
     _alone(tasks, control)

@@ -28,7 +28,7 @@ from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
-from openruntime.runtimes.channel import INLINE_BYTES, Outgoing
+from openruntime.runtimes.channel import Outgoing, output_bytes
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
-MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device"})
@@ -61,7 +60,6 @@ class TaskExecutor:
         self._queue = queue
         self._store = store
         self._devices = devices
-        self._cost = cost
         self._events = events
         self._pool = pool
         self._ends = Ends(store, events, on_end)
@@ -79,9 +77,18 @@ class TaskExecutor:
         self._pumping: asyncio.Task[None] | None = None
         self._stopping = False
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
-            on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
+            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0],
+            pays=lambda slot: self._placement.pays(slot), on_start=cost.started, wake=self.wake, on_answer=self._answered,
+            on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
+
+    def predictions(self, task: Task) -> Sequence[tuple[str, str, float]]:
+        """Device, backend and seconds for each that takes such a task, soonest first."""
+        return self._placement.predictions(task)
+
+    def calm(self, device: str) -> bool:
+        """Whether nothing runs on the device, or waits anywhere."""
+        return not self._queue.depths() and not any(slot.outstanding for slot in self.slots if slot.device.id == device)
 
     def add_slots(self) -> None:
         """Make the slots of every device and backend that has none yet."""
@@ -125,7 +132,7 @@ class TaskExecutor:
                 while self._todo:
                     await self._todo.popleft()()
                 if not self._stopping:
-                    for slot in self.slots:
+                    for slot in self._placement.turns():
                         await self._fill(slot)
                     self.workers.grow(self._devices.accepts)
             except StorageFull as error:  # nothing can be recorded now: what waits stays, what ran is told again when there is space
@@ -141,7 +148,7 @@ class TaskExecutor:
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
             best, lanes = self._placement.best(slot)
-            if best is None:
+            if best is None or self._placement.owes(slot, best):
                 return
             tiny = best.predicted <= TINY
             if not tiny and slot.outstanding:
@@ -157,6 +164,7 @@ class TaskExecutor:
                     released = True
                 else:
                     sending.append(task)
+                    self._placement.claimed(task)
                     if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
                         self.watch_deadline(task)
             if (sending and not await self._send(slot, sending)) or released:
@@ -171,7 +179,7 @@ class TaskExecutor:
         for task in tasks:
             try:
                 parameters = await self._store.load(task)
-                large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
+                large = output_bytes(task.call.outputs.values())
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
                 short = await self._unsendable(task, error) or short
@@ -291,12 +299,9 @@ class TaskExecutor:
             timings.started, timings.finished, timings.received = answer.started, answer.finished, now
             timings.transfer, timings.compile = answer.transfer, answer.compile
         if answer.failure is None:
-            self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
+            self._placement.learn(task, slot, answer)
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
                 task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
-                if answer.seconds >= MEASURABLE:
-                    estimate = task.call.estimate
-                    self._devices.achieved(slot.device.id, estimate.flops, estimate.bytes, answer.seconds)
                 task.started = _clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return

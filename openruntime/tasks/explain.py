@@ -6,34 +6,35 @@ from typing import Any
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task, Timings
 from openruntime.contracts.trace import ids
+from openruntime.devices.allocator import COLUMNS
 from openruntime.tasks.slots import TINY
 
 
-def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
-    """Placement, prediction against outcome, rates achieved (null with the reason where they are not known); the trace it belongs to."""
+def explain(task: Task, depths: dict[str, int], achieved: dict[str, Any], predictions: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
+    """Placement, prediction against outcome, rates `achieved` (null with the reason where they are not known); the trace it belongs to.
+
+    `predictions` (device, backend, seconds) are those of now: they stand in where none were made when it was placed.
+    """
     estimate, seconds = task.call.estimate, task.seconds
     measured = seconds is not None and seconds > 0 and not task.cached
     occupied = task.timings.finished - task.timings.started if task.timings and task.timings.finished else None
     return {
         "task_id": task.id,
         "operation": task.call.operation,
+        "dtype": task.call.dtype,
         "status": task.status.value,
         "lane": task.lane,
         "device": task.device,
         "backend": task.backend,
         "reason": _reason(task),
-        "candidates": task.placement["candidates"] if task.placement else [],
+        "candidates": _candidates(task, predictions),
         "predicted": task.predicted,
         "actual": occupied if occupied is not None else seconds,
         "transfer": task.timings.transfer if task.timings and measured else None,
         "compile": task.timings.compile if task.timings and measured else None,
         "compute": seconds,
         "estimate": {"flops": estimate.flops, "bytes": estimate.bytes, "memory": estimate.memory},
-        "achieved": {
-            "gflops": estimate.flops / seconds / 1e9 if measured and seconds else None,
-            "gbytes": estimate.bytes / seconds / 1e9 if measured and seconds else None,
-            "reason": None if measured else "answered from the cache" if task.cached else "not computed yet",
-        },
+        "achieved": achieved,
         "attempt": task.life.attempt,
         "failures": task.life.failures,
         "worker_deaths": task.life.deaths,
@@ -49,17 +50,30 @@ def _reason(task: Task) -> str:
     if task.cached:
         return "the result cache had the answer; no device was touched"
     if task.placement:
-        return _compared(task.placement["reason"], task.placement["candidates"])
+        return _compared(task.placement["reason"], _candidates(task, ()))
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
     where = f"{task.device}/{task.backend}"
     if task.lane != "any":
         return f"{where} was asked for ({task.lane})"
     return (
-        f"{where} ran it at once: it is so short that comparing slots would cost more"
+        f"{where} ran it at once: it is so short that comparing would cost more"
         if task.predicted <= TINY
         else f"{where} was the only one that could take it"
     )
+
+
+def _candidates(task: Task, predictions: Sequence[tuple[str, str, float]]) -> list[dict[str, Any]]:
+    """What was weighed, soonest first; where nothing was, what is predicted now."""
+    if task.placement:
+        return [dict(zip(COLUMNS, row, strict=True)) for row in task.placement["candidates"]]
+    return [
+        dict.fromkeys(COLUMNS) | {
+            "device": device, "backend": backend, "predicted": seconds, "predicted_finish": seconds,
+            "chosen": (device, backend) == (task.device, task.backend),
+        }
+        for device, backend, seconds in predictions
+    ]  # fmt: skip
 
 
 def _compared(reason: str, candidates: Sequence[Mapping[str, Any]]) -> str:
@@ -71,12 +85,14 @@ def _compared(reason: str, candidates: Sequence[Mapping[str, Any]]) -> str:
     other = next((row for row in candidates if not row["chosen"]), None)
     if other is None:
         return told
-    why = (
-        f"its worker would have had to start first, {_seconds(other['start_cost'])}"
-        if not other["warm"]
-        else f"{_seconds(other['backlog'])} of work waited there"
-    )
-    return f"{told}, on {_place(other)} after {_seconds(other['predicted_finish'])} ({why})"
+    why = [f"{_seconds(other['predicted'])} for the task itself"]
+    if other["start_cost"]:
+        why.append(f"{_seconds(other['start_cost'])} until its worker is up")
+    if other["backlog"]:
+        why.append(f"{_seconds(other['backlog'])} of work waiting there")
+    if other["first_cost"]:
+        why.append(f"{_seconds(other['first_cost'])} for what a first call costs more")
+    return f"{told}, on {_place(other)} after {_seconds(other['predicted_finish'])} ({', '.join(why)})"
 
 
 def _place(row: Mapping[str, Any]) -> str:
