@@ -80,14 +80,18 @@ class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Timings(msgspec.Struct, gc=False, omit_defaults=True):
-    """Seconds on the machine's monotonic clock, which all processes share; 0 where a point was not passed."""
+    """Seconds on the machine's monotonic clock, which all processes share; 0 where a point was not passed.
+
+    `transfer` and `compile` are how long those took between `started` and `finished`.
+    """
 
     submitted: float = 0.0
     claimed: float = 0.0
     started: float = 0.0  # in the worker
-    computed: float = 0.0  # arrays converted, device synchronised
     finished: float = 0.0  # outputs ready to travel
     received: float = 0.0
+    transfer: float = 0.0
+    compile: float = 0.0
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

@@ -63,13 +63,15 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
-    """Monotonic seconds: when the job started, and when its outputs were ready to travel; `seconds` of pure compute."""
+    """Monotonic seconds: when the job started, and when its outputs were ready to travel; the others are as in `Result`."""
 
     id: int
     outputs: dict[str, WireArray]
     seconds: float
     started: float
     finished: float
+    transfer: float = 0.0
+    compile: float = 0.0
 
 
 class Failed(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):

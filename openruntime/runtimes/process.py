@@ -33,7 +33,7 @@ LINGER = 0.5  # seconds a process may take to end that has closed its channel
 
 
 class Answer(msgspec.Struct, gc=False):
-    """A job's outcome with its outputs as arrays; `failure` is (code, message)."""
+    """A job's outcome with its outputs as arrays; `failure` is (code, message), the times are as in `Done`."""
 
     job: int
     outputs: dict[str, Array] | None
@@ -41,6 +41,8 @@ class Answer(msgspec.Struct, gc=False):
     seconds: float
     started: float
     finished: float
+    transfer: float = 0.0
+    compile: float = 0.0
 
 
 class WorkerProcess:
@@ -238,7 +240,8 @@ class WorkerProcess:
                     if out is None or wire.offset < 0 or wire.offset + array.nbytes > out.nbytes:
                         raise ValueError(f"output {name!r} lies outside the memory given for it")
                     outputs[name] = Array(wire.dtype, wire.shape, out[wire.offset : wire.offset + array.nbytes])
-            self._on_answer(Answer(outcome.id, outputs, None, outcome.seconds, outcome.started, outcome.finished))
+            times = outcome.seconds, outcome.started, outcome.finished, outcome.transfer, outcome.compile
+            self._on_answer(Answer(outcome.id, outputs, None, *times))
         elif type(outcome) is Failed:
             self._held.pop(outcome.id)
             self._on_answer(

@@ -126,7 +126,7 @@ class Worker:
             out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
             result = await self._backend.execute(job.operation, self._parameters(job, out))
             outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
-            return Done(job.id, outputs, result.seconds, started, time.monotonic())
+            return Done(job.id, outputs, result.seconds, started, time.monotonic(), result.transfer, result.compile)
         except OpenRuntimeError as error:
             code, message = error.code, error.message
         except MemoryError as error:

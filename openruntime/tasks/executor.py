@@ -289,6 +289,7 @@ class TaskExecutor:
         self._head_started(slot, now)
         if (timings := task.timings) is not None:
             timings.started, timings.finished, timings.received = answer.started, answer.finished, now
+            timings.transfer, timings.compile = answer.transfer, answer.compile
         if answer.failure is None:
             self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task, Timings
 from openruntime.contracts.trace import ids
 from openruntime.tasks.slots import TINY
@@ -24,6 +25,8 @@ def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
         "candidates": task.placement["candidates"] if task.placement else [],
         "predicted": task.predicted,
         "actual": occupied if occupied is not None else seconds,
+        "transfer": task.timings.transfer if task.timings and measured else None,
+        "compile": task.timings.compile if task.timings and measured else None,
         "compute": seconds,
         "estimate": {"flops": estimate.flops, "bytes": estimate.bytes, "memory": estimate.memory},
         "achieved": {
@@ -85,16 +88,39 @@ def _seconds(value: float) -> str:
 
 
 def stages(task: Task) -> dict[str, float]:
-    """Seconds spent: waiting for a slot, on the way to the worker, in the worker, on the way back."""
+    """Seconds spent: waiting for a slot, on the way to the worker, there (by what it did), on the way back."""
     t = task.timings or Timings()
     points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
-    return {name: max(0.0, end - start) for name, start, end in points if start and end}
+    spent: dict[str, float] = {}
+    for name, start, end in points:
+        if start and end:
+            if name == "work":
+                spent |= {what: seconds for what, seconds in _work(task, t) if seconds}
+            else:
+                spent[name] = max(0.0, end - start)
+    return spent
+
+
+def _work(task: Task, t: Timings) -> list[tuple[str, float]]:
+    """What the worker did, and for how many seconds. `pack`: reading the inputs' bytes, making the outputs' bytes."""
+    rest = max(0.0, t.finished - t.started - t.transfer - t.compile)
+    compute = min(task.seconds or 0.0, rest) if task.status is TaskStatus.COMPLETED else rest
+    return [("transfer", t.transfer), ("compile", t.compile), ("compute", compute), ("pack", rest - compute)]
 
 
 def trace(task: Task) -> list[dict[str, Any]]:
-    """Chrome trace events (the "Trace Event Format", complete events, microseconds): opens in Perfetto."""
+    """Chrome trace events (the "Trace Event Format", complete events, microseconds): opens in Perfetto.
+
+    What the worker did lies inside `work` in the usual order: how long each took was measured, not when it began.
+    """
     t = task.timings or Timings()
     points = [("queue", t.submitted, t.claimed), ("send", t.claimed, t.started), ("work", t.started, t.finished), ("return", t.finished, t.received)]
+    if t.finished and not task.cached:
+        begin = t.started
+        for name, seconds in _work(task, t)[:3]:
+            if seconds:
+                points.append((name, begin, begin + seconds))
+                begin += seconds
     whole = [(task.call.operation, t.submitted, t.received)]
     where = f"{task.device or 'queue'}/{task.backend or '-'}"
     events: list[dict[str, Any]] = [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "openruntime"}}]

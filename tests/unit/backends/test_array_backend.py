@@ -1,3 +1,4 @@
+import time
 import warnings
 
 import numpy as np
@@ -208,3 +209,35 @@ def test_threads_can_be_set():
 def test_is_registered():
     assert BACKENDS.load("numpy") is NumpyBackend
     assert issubclass(NumpyBackend, ArrayBackend)
+
+
+async def test_transfers_and_compiling_are_timed_apart_from_computing():
+    def slow(x: Xp, *, xp: Namespace) -> Xp:
+        """Takes its time."""
+        time.sleep(0.03)
+        return x + 1
+
+    class Away(NumpyBackend):
+        separate_memory = True
+
+        def from_host(self, array):
+            time.sleep(0.02)
+            return array
+
+        def to_host(self, array):
+            time.sleep(0.02)
+            return array
+
+        def _run(self, operation, arguments):
+            time.sleep(0.01)
+            self.compiling += 0.01
+            return super()._run(operation, arguments)
+
+    backend = Away(catalogue=Catalogue(slow))
+    for _ in range(2):  # a second call starts from nothing
+        result = await backend.execute("slow", {"x": payload(np.ones(3))})
+        assert result.compile == 0.01
+        assert 0.04 <= result.transfer < 0.05
+        assert 0.03 <= result.seconds < 0.045
+    backend.separate_memory = False
+    assert (await backend.execute("slow", {"x": payload(np.ones(3))})).transfer == 0
