@@ -41,9 +41,13 @@ class ArrayBackend(ComputeBackend):
     separate_memory: bool = False  # its device has memory of its own: copies to and from there are timed apart
     compiling: float = 0.0  # seconds that the running call has spent compiling; a subclass that compiles adds to it
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1, catalogue: OperationCatalogue | None = None) -> None:
+    def __init__(
+        self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0, catalogue: OperationCatalogue | None = None
+    ) -> None:
         self.device = device
         self.threads = threads
+        self.index = index
+        self.memory = memory
         self.catalogue = catalogue or OperationCatalogue(tell=log.debug)  # the gateway tells of broken plugins
 
     def get_capabilities(self) -> list[str]:
