@@ -1,0 +1,242 @@
+"""PyTorch on the processor, NVIDIA (CUDA), AMD (ROCm), Intel (XPU) and Apple (Metal) GPUs.
+
+A routine of its own stands in for a generic operation only where it was measured to be faster (docs/decisions/torch-natives.md).
+"""
+
+import contextlib
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from openruntime.backends.array_backend import ArrayBackend, Memory, Native
+from openruntime.backends.torch_expression import expression
+from openruntime.backends.torch_namespace import carried, xp
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
+from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Probe
+from openruntime.operations import neural
+from openruntime.operations.definition import Operation
+from openruntime.operations.dtypes import cast, name_of, promote
+from openruntime.operations.numerics import common
+
+_KINDS = {"cpu": "cpu", "cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "metal": "mps"}  # platform -> what PyTorch calls it
+_FAILURES = {
+    "input matrix is singular": "the matrix is singular, so it has no inverse; lstsq finds a least-squares solution",
+    "not positive-definite": "the matrix is not positive definite",
+    "failed to converge": "the values did not converge; does the input hold NaN or infinity?",
+}
+_NO_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "out of memory")
+_NO_DOUBLES = "Apple's Metal has no double precision; send float32"
+_NO_FACTORS = "PyTorch does not factorise matrices on Metal"
+
+
+def _matmul(a: torch.Tensor, b: torch.Tensor, *, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
+    dtype = promote(name_of(a), name_of(b))
+    a, b = cast(xp, a, dtype), cast(xp, b, dtype)
+    if a.ndim != 2 or b.ndim != 2 or a.device.type != "cpu" or not (a.dtype.is_complex or a.dtype in (torch.float32, torch.float64)):
+        return xp.matmul(a, b)  # type: ignore[no-any-return]
+    return torch.matmul(a, b, out=empty((a.shape[0], b.shape[1]), dtype))
+
+
+def _softmax(x: torch.Tensor, axis: int = -1, *, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
+    dtype, (x,) = common(xp, x)
+    if name_of(x) != dtype or x.device.type != "cpu":
+        return cast(xp, torch.softmax(x, axis), dtype)  # type: ignore[no-any-return]
+    return torch.softmax(x, axis, out=empty(tuple(x.shape), dtype))
+
+
+def _layer_norm(
+    x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5
+) -> torch.Tensor:
+    dtype, (x, weight, bias) = common(xp, x, weight, bias)
+    if x.numel():
+        x = functional.layer_norm(x, x.shape[axis % x.ndim :], weight, bias, epsilon)
+    return cast(xp, x, dtype)  # type: ignore[no-any-return]
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    dtype, (x, weight, bias) = common(xp, x, weight, bias)
+    return cast(xp, functional.linear(x, weight, bias), dtype)  # type: ignore[no-any-return]
+
+
+def _conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
+    if not x.numel():
+        return neural.conv2d(x, weight, bias, **options, xp=xp)  # type: ignore[no-any-return]
+    dtype, (x, weight, bias) = common(xp, x, weight, bias)
+    return cast(xp, functional.conv2d(x, weight, bias, **options), dtype)  # type: ignore[no-any-return]
+
+
+def _attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, *, causal: bool = False, scale: float | None = None
+) -> torch.Tensor:
+    """PyTorch's own where it works through the scores in blocks; it takes a mask or `causal`, not both."""
+    if (mask is not None and causal) or q.shape[-1] != v.shape[-1] or 0 in (q.numel(), k.numel()):
+        return neural.attention(q, k, v, mask, causal=causal, scale=scale, xp=xp)  # type: ignore[no-any-return]
+    dtype, (q, k, v) = common(xp, q, k, v)
+    batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+
+    def four(x: torch.Tensor) -> torch.Tensor:
+        return x.expand(*batch, *x.shape[-2:]).reshape(-1, 1, *x.shape[-2:])
+
+    if mask is not None:
+        mask = mask.reshape((1,) * (2 - mask.ndim) + mask.shape)
+        mask = four(mask if mask.dtype == torch.bool else mask.to(q.dtype))
+    found = functional.scaled_dot_product_attention(four(q), four(k), four(v), mask, is_causal=causal, scale=scale)
+    return cast(xp, found.reshape(*batch, *found.shape[-2:]), dtype)  # type: ignore[no-any-return]
+
+
+def _cumulative_sum(x: torch.Tensor, axis: int | None = None, include_initial: bool = False, *, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
+    kind = name_of(x)
+    dtype = "uint64" if kind.startswith("u") else "int64" if kind == "bool" or kind.startswith("int") else kind
+    x, axis = carried(x), 0 if axis is None else axis % x.ndim
+    shape = [n + (include_initial and i == axis) for i, n in enumerate(x.shape)]
+    out = found = empty(tuple(shape), dtype)
+    if dtype == "uint64":
+        found = found.view(torch.int64)
+    if include_initial:
+        found.narrow(axis, 0, 1).zero_()
+        found = found.narrow(axis, 1, shape[axis] - 1)
+    torch.cumsum(x, axis, dtype=found.dtype, out=found)
+    return out
+
+
+class TorchBackend(ArrayBackend):
+    """PyTorch on one device. Threads are set for the whole process."""
+
+    name = "torch"
+    xp = xp
+    native: ClassVar[Mapping[str, Native]] = {
+        "expression": expression, "matmul": _matmul, "softmax": _softmax, "layer_norm": _layer_norm, "linear": _linear, "conv2d": _conv2d,
+        "attention": _attention, "cumulative_sum": _cumulative_sum,
+    }  # fmt: skip
+    native_outputs = frozenset({"expression", "matmul", "softmax", "cumulative_sum"})
+    lacks: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def probe(cls) -> Sequence[Probe]:
+        found = [Probe(cls.name, "cpu")]
+        kind = "rocm" if torch.version.hip else "cuda"
+        for library, name in ((torch.cuda, kind), (torch.xpu, "xpu")):
+            if library.is_available():
+                found += [_card(cls.name, name, library, index) for index in range(library.device_count())]
+        if torch.backends.mps.is_available():
+            total = torch.mps.recommended_max_memory()
+            free = max(0, total - torch.mps.driver_allocated_memory())
+            found.append(Probe(cls.name, "metal", 0, _apple(), total, free, unified=True))
+        return found
+
+    def __init__(self, *, device: str = "cpu:0", threads: int = 1, **options: Any) -> None:
+        super().__init__(device=device, threads=threads, **options)
+        kind, _, index = device.partition(":")
+        self._place = torch.device(_KINDS[kind], int(index or 0) if _KINDS[kind] != "cpu" else None)
+        self._library: Any = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.mps}.get(self._place.type)
+        if hasattr(self._library, "set_device"):
+            self._library.set_device(self._place)
+        self.set_threads(threads)
+        if torch.get_num_interop_threads() != 1:
+            torch.set_num_interop_threads(1)  # one operation runs at a time
+        if self._place.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # placement does not change numbers
+        if self._place.type == "mps":
+            self.lacks = {"float64": _NO_DOUBLES, "complex128": _NO_DOUBLES}  # type: ignore[misc]  # a matter of the device
+            self.unsupported = {"quantile": _NO_DOUBLES, **dict.fromkeys(("lstsq", "qr", "svd", "eigh", "pca"), _NO_FACTORS)}  # type: ignore[misc]
+
+    def set_threads(self, threads: int) -> None:
+        """How many threads PyTorch computes with on the processor from now on."""
+        self.threads = threads
+        torch.set_num_threads(threads)
+
+    def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+        # the place is where the operation's own arrays are made
+        with torch.inference_mode(), self._place if self._library else contextlib.nullcontext():
+            return super()._run(operation, arguments)
+
+    def from_host(self, array: "np.ndarray[Any, Any]") -> torch.Tensor:
+        seen = torch.from_numpy(_writable(array))
+        return seen if self._library is None else seen.to(self._place)
+
+    def to_host(self, array: torch.Tensor) -> "np.ndarray[Any, Any]":
+        found: np.ndarray[Any, Any] = array.detach().resolve_conj().resolve_neg().cpu().numpy()
+        return found
+
+    def _output(self, value: torch.Tensor, memory: Memory) -> Array:
+        if self._library is None:
+            return super()._output(value, memory)
+        name = name_of(value)
+        own = memory.empty(tuple(value.shape), "uint16" if name == "bfloat16" else name)  # copied once: from the device to where it belongs
+        seen = torch.from_numpy(own)
+        (seen.view(torch.bfloat16) if name == "bfloat16" else seen).copy_(value)
+        return memory.keep(own, name)
+
+    def writable(self, memory: Memory) -> Callable[[tuple[int, ...], str], torch.Tensor]:
+        def empty(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+            if self._library is not None:
+                return torch.empty(shape, dtype=getattr(torch, dtype), device=self._place)
+            found = torch.from_numpy(memory.empty(shape, "uint16" if dtype == "bfloat16" else dtype))
+            return found.view(torch.bfloat16) if dtype == "bfloat16" else found
+
+        return empty
+
+    def synchronise(self) -> None:
+        if self._library is not None:
+            self._library.synchronize()
+
+    def trim(self) -> None:
+        if self._library is not None:
+            self._library.empty_cache()
+
+    def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
+        words = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(part in words for part in _NO_MEMORY)):
+            why = words.rpartition("DefaultCPUAllocator: ")[2].partition(". If reserved")[0]
+            return OutOfMemory(f"{operation} ran out of memory on {self.device}: {why}")
+        if isinstance(error, NotImplementedError) and self._library is not None:
+            return UnsupportedOnDevice(f"{operation} does not run on {self.device}/{self.name}: {words.partition('. If you')[0]}")
+        known = next((sentence for part, sentence in _FAILURES.items() if part in words), None)
+        if isinstance(error, torch.linalg.LinAlgError):
+            return OperationFailed(f"{operation} failed: {known or words}")
+        return super().translate(operation, error)
+
+
+def _card(backend: str, kind: str, library: Any, index: int) -> Probe:
+    """A GPU as its driver describes it."""
+    told = library.get_device_properties(index)
+    free, total = library.mem_get_info(index)
+    uuid = str(told.uuid) if getattr(told, "uuid", None) else None
+    pci = None
+    if getattr(told, "pci_bus_id", None) is not None and hasattr(told, "pci_device_id"):
+        pci = f"{getattr(told, 'pci_domain_id', 0):04x}:{told.pci_bus_id:02x}:{told.pci_device_id:02x}.0"
+    unified = bool(getattr(told, "is_integrated", getattr(told, "integrated", False)))
+    return Probe(backend, kind, index, told.name, total, free, uuid, pci, unified)
+
+
+def _apple() -> str:
+    """The chip's name, which Metal's other libraries give as well."""
+    if sys.platform != "darwin":
+        return platform.machine()
+    told = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5, check=False)
+    return told.stdout.strip()
+
+
+class _Span:
+    """Memory as NumPy's array interface describes it, which keeps its owner."""
+
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def _writable(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The same memory, without the mark that it is read-only: PyTorch has no such arrays, and warns. Unaligned memory is copied."""
+    if not array.flags.aligned:
+        return array.copy()
+    if array.flags.writeable or not array.size:
+        return array
+    interface = array.__array_interface__
+    return np.asarray(_Span({**interface, "data": (interface["data"][0], False)}, array))
