@@ -93,9 +93,14 @@ def _unique_counts(x: torch.Tensor, /) -> Any:
     return compat.UniqueCountsResult(_unordered(flat[places], x.dtype), counts)
 
 
+def _var(x: torch.Tensor, /, *, correction: float = 0.0, **options: Any) -> torch.Tensor:
+    """PyTorch warns where there are no lines to vary along."""
+    return compat.var(x, correction=correction, **options) if x.numel() else compat.sum(x, **options)
+
+
 def _std(x: torch.Tensor, /, **options: Any) -> torch.Tensor:
     """array-api-compat's takes no fraction as `correction`."""
-    return torch.sqrt(compat.var(x, **options))
+    return torch.sqrt(_var(x, **options))
 
 
 def _sign(x: torch.Tensor, /) -> torch.Tensor:
@@ -119,6 +124,19 @@ def _searchsorted(x: torch.Tensor, values: torch.Tensor, /, *, side: str = "left
     if x.dtype.is_floating_point:
         x = torch.where(torch.isnan(x), torch.full_like(x, float("inf")), x)
     return torch.searchsorted(x.contiguous(), values.contiguous(), side=side)
+
+
+def _transform(function: Function) -> Function:
+    """PyTorch transforms no empty stacks."""
+
+    @wraps(function)
+    def call(x: torch.Tensor, /, **options: Any) -> torch.Tensor:
+        if x.numel():
+            return function(x, **options)  # type: ignore[no-any-return]
+        found = function(x.new_zeros([n or 1 for n in x.shape]), **options)
+        return found[tuple(slice(0 if n == 0 else None) for n in x.shape)]  # type: ignore[no-any-return]
+
+    return call
 
 
 def _matmul(a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor:
@@ -154,14 +172,17 @@ def _product(function: Function, *operands: torch.Tensor) -> torch.Tensor:
     return function(*operands)  # type: ignore[no-any-return]
 
 
-_OVER: dict[str, Function] = {
+_OVER: dict[str, Any] = {
     **{name: _through(carried, uncarried, getattr(compat, name)) for name in ("sum", "cumulative_sum")},
     **{name: _through(_ordered, _unordered, getattr(compat, name)) for name in ("min", "max", "sort")},
     **{name: _moving(getattr(compat, name)) for name in ("concat", "stack", "take", "take_along_axis")},
     **{name: _position(getattr(torch, name)) for name in ("argmin", "argmax")},
-    "argsort": _argsort, "unique_counts": _unique_counts, "std": _std, "sign": _sign, "linspace": _linspace, "searchsorted": _searchsorted,
-    "matmul": _matmul, "einsum": _einsum,
+    "argsort": _argsort, "unique_counts": _unique_counts, "var": _var, "std": _std, "sign": _sign, "linspace": _linspace,
+    "searchsorted": _searchsorted, "matmul": _matmul, "einsum": _einsum, "fft": ModuleType(compat.fft.__name__, compat.fft.__doc__),
 }  # fmt: skip
+vars(_OVER["fft"]).update(
+    vars(compat.fft) | {name: _transform(getattr(compat.fft, name)) for name in ("fft", "ifft", "rfft", "irfft", "fftn", "ifftn", "rfftn", "irfftn")}
+)
 
 xp = ModuleType(compat.__name__, compat.__doc__)  # by its name array-api-extra knows what it has before it
 vars(xp).update(vars(compat) | _OVER)

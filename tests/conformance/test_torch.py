@@ -4,11 +4,12 @@ from typing import ClassVar
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from openruntime.backends.torch import TorchBackend  # noqa: E402
 from openruntime.testing.backend_suite import BackendSuite  # noqa: E402
 
+_CARDS = ("cuda", "rocm", "xpu", "metal")
 _HERE = {probe.platform for probe in TorchBackend.probe()}
 
 
@@ -16,28 +17,15 @@ class TestTorch(BackendSuite):
     backend_class: ClassVar[type[TorchBackend]] = TorchBackend
 
 
-def _absent(platform: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(platform not in _HERE, reason=f"PyTorch drives no {platform} device here")
+for _platform in _HERE.intersection(_CARDS):
+    globals()[f"TestTorchOn{_platform.title()}"] = type(f"TestTorchOn{_platform.title()}", (TestTorch,), {"device": f"{_platform}:0"})
 
 
-@_absent("cuda")
-class TestTorchOnCUDA(TestTorch):
-    device = "cuda:0"
-
-
-@_absent("rocm")
-class TestTorchOnROCm(TestTorch):
-    device = "rocm:0"
-
-
-@_absent("xpu")
-class TestTorchOnXPU(TestTorch):
-    device = "xpu:0"
-
-
-@_absent("metal")
-class TestTorchOnMetal(TestTorch):
-    device = "metal:0"
+@pytest.mark.parametrize("platform", _CARDS)
+def test_is_tested_on_what_it_drives(platform: str) -> None:
+    if platform not in _HERE:
+        pytest.skip(f"PyTorch drives no {platform} device here")
+    assert f"TestTorchOn{platform.title()}" in globals()
 
 
 def test_the_processor_runs_everything() -> None:

@@ -54,12 +54,13 @@ class Case:
 
 def close(found: Any, wanted: Any, precision: float | None = None, name: str = "output") -> None:
     """Raises `AssertionError` unless `found` has the shape and, within `precision` of the largest finite number, the values wanted."""
+    dtype = _dtype(found)
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape, f"{name} has shape {found.shape}, wanted {wanted.shape}"
     if found.dtype.kind in "biu" and wanted.dtype.kind in "biu":
         np.testing.assert_array_equal(found, wanted, err_msg=name)
         return
-    precision = PRECISION.get(found.dtype.name, 1e-10) if precision is None else precision
+    precision = PRECISION.get(dtype, 1e-10) if precision is None else precision
     finite = np.abs(wanted[np.isfinite(wanted)])
     scale = float(finite.max()) if finite.size else 0.0
     wide = "complex128" if found.dtype.kind == "c" else "float64"
@@ -94,12 +95,13 @@ def in_bfloat16(case: Case) -> Case | None:
     lists = [value if isinstance(value, list) else [value] for value in parameters.values()]
     if not any(isinstance(item, Brain) for listed in lists for item in listed):
         return None
-    return replace(case, parameters=parameters, precision=PRECISION["bfloat16"], note=f"{case.note} in bfloat16".strip())
+    rougher = PRECISION["bfloat16"] / PRECISION["float16"]
+    return replace(case, parameters=parameters, precision=case.precision and rougher * case.precision, note=f"{case.note} in bfloat16".strip())
 
 
 def payload(array: Any) -> Array:
     """A NumPy array as it travels, laid into the middle of a read-only buffer, as in shared memory."""
-    name = "bfloat16" if isinstance(array, Brain) else np.asarray(array).dtype.name
+    name = _dtype(array)
     array = np.asarray(array)
     if name == "bfloat16":
         array = (array.view("uint32") >> 16).astype("uint16")
@@ -108,15 +110,19 @@ def payload(array: Any) -> Array:
 
 
 def numpy_array(array: Array) -> Any:
-    """The reverse of `payload`; bfloat16 as float32."""
+    """The reverse of `payload`."""
     if array.dtype == "bfloat16":
-        return (np.frombuffer(array.view, "<u2").astype("uint32") << 16).view("float32").reshape(array.shape)
+        return (np.frombuffer(array.view, "<u2").astype("uint32") << 16).view("float32").reshape(array.shape).view(Brain)
     return np.frombuffer(array.view, array.dtype).reshape(array.shape) if array.size else np.empty(array.shape, array.dtype)
+
+
+def _dtype(array: Any) -> str:
+    return "bfloat16" if isinstance(array, Brain) else str(np.asarray(array).dtype.name)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic):
-        return f"{'bfloat16' if isinstance(value, Brain) else value.dtype.name}{list(value.shape)}".replace(" ", "")
+        return f"{_dtype(value)}{list(value.shape)}".replace(" ", "")
     if isinstance(value, list) and any(isinstance(item, np.ndarray) for item in value):
         return f"[{', '.join(map(_shown, value))}]"
     return repr(value)[:60]
