@@ -8,30 +8,34 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # documented, and left out of its stub
 from torch.nn import functional
 
 from openruntime.backends.array_backend import ArrayBackend, Memory, Native
 from openruntime.backends.torch_expression import expression
-from openruntime.backends.torch_namespace import carried, xp
+from openruntime.backends.torch_namespace import SIGNED, carried, xp
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Probe
-from openruntime.operations import neural
+from openruntime.operations import neural, random, sorting
 from openruntime.operations.definition import Operation
 from openruntime.operations.dtypes import cast, name_of, promote
 from openruntime.operations.numerics import common
 
 _KINDS = {"cpu": "cpu", "cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "metal": "mps"}  # platform -> what PyTorch calls it
+_LIBRARIES: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.mps}
 _FAILURES = {
     "input matrix is singular": "the matrix is singular, so it has no inverse; lstsq finds a least-squares solution",
     "not positive-definite": "the matrix is not positive definite",
     "failed to converge": "the values did not converge; does the input hold NaN or infinity?",
 }
 _NO_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "out of memory")
+_CHUNK, _DEVICE_CHUNK = 1 << 15, 1 << 22  # random numbers made at a time: by a thread, by a GPU
 _NO_DOUBLES = "Apple's Metal has no double precision; send float32"
 _NO_FACTORS = "PyTorch does not factorise matrices on Metal"
 
@@ -79,7 +83,7 @@ def _attention(
     if (mask is not None and causal) or q.shape[-1] != v.shape[-1] or 0 in (q.numel(), k.numel()):
         return neural.attention(q, k, v, mask, causal=causal, scale=scale, xp=xp)  # type: ignore[no-any-return]
     dtype, (q, k, v) = common(xp, q, k, v)
-    batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
 
     def four(x: torch.Tensor) -> torch.Tensor:
         return x.expand(*batch, *x.shape[-2:]).reshape(-1, 1, *x.shape[-2:])
@@ -106,6 +110,39 @@ def _cumulative_sum(x: torch.Tensor, axis: int | None = None, include_initial: b
     return out
 
 
+def _top_k(x: torch.Tensor, k: int, axis: int = -1, largest: bool = True) -> Any:
+    """For one dimension: what is at least as good as the k-th number is sorted."""
+    if x.ndim != 1 or not 0 < k < x.shape[0] // 8 or x.dtype in SIGNED or x.dtype == torch.bool:
+        return sorting.top_k(x, k, axis, largest, xp=xp)
+    limit = torch.topk(x, k, largest=largest, sorted=True).values[-1]
+    where = torch.nonzero(~(x < limit if largest else x > limit))[:, 0]  # NaN is worse than nothing among the largest
+    best = sorting.top_k(x[where], k, 0, largest, xp=xp)
+    return {"values": best["values"], "indices": where[best["indices"]]}
+
+
+def _drawn(make: Callable[[int, int], torch.Tensor], shape: tuple[int, ...], dtype: str, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """`make(start, count)` in chunks whose temporaries stay in a processor's cache, into place."""
+    out = empty(shape, dtype)
+    flat = out.view(-1)
+    chunk = _CHUNK * torch.get_num_threads() if out.device.type == "cpu" else _DEVICE_CHUNK
+    for start in range(0, flat.shape[0], chunk):
+        count = min(chunk, flat.shape[0] - start)
+        flat[start : start + count] = make(start, count)
+    return out
+
+
+def _uniform(shape: Any, seed: int, low: float = 0.0, high: float = 1.0, dtype: str = "float64", *, empty: Callable[..., Any]) -> torch.Tensor:
+    return _drawn(partial(random.scaled_uniforms, xp, seed, low, high, dtype), shape, dtype, empty)
+
+
+def _normal(shape: Any, seed: int, mean: float = 0.0, std: float = 1.0, dtype: str = "float64", *, empty: Callable[..., Any]) -> torch.Tensor:
+    return _drawn(partial(random.scaled_normals, xp, seed, mean, std, dtype), shape, dtype, empty)
+
+
+def _integers(shape: Any, seed: int, high: int, low: int = 0, dtype: str = "int64", *, empty: Callable[..., Any]) -> torch.Tensor:
+    return _drawn(partial(random.scaled_integers, xp, seed, low, high, dtype), shape, dtype, empty)
+
+
 class TorchBackend(ArrayBackend):
     """PyTorch on one device. Threads are set for the whole process."""
 
@@ -113,9 +150,10 @@ class TorchBackend(ArrayBackend):
     xp = xp
     native: ClassVar[Mapping[str, Native]] = {
         "expression": expression, "matmul": _matmul, "softmax": _softmax, "layer_norm": _layer_norm, "linear": _linear, "conv2d": _conv2d,
-        "attention": _attention, "cumulative_sum": _cumulative_sum,
+        "attention": _attention, "cumulative_sum": _cumulative_sum, "top_k": _top_k,
+        "uniform": _uniform, "normal": _normal, "integers": _integers,
     }  # fmt: skip
-    native_outputs = frozenset({"expression", "matmul", "softmax", "cumulative_sum"})
+    native_outputs = frozenset({"expression", "matmul", "softmax", "cumulative_sum", "uniform", "normal", "integers"})
     lacks: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
@@ -133,10 +171,11 @@ class TorchBackend(ArrayBackend):
 
     def __init__(self, *, device: str = "cpu:0", threads: int = 1, **options: Any) -> None:
         super().__init__(device=device, threads=threads, **options)
-        kind, _, index = device.partition(":")
-        self._place = torch.device(_KINDS[kind], int(index or 0) if _KINDS[kind] != "cpu" else None)
-        self._library: Any = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.mps}.get(self._place.type)
-        if hasattr(self._library, "set_device"):
+        named, _, index = device.partition(":")
+        kind = _KINDS[named]
+        self._place = torch.device("cpu" if kind == "cpu" else f"{kind}:{index or 0}")
+        self._library = _LIBRARIES.get(kind)
+        if self._library is not None and hasattr(self._library, "set_device"):
             self._library.set_device(self._place)
         self.set_threads(threads)
         if torch.get_num_interop_threads() != 1:
@@ -199,7 +238,7 @@ class TorchBackend(ArrayBackend):
         if isinstance(error, NotImplementedError) and self._library is not None:
             return UnsupportedOnDevice(f"{operation} does not run on {self.device}/{self.name}: {words.partition('. If you')[0]}")
         known = next((sentence for part, sentence in _FAILURES.items() if part in words), None)
-        if isinstance(error, torch.linalg.LinAlgError):
+        if isinstance(error, LinAlgError):
             return OperationFailed(f"{operation} failed: {known or words}")
         return super().translate(operation, error)
 

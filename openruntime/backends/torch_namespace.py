@@ -11,6 +11,7 @@ from typing import Any
 
 import array_api_compat.torch as compat
 import torch
+from array_api_compat.torch import fft
 
 Function = Callable[..., Any]
 
@@ -178,10 +179,10 @@ _OVER: dict[str, Any] = {
     **{name: _moving(getattr(compat, name)) for name in ("concat", "stack", "take", "take_along_axis")},
     **{name: _position(getattr(torch, name)) for name in ("argmin", "argmax")},
     "argsort": _argsort, "unique_counts": _unique_counts, "var": _var, "std": _std, "sign": _sign, "linspace": _linspace,
-    "searchsorted": _searchsorted, "matmul": _matmul, "einsum": _einsum, "fft": ModuleType(compat.fft.__name__, compat.fft.__doc__),
+    "searchsorted": _searchsorted, "matmul": _matmul, "einsum": _einsum, "fft": ModuleType("array_api_compat.torch.fft"),
 }  # fmt: skip
 vars(_OVER["fft"]).update(
-    vars(compat.fft) | {name: _transform(getattr(compat.fft, name)) for name in ("fft", "ifft", "rfft", "irfft", "fftn", "ifftn", "rfftn", "irfftn")}
+    vars(fft) | {name: _transform(getattr(fft, name)) for name in ("fft", "ifft", "rfft", "irfft", "fftn", "ifftn", "rfftn", "irfftn")}
 )
 
 xp = ModuleType(compat.__name__, compat.__doc__)  # by its name array-api-extra knows what it has before it

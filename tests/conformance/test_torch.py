@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from openruntime.backends.torch import TorchBackend  # noqa: E402
-from openruntime.testing.backend_suite import BackendSuite  # noqa: E402
+from openruntime.backends.torch import TorchBackend
+from openruntime.testing.backend_suite import BackendSuite
 
 _CARDS = ("cuda", "rocm", "xpu", "metal")
 _HERE = {probe.platform for probe in TorchBackend.probe()}
