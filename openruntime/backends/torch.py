@@ -169,15 +169,14 @@ class TorchBackend(ArrayBackend):
             found.append(Probe(cls.name, "metal", 0, _apple(), total, free, unified=True))
         return found
 
-    def __init__(self, *, device: str = "cpu:0", threads: int = 1, **options: Any) -> None:
-        super().__init__(device=device, threads=threads, **options)
-        named, _, index = device.partition(":")
-        kind = _KINDS[named]
-        self._place = torch.device("cpu" if kind == "cpu" else f"{kind}:{index or 0}")
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind = _KINDS[self.device.partition(":")[0]]
+        self._place = torch.device("cpu" if kind == "cpu" else f"{kind}:{self.index}")
         self._library = _LIBRARIES.get(kind)
-        if self._library is not None and hasattr(self._library, "set_device"):
-            self._library.set_device(self._place)
-        self.set_threads(threads)
+        self.separate_memory = self._library is not None
+        self._claim()
+        self.set_threads(self.threads)
         if torch.get_num_interop_threads() != 1:
             torch.set_num_interop_threads(1)  # one operation runs at a time
         if self._place.type == "cuda":
@@ -185,6 +184,19 @@ class TorchBackend(ArrayBackend):
         if self._place.type == "mps":
             self.lacks = {"float64": _NO_DOUBLES, "complex128": _NO_DOUBLES}  # type: ignore[misc]  # a matter of the device
             self.unsupported = {"quantile": _NO_DOUBLES, **dict.fromkeys(("lstsq", "qr", "svd", "eigh", "pca"), _NO_FACTORS)}  # type: ignore[misc]
+
+    def _claim(self) -> None:
+        """Make the device this process's own, and bound what its pool may hold of the device's memory."""
+        if self._library is None:
+            return
+        if self._place.type == "mps":
+            if self.memory:
+                self._library.set_per_process_memory_fraction(min(1.0, self.memory / self._library.recommended_max_memory()))
+            return
+        self._library.set_device(self._place)
+        if self.memory:
+            total = self._library.get_device_properties(self._place).total_memory
+            self._library.set_per_process_memory_fraction(min(1.0, self.memory / total), self._place)
 
     def set_threads(self, threads: int) -> None:
         """How many threads PyTorch computes with on the processor from now on."""
