@@ -1,6 +1,7 @@
 """PyTorch in a real server: listed, asked for, with the dtype that NumPy has not; and what is said where it is not installed."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ import openruntime
 from benchmarks.servers import Server
 from openruntime.contracts.errors import NoSuchDevice
 
+ROOT = Path(__file__).parents[2]
 Starter = Callable[..., AbstractContextManager[Server]]
 
 
@@ -44,11 +46,12 @@ def test_a_task_runs_on_torch(start_server: Starter) -> None:
         assert (answer.status_code, told["backend"], told["result"]) == (200, "torch", {"output": np.cumsum(half).tolist()})
 
 
-def test_without_torch_the_extra_is_named(tmp_path: Path, start_server: Starter) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
-    with start_server(store="memory", environment={"PYTHONPATH": str(tmp_path)}) as server, openruntime.connect(server.url) as rt:
+def test_without_torch_the_extra_is_named(start_server: Starter) -> None:
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests/bare"), os.environ.get("PYTHONPATH", "")]))
+    with start_server(store="memory", environment={"PYTHONPATH": path}) as server, openruntime.connect(server.url) as rt:
         row = {row["name"]: row for row in rt.devices(backends=True)}["torch"]
-        assert (row["status"], row["reason"], row["remedy"]) == ("absent", "torch (torch is not installed)", "pip install 'openruntime[torch]'")
-        with pytest.raises(NoSuchDevice, match=r"torch is not installed\); install it with `pip install 'openruntime\[torch\]'`"):
+        assert (row["status"], row["remedy"]) == ("absent", "pip install 'openruntime[torch]'")
+        assert "torch is not installed" in row["reason"]
+        with pytest.raises(NoSuchDevice, match=r"torch is not installed.*; install it with `pip install 'openruntime\[torch\]'`"):
             rt.sum(np.ones(3), device="torch")
         assert rt.sum(np.ones(3)) == 3
