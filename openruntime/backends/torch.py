@@ -24,7 +24,7 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Probe
 from openruntime.operations import neural, random, sorting
 from openruntime.operations.definition import Operation
-from openruntime.operations.dtypes import cast, name_of, promote
+from openruntime.operations.dtypes import cast, name_of
 from openruntime.operations.numerics import common
 
 _KINDS = {"cpu": "cpu", "cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "metal": "mps"}  # platform -> what PyTorch calls it
@@ -35,17 +35,9 @@ _FAILURES = {
     "failed to converge": "the values did not converge; does the input hold NaN or infinity?",
 }
 _NO_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "out of memory")
-_CHUNK, _DEVICE_CHUNK = 1 << 15, 1 << 22  # random numbers made at a time: by a thread, by a GPU
+_CHUNK, _DEVICE_CHUNK = 1 << 16, 1 << 22  # random numbers made at a time: by a thread, by a GPU
 _NO_DOUBLES = "Apple's Metal has no double precision; send float32"
 _NO_FACTORS = "PyTorch does not factorise matrices on Metal"
-
-
-def _matmul(a: torch.Tensor, b: torch.Tensor, *, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
-    dtype = promote(name_of(a), name_of(b))
-    a, b = cast(xp, a, dtype), cast(xp, b, dtype)
-    if a.ndim != 2 or b.ndim != 2 or a.device.type != "cpu" or not (a.dtype.is_complex or a.dtype in (torch.float32, torch.float64)):
-        return xp.matmul(a, b)  # type: ignore[no-any-return]
-    return torch.matmul(a, b, out=empty((a.shape[0], b.shape[1]), dtype))
 
 
 def _softmax(x: torch.Tensor, axis: int = -1, *, empty: Callable[..., torch.Tensor]) -> torch.Tensor:
@@ -62,11 +54,6 @@ def _layer_norm(
     if x.numel():
         x = functional.layer_norm(x, x.shape[axis % x.ndim :], weight, bias, epsilon)
     return cast(xp, x, dtype)  # type: ignore[no-any-return]
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    dtype, (x, weight, bias) = common(xp, x, weight, bias)
-    return cast(xp, functional.linear(x, weight, bias), dtype)  # type: ignore[no-any-return]
 
 
 def _conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
@@ -149,11 +136,11 @@ class TorchBackend(ArrayBackend):
     name = "torch"
     xp = xp
     native: ClassVar[Mapping[str, Native]] = {
-        "expression": expression, "matmul": _matmul, "softmax": _softmax, "layer_norm": _layer_norm, "linear": _linear, "conv2d": _conv2d,
+        "expression": expression, "softmax": _softmax, "layer_norm": _layer_norm, "conv2d": _conv2d,
         "attention": _attention, "cumulative_sum": _cumulative_sum, "top_k": _top_k,
         "uniform": _uniform, "normal": _normal, "integers": _integers,
     }  # fmt: skip
-    native_outputs = frozenset({"expression", "matmul", "softmax", "cumulative_sum", "uniform", "normal", "integers"})
+    native_outputs = frozenset({"expression", "softmax", "cumulative_sum", "uniform", "normal", "integers"})
     lacks: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
