@@ -36,7 +36,7 @@ _FAILURES = {
 }
 _NO_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "out of memory")
 _CHUNK, _DEVICE_CHUNK = 1 << 16, 1 << 22  # random numbers made at a time: by a thread, by a GPU
-_NO_DOUBLES = "Apple's Metal has no double precision; send float32"
+_NO_DOUBLES = "the device has no double precision; send float32"
 _NO_FACTORS = "PyTorch does not factorise matrices on Metal"
 
 
@@ -168,9 +168,17 @@ class TorchBackend(ArrayBackend):
             torch.set_num_interop_threads(1)  # one operation runs at a time
         if self._place.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # placement does not change numbers
-        if self._place.type == "mps":
+        if not self._doubles():
             self.lacks = {"float64": _NO_DOUBLES, "complex128": _NO_DOUBLES}  # type: ignore[misc]  # a matter of the device
-            self.unsupported = {"quantile": _NO_DOUBLES, **dict.fromkeys(("lstsq", "qr", "svd", "eigh", "pca"), _NO_FACTORS)}  # type: ignore[misc]
+            self.unsupported = {"quantile": _NO_DOUBLES}  # type: ignore[misc]
+        if self._place.type == "mps":
+            self.unsupported = {**self.unsupported, **dict.fromkeys(("lstsq", "qr", "svd", "eigh", "pca"), _NO_FACTORS)}  # type: ignore[misc]
+
+    def _doubles(self) -> bool:
+        """Whether the device computes in double precision: Apple's do not, and not all of Intel's."""
+        if self._place.type == "xpu":
+            return bool(torch.xpu.get_device_properties(self._place).has_fp64)
+        return self._place.type != "mps"
 
     def _claim(self) -> None:
         """Make the device this process's own, and bound what its pool may hold of the device's memory."""
@@ -245,7 +253,9 @@ class TorchBackend(ArrayBackend):
 def _card(backend: str, kind: str, library: Any, index: int) -> Probe:
     """A GPU as its driver describes it."""
     told = library.get_device_properties(index)
-    free, total = library.mem_get_info(index)
+    free = total = told.total_memory
+    with contextlib.suppress(RuntimeError):  # not every driver of Intel's tells what is free
+        free, total = library.mem_get_info(index)
     uuid = str(told.uuid) if getattr(told, "uuid", None) else None
     pci = None
     if getattr(told, "pci_bus_id", None) is not None and hasattr(told, "pci_device_id"):

@@ -122,6 +122,8 @@ def _named(name: str, common: str) -> Function:
         return torch.logical_or if name == "add" else torch.logical_and
     if kind in "iu" and name in _WHOLE:
         return _WHOLE[name]
+    if name == "pow" and kind == "c":
+        return lambda a, b: torch.where(b == 0, 1, torch.pow(a, b))  # its own 0 to the power 0 is NaN
     if name == "nextafter" and common == "float16":
         return _next_half
     if (name, kind) in (("sign", "f"), ("sign", "c"), ("round", "c")):

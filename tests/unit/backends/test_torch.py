@@ -103,6 +103,13 @@ async def test_a_number_too_large_for_its_dtype_is_infinite(backend: TorchBacken
     np.testing.assert_array_equal(await answer(backend, "expression", formula="x * 1e300", x=np.ones(2, "float16")), [np.inf, np.inf])
 
 
+async def test_a_complex_zero_to_the_power_zero_is_one(backend: TorchBackend) -> None:
+    x = np.array([0, 2j, 1 + 1j], "complex128")
+    with np.errstate(all="ignore"):
+        wanted = x[:, None] ** x[None, :]
+    np.testing.assert_allclose(await answer(backend, "expression", formula="x ** y", x=x[:, None], y=x[None, :]), wanted)
+
+
 async def test_the_next_half(backend: TorchBackend) -> None:
     x = np.array([0.0, -0.0, 1.0, -1.0, 65504, -65504, 6e-8, np.inf, -np.inf, np.nan], "float16")
     x, y = np.broadcast_arrays(x[:, None], x[None, :])
