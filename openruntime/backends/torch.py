@@ -4,9 +4,7 @@ A routine of its own stands in for a generic operation only where it was measure
 """
 
 import contextlib
-import platform
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -266,8 +264,6 @@ def _card(backend: str, kind: str, library: Any, index: int) -> Probe:
 
 def _apple() -> str:
     """The chip's name, which Metal's other libraries give as well."""
-    if sys.platform != "darwin":
-        return platform.machine()
     told = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5, check=False)
     return told.stdout.strip()
 
