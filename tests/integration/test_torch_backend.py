@@ -14,7 +14,6 @@ import openruntime
 from benchmarks.servers import Server
 from openruntime.contracts.errors import NoSuchDevice
 
-ROOT = Path(__file__).parents[2]
 Starter = Callable[..., AbstractContextManager[Server]]
 
 
@@ -46,8 +45,9 @@ def test_a_task_runs_on_torch(start_server: Starter) -> None:
         assert (answer.status_code, told["backend"], told["result"]) == (200, "torch", {"output": np.cumsum(half).tolist()})
 
 
-def test_without_torch_the_extra_is_named(start_server: Starter) -> None:
-    path = os.pathsep.join(filter(None, [str(ROOT / "tests/bare"), os.environ.get("PYTHONPATH", "")]))
+def test_without_torch_the_extra_is_named(tmp_path: Path, start_server: Starter) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with start_server(store="memory", environment={"PYTHONPATH": path}) as server, openruntime.connect(server.url) as rt:
         row = {row["name"]: row for row in rt.devices(backends=True)}["torch"]
         assert (row["status"], row["remedy"]) == ("absent", "pip install 'openruntime[torch]'")
