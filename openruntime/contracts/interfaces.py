@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 class ComputeBackend(ABC):
     """A library that drives one device. Lives in a worker; runs one call at a time.
 
-    Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name. What it cannot do is data, so that it is
-    refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and what would be right.
+    Constructed with `device=` (for example `cpu:0`) and `threads=`; on a device other than the processor also with `index=`, its own number
+    for it as its `probe` told, and `memory=`, bytes of the device's memory that it may take (0: no bound). `name` is the backend's name.
+    What it cannot do is data, so that it is refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and
+    what would be right. `execute` raises `OutOfMemory` where memory was short, `WorkerCrashed` where the process can compute no more.
     """
 
     name: str
@@ -35,6 +37,9 @@ class ComputeBackend(ABC):
     @abstractmethod
     def get_capabilities(self) -> list[str]:
         """The operations it can run."""
+
+    def trim(self) -> None:  # noqa: B027  # one without a pool has nothing to give back
+        """Give back what the library's memory pool holds and nobody uses."""
 
 
 class Steps(Protocol):

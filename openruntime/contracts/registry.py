@@ -113,7 +113,14 @@ def _package(point: EntryPoint) -> str:
     return str(point.dist.name) if point.dist else point.value
 
 
-BACKENDS = Registry("openruntime.backends", {"numpy": ("openruntime.backends.cpu:NumpyBackend", "")}, check=_is_backend)
+BACKENDS = Registry(
+    "openruntime.backends",
+    {
+        "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
+        "torch": ("openruntime.backends.torch:TorchBackend", "torch"),
+    },
+    check=_is_backend,
+)
 EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},

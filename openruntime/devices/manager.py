@@ -274,7 +274,7 @@ class DeviceManager:
         first, _, backend = wish.partition("/")
         report = self._reports.get(backend or first)
         if report is not None and report.failure is not None:
-            why = report.failure
+            why = report.failure + (f"; install it with `pip install 'openruntime[{report.extra}]'`" if report.extra else "")
         elif first in {device.type for device in self._devices.values()} and backend:
             why = f"{first!r} is a kind, and a backend goes with a device"
         elif slash and wish != rest and first not in lanes and ":" not in first:

@@ -11,10 +11,11 @@ from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import ITEMSIZE, Array
 from openruntime.contracts.records import Call, Result
 from openruntime.operations.catalogue import OperationCatalogue
-from openruntime.testing.cases import Case, cases, numpy_array, payload
+from openruntime.testing.cases import Case, cases, in_bfloat16, numpy_array, payload
 
 _CASES = cases()
 _GOOD = [case for case in _CASES if case.refused is None and case.fails is None]
+_BFLOAT16 = [brain for case in _GOOD if (brain := in_bfloat16(case)) is not None]
 _FAILING = [case for case in _CASES if case.fails is not None]
 _REFUSED = [case for case in _CASES if case.refused is not None]
 
@@ -35,7 +36,7 @@ class BackendSuite:
     def backend(cls) -> ComputeBackend:
         return cls.backend_class(device=cls.device, threads=1)  # type: ignore[call-arg]  # every backend takes them; the ABC has no __init__
 
-    @pytest.mark.parametrize("case", _GOOD, ids=str)
+    @pytest.mark.parametrize("case", [*_GOOD, *_BFLOAT16], ids=str)
     def test_answers_like_numpy(self, case: Case, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         _supported(case, backend)
         call = _bind(case, catalogue)

@@ -274,6 +274,8 @@ async def test_backends_are_found_and_told_of() -> None:
     assert (rows["torch"]["unsupported"], rows["torch"]["lacks"]) == ({"svd": "no"}, {"float16": "none"})
     with pytest.raises(NoSuchDevice, match=r"`device_preference`: backend broken cannot be loaded \(there are cpu"):
         devices.lane("broken", call("sort"))
+    with pytest.raises(NoSuchDevice, match=r"jax \(jax is not installed\); install it with `pip install 'openruntime\[jax\]'` \(there are cpu"):
+        devices.lane("cpu:0/jax", call("sort"))
 
 
 def test_no_devices_at_all() -> None:
