@@ -19,7 +19,7 @@ from openruntime.contracts import safetensors
 from openruntime.contracts.events import TaskQueued
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.payload import Array
-from openruntime.contracts.records import LOCAL, Abilities, Task
+from openruntime.contracts.records import LOCAL, Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime
 from openruntime.gateway.requests import parse
@@ -50,7 +50,7 @@ def drive(coroutine: Any) -> Any:
 async def stages() -> dict[str, float]:
     """Stage -> microseconds, in the order of the way."""
     runtime = Runtime(Settings.load({"store": "memory", "log_level": "error"}))
-    runtime.runtimes[0]._abilities["cpu:0", "numpy"] = look("numpy").abilities or Abilities(frozenset())  # as its worker says
+    runtime.runtimes[0]._abilities["cpu:0", "numpy"] = look("numpy").abilities["cpu"]  # as its worker says
     await runtime.store.open()
     x = Array("float32", (1000,), array("f", range(1000)).tobytes())
     body = b"".join(bytes(part) for part in safetensors.encode({"x": x}, {"task": REQUEST}))

@@ -51,13 +51,16 @@ def _list(found: list[dict[str, Any]], json: bool) -> None:
 
 def checks(runtime: "Runtime") -> Iterator[dict[str, Any]]:
     """`{"device", "backend", "status", "reason", "remedy"}` for every device and backend there is, and every backend that is not."""
+    failed: set[str] = set()
     for device in runtime.devices():
         for backend in device["backends"]:
             reason = _verify(runtime, device["id"], backend)
+            if reason is not None:
+                failed.add(backend)
             remedy = None if reason is None else "see the server's log; `openruntime doctor` shows what is installed"
             yield {"device": device["id"], "backend": backend, "status": "fail" if reason else "pass", "reason": reason, "remedy": remedy}
     for row in runtime.devices(backends=True):
-        if not row["devices"]:
+        if not row["devices"] or (row["status"] == "failed" and row["name"] not in failed):  # it works on some devices, and fails to on another
             status = "absent" if row["status"] == "absent" else "fail"
             yield {"device": None, "backend": row["name"], "status": status, "reason": row["reason"], "remedy": row["remedy"]}
 

@@ -1,5 +1,6 @@
 """`openruntime doctor`: what was found on this machine, what is missing, and how to get it."""
 
+import asyncio
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ from openruntime.cli.options import Json, Server, console, show_json, size
 
 
 class Finding(NamedTuple):
-    """`status` is ok, absent (something optional), unused (OpenRuntime would not use it yet) or fail (something that must be put right)."""
+    """`status` is ok, absent (something optional) or fail (something that must be put right)."""
 
     topic: str
     status: str
@@ -24,12 +25,12 @@ class Finding(NamedTuple):
     remedy: str | None = None
 
 
-# driver or library, how it is seen
-GPUS = (
-    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0")),
-    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",)),
-    ("OpenCL", (), ("/etc/OpenCL/vendors",)),
-    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")),
+# driver, the commands and paths by which it is seen, and what brings it
+DRIVERS = (
+    ("NVIDIA driver", ("nvidia-smi",), ("/proc/driver/nvidia/version", "/dev/nvidia0"), "for an NVIDIA card, NVIDIA's driver"),
+    ("AMD ROCm", ("rocminfo",), ("/dev/kfd",), "for an AMD card, the amdgpu driver and ROCm"),
+    ("OpenCL", (), ("/etc/OpenCL/vendors",), "a card's driver, or pocl-opencl-icd for the processor"),
+    ("Vulkan", (), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"), "a card's driver, or mesa-vulkan-drivers"),
 )
 
 
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json: Json = False, server: Server = None) -> None:
     """Say what was found, what is missing and how to get it. Exit code 1 when something must be put right."""
-    found = [finding for look in (_python, _machine, _blas, _gpus, _extras, _plugins) for finding in look()]
+    found = [finding for look in (_python, _machine, _blas, _drivers, _extras, _backends, _plugins) for finding in look()]
     found += [*_data_dir(), *_server(server)]
     if json:
         show_json([finding._asdict() for finding in found])
@@ -51,7 +52,7 @@ def doctor(json: Json = False, server: Server = None) -> None:
 
 def _print(found: list[Finding]) -> None:
     """Lines that a terminal may break where it likes: a path copied from them stays whole."""
-    styles = {"ok": "green", "absent": "yellow", "unused": "dim", "fail": "bold red"}
+    styles = {"ok": "green", "absent": "yellow", "fail": "bold red"}
     from rich.markup import escape
 
     out, width = console(), max(len(finding.topic) for finding in found)
@@ -83,13 +84,32 @@ def _blas() -> Iterator[Finding]:
     yield Finding("NumPy", "ok", f"{np.__version__} with {blas['name']} {blas.get('version', '')}")
 
 
-def _gpus() -> Iterator[Finding]:
-    """No backend drives a GPU yet: what is there is told, and nothing is missed."""
-    for topic, commands, paths in GPUS:
+def _drivers() -> Iterator[Finding]:
+    """What a backend needs beside its library."""
+    for topic, commands, paths, remedy in DRIVERS if sys.platform == "linux" else ():
         seen = [place for place in (*map(shutil.which, commands), *filter(_filled, paths)) if place]
-        yield Finding(topic, "unused", f"{', '.join(seen) or 'not found'}; not used yet")
-    if sys.platform == "darwin":
-        yield Finding("Metal", "unused", f"{platform.machine()}; not used yet")
+        yield Finding(topic, "ok", ", ".join(seen)) if seen else Finding(topic, "absent", "not found", remedy)
+
+
+def _backends() -> Iterator[Finding]:
+    """Each library that drives devices: which, or why none; one that is installed and does not work must be put right."""
+    from openruntime.contracts.registry import BACKENDS
+    from openruntime.core.config import Settings
+    from openruntime.runtimes.remembered import RememberedReports
+
+    remembered, names = RememberedReports(Settings.load({}).cache_dir), BACKENDS.names()
+    reports = remembered.known(names)
+    reports += asyncio.run(remembered.learn([name for name in names if name not in {report.backend for report in reports}]))
+    for report in sorted(reports, key=lambda report: names.index(report.backend)):
+        topic = f"backend {report.backend}"
+        if report.extra is not None:
+            yield Finding(topic, "absent", report.failure or "", f"pip install 'openruntime[{report.extra}]'")
+        elif report.failure is not None:
+            yield Finding(topic, "fail", report.failure, "mend or uninstall the package that brings it")
+        if report.probes:
+            yield Finding(topic, "ok", ", ".join(f"{probe.platform}:{probe.index} {probe.name}".strip() for probe in report.probes))
+        elif report.failure is None:
+            yield Finding(topic, "absent", report.nothing or "no device that it can drive was found", "a device that it drives, and its driver")
 
 
 def _filled(path: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openruntime.contracts.events import AnyEvent
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task
+from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task, Usage
 
 if TYPE_CHECKING:
     from openruntime.contracts.models import ModelInfo, TaskRequest  # at run time pydantic would be a quarter of a worker's start
@@ -40,6 +40,13 @@ class ComputeBackend(ABC):
 
     def trim(self) -> None:  # noqa: B027  # one without a pool has nothing to give back
         """Give back what the library's memory pool holds and nobody uses."""
+
+
+class Meter(Protocol):
+    """Reads the cards of one platform, without computing on them."""
+
+    def usage(self, uuid: str | None, pci: str | None) -> Usage | None:
+        """Memory and load of one card now; None for one that it does not know. Raises `Unavailable`."""
 
 
 class Steps(Protocol):

@@ -63,6 +63,14 @@ class Probe(msgspec.Struct, frozen=True):
     utilization: float | None = None
 
 
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """A device's memory in bytes and its load, 0 to 1 (None where nobody tells), at one moment."""
+
+    memory_total: int
+    memory_available: int
+    utilization: float | None = None
+
+
 class Abilities(msgspec.Struct, frozen=True):
     """What a backend says of itself: the operations it runs, and why it does not run others or compute with some dtypes."""
 
@@ -149,6 +157,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     arrived: float = 0.0  # monotonic seconds, where it was submitted
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
+    short: str | None = None  # where and how it ran out of memory: it is tried elsewhere once
     client: str = "local"  # whose fair share it counts on: the principal's id
 
     @property

@@ -51,6 +51,10 @@ class Registry:
         """All that are registered, whether or not they can be loaded."""
         return [*self._builtin, *self._plugins()]
 
+    def builtin(self, name: str) -> bool:
+        """Whether it is a part of OpenRuntime, no plugin's."""
+        return name in self._builtin
+
     def broken(self) -> dict[str, str]:
         """Of each plugin that cannot be loaded: why. Imports every plugin."""
         for name in self._plugins():
@@ -118,6 +122,9 @@ BACKENDS = Registry(
     {
         "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
         "torch": ("openruntime.backends.torch:TorchBackend", "torch"),
+        "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
+        "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
+        "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
     },
     check=_is_backend,
 )
@@ -125,5 +132,7 @@ EXPORTERS = Registry(
     "openruntime.exporters",
     {"prometheus": ("openruntime.monitoring.prometheus:PrometheusExporter", ""), "json": ("openruntime.monitoring.exporters:JSONExporter", "")},
 )
+# platform -> what reads its cards' memory and load; asked in the gateway's process, so it must be light and hold no device
+METERS = Registry("openruntime.meters", {"cuda": ("openruntime.backends.nvml:NvmlMeter", "cuda")})
 BLOBS = Registry("openruntime.blobs", {"shared": ("openruntime.stores.shared_blobs:SharedBlobs", "s3")})
 STORES = Registry("openruntime.stores", {"redis": ("openruntime.stores.redis_store:RedisStore", "redis")})

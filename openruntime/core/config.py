@@ -7,8 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from platformdirs import user_data_path
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from platformdirs import user_cache_path, user_data_path
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from openruntime.contracts.errors import InvalidParameter, nearest
 
@@ -20,6 +20,18 @@ Count = Annotated[int, Field(ge=1)]
 Size = Annotated[ByteSize, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Interval = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _share_or_size(value: object) -> object:
+    """A number up to 1 is a share, anything else a size in bytes, perhaps with its unit."""
+    try:
+        return float(value) if isinstance(value, str | int | float) else value
+    except ValueError:
+        return _SIZE.validate_python(value)
+
+
+_SIZE = TypeAdapter(ByteSize)
+DeviceMemory = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_share_or_size)]
 
 
 class Settings(BaseModel):
@@ -34,6 +46,10 @@ class Settings(BaseModel):
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("openruntime", appauthor=False),
         description="Directory of the tasks, results and blobs, with one owner at a time. By default where XDG has user data.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("openruntime", appauthor=False),
+        description="Directory of what can be made again, such as what backends reported; servers may share it. By default where XDG has caches.",
     )
     store: str = Field(
         "sqlite",
@@ -54,6 +70,9 @@ class Settings(BaseModel):
     )
     export_every: Interval = Field(15.0, description="Seconds between exports of the metrics.")
 
+    backends: tuple[str, ...] | None = Field(
+        None, description="Libraries that may drive devices, comma-separated, beside `numpy`, which always does. By default all that are installed."
+    )
     slots: Count | None = Field(None, description="Tasks that run at once on the CPU. By default chosen from its cores.")
     threads: Count | None = Field(None, description="Compute threads of each CPU worker. By default chosen from its cores.")
     strategy: Literal["predicted_finish", "least_loaded", "round_robin", "best_fit"] = Field(
@@ -71,6 +90,9 @@ class Settings(BaseModel):
     )
     worker_growth: Size = Field(
         ByteSize(1 << 30), description="Memory of its own that an idle worker may have gained since its start; one with more is replaced."
+    )
+    device_memory: DeviceMemory = Field(
+        0.9, description="Memory of a GPU that each of its workers may take: a share of it (`0.5`) or a size (`8GiB`); 0 for no bound."
     )
     ageing_step: Interval = Field(30.0, description="Seconds of waiting that raise a task as much as one step of priority.")
     queue_bound: Count = Field(100_000, description="Tasks that may wait; more are refused with `queue_full`.")
@@ -103,7 +125,7 @@ class Settings(BaseModel):
             )
         return host
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "cache_dir")
     @classmethod
     def _in_the_home_directory(cls, path: Path) -> Path:
         return path.expanduser()
@@ -113,7 +135,7 @@ class Settings(BaseModel):
     def _in_any_case(cls, level: object) -> object:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator("exporters", mode="before")
+    @field_validator("exporters", "backends", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
         return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """The only place that wires the parts together."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from openruntime.contracts.errors import OpenRuntimeError
+from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Call
@@ -17,6 +18,7 @@ from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.core.learning import Learning, cache_file
 from openruntime.devices.allocator import DeviceAllocator
+from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
@@ -25,7 +27,9 @@ from openruntime.monitoring.gauges import watch_devices, watch_process
 from openruntime.monitoring.metrics import Metrics
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
-from openruntime.runtimes.probe import discover
+from openruntime.runtimes.gpu import GPURuntimeManager
+from openruntime.runtimes.manager import RuntimeManager
+from openruntime.runtimes.remembered import RememberedReports
 from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.stores.blobs import CountedBlobs, FileBlobs
 from openruntime.stores.memory import MemoryStore
@@ -41,6 +45,7 @@ from openruntime.tasks.tensors import TensorRegistry
 
 log = logging.getLogger(__name__)
 
+FIRST_WORKER = 10.0  # seconds that asking the backends waits for it at most
 HOUSEKEEPING = 60.0  # seconds between rounds of pruning
 
 
@@ -56,10 +61,14 @@ class Runtime:
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
-        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory)]
+        self._backends = optional_backends(settings)
+        self.runtimes: list[RuntimeManager] = [
+            CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
+            GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
+        ]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
-            self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
+            self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.pool.limit = self.devices.memory_total() // 2
@@ -90,6 +99,11 @@ class Runtime:
         self._background: list[asyncio.Task[None]] = []
         self._drained = 0.0
         self._first = self.executor.slots[0]
+
+    def _share_of(self, total: int) -> int:
+        """Of a card's memory, what one worker may take. Bytes."""
+        wanted = self.settings.device_memory
+        return int(total * wanted) if wanted <= 1 else min(total or int(wanted), int(wanted))
 
     def _predict(self, call: Call) -> float:
         return self.cost.predict(call, self._first.device.id, self._first.backend)
@@ -176,8 +190,15 @@ class Runtime:
         self.pool.close()
 
     async def _find_backends(self) -> None:
-        """Ask every backend but NumPy what it drives, beside the work."""
-        reports = await discover(name for name in BACKENDS.names() if name != "numpy")
+        """Take up every backend but NumPy: as it is remembered, else asked what it drives once the first worker is up."""
+        names = self._backends
+        remembered = RememberedReports(self.settings.cache_dir)
+        reports = remembered.known(names)
+        if unknown := [name for name in names if name not in {report.backend for report in reports}]:
+            with contextlib.suppress(TimeoutError):
+                await self.ready(FIRST_WORKER)
+            reports += await remembered.learn(unknown)
+            reports.sort(key=lambda report: names.index(report.backend))
         for report in reports:
             if report.failure is not None and report.extra is None:
                 log.warning("%s", report.failure)
@@ -212,6 +233,16 @@ class Runtime:
                 return None
             if cursor is None or (tasks and tasks[-1].created < since - 86_400.0):
                 return sorted(events, key=lambda event: event.time)
+
+
+def optional_backends(settings: Settings) -> list[str]:
+    """The libraries that may drive devices beside NumPy. Raises `InvalidParameter` for one that is not registered."""
+    known = [name for name in BACKENDS.names() if name != "numpy"]
+    wanted = known if settings.backends is None else [name for name in settings.backends if name != "numpy"]
+    unknown = next((name for name in wanted if name not in known), None)
+    if unknown is not None:
+        raise InvalidParameter(f"`backends`: there is no backend {unknown!r}{nearest(unknown, known)}", field="backends")
+    return wanted
 
 
 def open_store(settings: Settings) -> Store:

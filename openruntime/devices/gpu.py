@@ -9,7 +9,7 @@ from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.records import Probe
 
 # the driver that gives a card its id, the preferred first
-PLATFORMS = ("cuda", "rocm", "xpu", "metal", "opencl", "vulkan")
+PLATFORMS = ("cuda", "rocm", "xpu", "tpu", "metal", "opencl", "vulkan")
 UNIFIED = "unified_memory"
 
 
@@ -28,8 +28,9 @@ class GPUDevice(msgspec.Struct, frozen=True):
 
     def info(self) -> DeviceInfo:
         return DeviceInfo(
-            id=self.id, name=self.name, type="gpu", capabilities=[UNIFIED] if self.unified else [], memory_total=self.memory_total,
-            memory_available=self.memory_available, status="ready", backends=list(self.indices), utilization=self.utilization,
+            id=self.id, name=self.name, type="tpu" if self.id.startswith("tpu:") else "gpu", capabilities=[UNIFIED] if self.unified else [],
+            memory_total=self.memory_total, memory_available=self.memory_available, status="ready", backends=list(self.indices),
+            utilization=self.utilization,
         )  # fmt: skip
 
 

@@ -10,16 +10,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from openruntime.contracts.records import Usage
+
 SAMPLE_AGE = 1.0  # seconds a sample stays good
 UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Bytes, and the share of all cores that is busy (0 to 1; None until two samples were taken)."""
-
-    memory_total: int
-    memory_available: int
-    utilization: float | None
 
 
 class Host:
@@ -33,7 +27,7 @@ class Host:
         psutil.cpu_percent(interval=None)  # the first call only sets the point that the next one counts from
 
     def usage(self) -> Usage:
-        """Memory within what the container allows, and utilisation since the sample before."""
+        """Memory within what the container allows, and the share of all cores that was busy since the sample before."""
         now = time.monotonic()
         if self._usage is None or now - self._sampled >= SAMPLE_AGE:
             memory = psutil.virtual_memory()

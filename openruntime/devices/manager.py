@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Abilities, Call, Task
+from openruntime.contracts.records import Abilities, Call, Task, Usage
 from openruntime.contracts.status import TaskStatus
+from openruntime.devices.gpu import UNIFIED
 from openruntime.devices.host import Host, cpu_name, load_average
 from openruntime.devices.roofline import Roofline
 from openruntime.runtimes.manager import RuntimeManager
@@ -20,7 +23,9 @@ from openruntime.runtimes.probe import Report
 ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
-LOOKING = 10.0  # seconds that `found` waits at most
+CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
+MEND = "mend or uninstall the package that brings it"
+LOOKING = 60.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend
 Refusal = tuple[str | None, str | None]  # the dtype it is about, None where it is the operation; the reason, where the backend gives one
@@ -138,14 +143,13 @@ class DeviceManager:
         """Whether the device takes new tasks."""
         return device_id not in self._draining
 
-    def memory_available(self, device_id: str) -> int:
-        """Bytes free now, at most a second old. Raises `NotFound`."""
-        device = self._device(device_id)
-        return self._host.usage().memory_available if device.type == "cpu" else device.memory_available
+    def usage(self, device_id: str) -> Usage:
+        """Memory and load, at most a second old. Raises `NotFound`."""
+        return self._usage(self._device(device_id))
 
     def memory_total(self) -> int:
         """Bytes of the largest device: what needs more than that fits nowhere."""
-        return max((self._describe_memory(device)["memory_total"] for device in self._devices.values()), default=0)
+        return max((self._usage(device).memory_total for device in self._devices.values()), default=0)
 
     def _device(self, device_id: str) -> DeviceInfo:
         device = self._devices.get(device_id)
@@ -164,18 +168,23 @@ class DeviceManager:
             "busy": sum(worker.get("outstanding", 0) > 0 for worker in workers),
             "queued": sum(depths.get(lane, 0) for lane in served),
         }
-        return device.model_dump() | self._describe_memory(device) | live
+        return {**device.model_dump(), **msgspec.structs.asdict(self._usage(device)), **live}
 
     def _status(self, device: DeviceInfo, workers: Sequence[Mapping[str, Any]]) -> str:
         if not self.accepts(device.id):
             return "draining"
         return "failed" if workers and all(worker.get("state") == "failed" for worker in workers) else device.status
 
-    def _describe_memory(self, device: DeviceInfo) -> dict[str, Any]:
-        if device.type != "cpu":
-            return {"memory_total": device.memory_total, "memory_available": device.memory_available, "utilization": device.utilization}
-        usage = self._host.usage()
-        return {"memory_total": usage.memory_total, "memory_available": usage.memory_available, "utilization": usage.utilization}
+    def _usage(self, device: DeviceInfo) -> Usage:
+        host = self._host.usage()
+        if device.type == "cpu":
+            return host
+        found = self._runtimes[device.id].usage(device)
+        if found is not None:
+            return found
+        if UNIFIED in device.capabilities:  # it is the processor's memory: what others hold of it is not free
+            return Usage(device.memory_total, min(device.memory_total, host.memory_available), device.utilization)
+        return Usage(device.memory_total, device.memory_available, device.utilization)
 
     def backends(self) -> Sequence[dict[str, Any]]:
         """Each backend that is registered: where it works, or why it does not."""
@@ -188,15 +197,15 @@ class DeviceManager:
         if not places and report is None:
             status, reason = "looking", "it is being asked which devices it drives"
         elif report is not None and report.failure is not None:
-            status, reason, remedy = "failed", report.failure, "mend or uninstall the package that brings it"
+            status, reason, remedy = "failed", report.failure, MEND
             if report.extra is not None:
                 status, remedy = "absent", f"pip install 'openruntime[{report.extra}]'"
         elif not places:
-            status, reason = "absent", "no device that it can drive was found"
+            status, reason, remedy = "absent", (report and report.nothing) or "no device that it can drive was found", CONNECT
         else:
             workers = [worker for device, _ in places for worker in self._workers(device) if worker["backend"] == name]
             if (why := next((worker["reason"] for worker in workers if worker.get("reason")), None)) is not None:
-                status, reason, remedy = "failed", why, "mend or uninstall the package that brings it"
+                status, reason, remedy = "failed", why, MEND
         known = next((told for place in places if (told := self._runtimes[place[0]].abilities(*place))), None)
         return {
             "name": name, "status": status, "devices": [device for device, _ in places], "reason": reason, "remedy": remedy,
@@ -221,7 +230,8 @@ class DeviceManager:
 
     def places(self, lane: str, operation: str) -> Sequence[Place]:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
-        return [place for place in self._places.get(lane, ()) if not (known := self._abilities(place)) or operation in known.operations]
+        places = self._places.get(lane) or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
+        return [place for place in places if place in self._lanes and (not (known := self._abilities(place)) or operation in known.operations)]
 
     def takes(self, device: str, backend: str, call: Call) -> bool:
         """Whether the device takes tasks, and the backend runs the call there, as far as it has said."""

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Abilities
+from openruntime.contracts.records import Abilities, Usage
 from openruntime.runtimes.probe import Report
-from openruntime.runtimes.process import Answer, WorkerProcess
+from openruntime.runtimes.process import Answer, Share, WorkerProcess
 from openruntime.runtimes.shared_memory import SlabPool
 
 
@@ -36,14 +36,23 @@ class RuntimeManager(ABC):
         there = {device.id for device in self.devices()}
         mine = [device for probe in report.probes if probe.platform == self.platform and (device := f"{probe.platform}:{probe.index}") in there]
         for device in mine:
-            self._backends.setdefault(device, []).append(report.backend)
-            if report.abilities is not None:
-                self._abilities[device, report.backend] = report.abilities
+            if report.backend not in self._backends.setdefault(device, []):
+                self._backends[device].append(report.backend)
+            if self.platform in report.abilities:
+                self._abilities[device, report.backend] = report.abilities[self.platform]
         return bool(mine)
 
     def abilities(self, device: str, backend: str) -> Abilities | None:
         """What a backend on a device said of itself, when it was asked or when its first worker started; None before."""
         return self._abilities.get((device, backend))
+
+    def share(self, device: DeviceInfo, backend: str) -> Share | None:
+        """What a worker is told of its device; None for the processor, which every library drives as a whole."""
+        return None
+
+    def usage(self, device: DeviceInfo) -> Usage | None:
+        """Memory and load now; None for the processor, of which the machine tells."""
+        return None
 
     @abstractmethod
     def threads(self, slots: int) -> int:
@@ -62,7 +71,7 @@ class RuntimeManager(ABC):
         """A worker that can take jobs; an `idle` one gives way to all others. Raises `Unavailable` with its last words when it does not come up."""
         worker = WorkerProcess(
             device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory, idle=idle,
-            on_answer=on_answer, on_progress=on_progress, on_death=on_death,
+            share=self.share(device, backend), on_answer=on_answer, on_progress=on_progress, on_death=on_death,
         )  # fmt: skip
         await worker.start()
         if worker.abilities is not None:

@@ -12,24 +12,28 @@ from collections.abc import Iterable
 
 import msgspec
 
-from openruntime.contracts.errors import MissingExtra, OpenRuntimeError
+from openruntime.contracts.errors import MissingExtra, NoSuchDevice, OpenRuntimeError
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.records import Abilities, Probe
 from openruntime.contracts.registry import BACKENDS
 from openruntime.runtimes.process import STDERR_KEPT, describe_exit, last_lines, worker_environment
 
 TIMEOUT = 60.0  # seconds; importing a large library from a cold disk takes long
-AT_ONCE = 2  # processes: the first worker starts beside them
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What came of asking. No probes and no failure: it works, and drives nothing here. `extra` is what would bring a missing library."""
+    """What came of asking: what it drives, and of each platform among that what it can do there.
+
+    Neither probes nor failure: it works, and drives nothing here; `nothing` says why, if it knows. Both: it fails on some platform only.
+    `extra` is what would bring a missing library.
+    """
 
     backend: str
     probes: list[Probe] = []
-    abilities: Abilities | None = None
+    abilities: dict[str, Abilities] = {}
     failure: str | None = None
     extra: str | None = None
+    nothing: str | None = None
 
 
 def abilities(backend: ComputeBackend) -> Abilities:
@@ -42,30 +46,46 @@ def look(name: str) -> Report:
     try:
         found: type[ComputeBackend] = BACKENDS.load(name)
         probes = [msgspec.structs.replace(probe, backend=name) for probe in found.probe()]
-        if not probes:
-            return Report(name)
-        first = f"{probes[0].platform}:{probes[0].index}"
-        return Report(name, probes, abilities(found(device=first, threads=1)))  # type: ignore[call-arg]  # every backend takes them
     except MissingExtra as error:
         return Report(name, failure=error.message.partition(":")[0], extra=error.extra)
-    except OpenRuntimeError as error:
-        return Report(name, failure=error.message)
+    except NoSuchDevice as error:
+        return Report(name, nothing=error.message)
     except Exception as error:  # it is a third party's code
-        return Report(name, failure=f"backend {name} cannot be used: {type(error).__name__}: {error}"[:1000])
+        return Report(name, failure=_told(name, error))
+    told: dict[str, Abilities] = {}
+    failures: dict[str, str] = {}
+    for probe in probes:
+        if probe.platform not in told and probe.platform not in failures:
+            try:
+                told[probe.platform] = abilities(make(found, probe))
+            except Exception as error:
+                failures[probe.platform] = _told(name, error)
+    working = [probe for probe in probes if probe.platform in told]
+    return Report(name, working, told, "; ".join(failures.values()) or None)
+
+
+def make(backend: type[ComputeBackend], probe: Probe) -> ComputeBackend:
+    """The backend on what one of its probes names."""
+    own = {} if probe.platform == "cpu" else {"index": probe.index}
+    return backend(device=f"{probe.platform}:{probe.index}", threads=1, **own)  # type: ignore[call-arg]  # every backend takes them
+
+
+def _told(name: str, error: Exception) -> str:
+    if isinstance(error, OpenRuntimeError):
+        return error.message
+    return f"backend {name} cannot be used: {type(error).__name__}: {error}"[:1000]
 
 
 async def discover(names: Iterable[str]) -> list[Report]:
-    """Ask each backend, a few at a time, in the order of `names`. Never raises for what a backend does."""
-    places = asyncio.Semaphore(AT_ONCE)
+    """Ask each backend, one after the other. Never raises for what a backend does."""
+    return [await _asked(name) for name in names]
 
-    async def one(name: str) -> Report:
-        async with places:
-            try:
-                return await ask(name)
-            except OSError as error:  # no process can be started now
-                return Report(name, failure=f"backend {name} cannot be asked which devices it drives: {error}")
 
-    return await asyncio.gather(*map(one, names))
+async def _asked(name: str) -> Report:
+    try:
+        return await ask(name)
+    except OSError as error:  # no process can be started now
+        return Report(name, failure=f"backend {name} cannot be asked which devices it drives: {error}")
 
 
 async def ask(name: str, timeout: float = TIMEOUT) -> Report:
@@ -94,7 +114,7 @@ async def ask(name: str, timeout: float = TIMEOUT) -> Report:
 def main() -> None:
     name, timeout = sys.argv[1], float(sys.argv[2])
     signal.alarm(int(timeout) + 5)  # outlives a gateway that was killed by no more than that
-    os.nice(5)  # the first worker starts beside it
+    os.nice(10)  # tasks run beside it
     answer = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not look like the answer
     with open(answer, "wb") as out:

@@ -45,8 +45,17 @@ class Answer(msgspec.Struct, gc=False):
     compile: float = 0.0
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What a worker of a backend is told of a device that is not the processor: the backend's own number for it, and bytes it may take (0: all)."""
+
+    index: int
+    memory: int = 0
+
+
 class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound); an `idle` one runs only while nobody else wants the processor.
+    """One process, with at most `memory` bytes of its own (0: no bound), and a `share` of a device that is not the processor.
+
+    An `idle` one runs only while nobody else wants the processor.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
     """
@@ -60,6 +69,7 @@ class WorkerProcess:
         threads: int,
         memory: int = 0,
         idle: bool = False,
+        share: Share | None = None,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -72,6 +82,7 @@ class WorkerProcess:
         self._threads = threads
         self._memory = memory
         self._idle = idle
+        self._share = share
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -104,6 +115,8 @@ class WorkerProcess:
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
             *(["--idle"] if self._idle else []),
         ]  # fmt: skip
+        if self._share is not None:
+            command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, env=os.environ | worker_environment(self._threads),

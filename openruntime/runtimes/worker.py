@@ -10,6 +10,7 @@ import ctypes
 import gc
 import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled
+from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled, WorkerCrashed
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
 from openruntime.contracts.registry import BACKENDS
@@ -29,29 +30,40 @@ from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
 MESSAGE = 2000  # characters
+IDLE = 5.0  # seconds without a job after which the library's pool gives back what it holds unused: another worker may need it
+USELESS = 70  # exit status of a process that can compute no more (EX_SOFTWARE of sysexits.h); the last lines of its stderr say why
 
 
 class Mappings:
-    """Slabs this worker has mapped, by id."""
+    """Slabs this worker has mapped, by id. A backend that can `pin` host memory, so that a device reaches it by itself, is told of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: ComputeBackend) -> None:
+        self._pin = getattr(backend, "pin", _nothing)
+        self._unpin = getattr(backend, "unpin", _nothing)
         self._maps: dict[int, tuple[mmap.mmap, memoryview, memoryview]] = {}
 
     def update(self, run: Run, descriptors: "deque[int]") -> None:
         for slab in run.unmap:
-            self._maps.pop(slab, None)  # the mapping goes when the last array on it goes
+            gone = self._maps.pop(slab, None)  # the mapping goes when the last array on it goes
+            if gone is not None:
+                self._unpin(gone[1])
         for segment in run.segments:
             fd = descriptors.popleft()
             mapped = mmap.mmap(fd, segment.size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
             os.close(fd)
             view = memoryview(mapped)
             self._maps[segment.slab] = (mapped, view, view.toreadonly())
+            self._pin(view)
 
     def readable(self, slab: int, offset: int, nbytes: int) -> memoryview:
         return self._maps[slab][2][offset : offset + nbytes]
 
     def writable(self, slab: int, nbytes: int) -> memoryview:
         return self._maps[slab][1][:nbytes]
+
+
+def _nothing(memory: memoryview) -> None:
+    """For a backend that pins nothing."""
 
 
 class OutputMemory:
@@ -88,7 +100,7 @@ class Worker:
         self._backend = backend
         self._tasks = tasks
         self._control = control
-        self._mappings = Mappings()
+        self._mappings = Mappings(backend)
         self._cancelled: set[int] = set()
         self._last_progress = 0.0
 
@@ -96,7 +108,11 @@ class Worker:
         """Until the gateway closes the channel. Blocks its loop while idle: nothing else runs here."""
         reader = channel.FrameReader()
         descriptors: deque[int] = deque()
+        pools, worked = type(self._backend).trim is not ComputeBackend.trim, False
         while True:
+            if pools and worked and not select.select([self._tasks], [], [], IDLE)[0]:
+                self._trim()
+            worked = True
             data, received = channel.receive(self._tasks)
             if not data:
                 return
@@ -118,14 +134,19 @@ class Worker:
         self._tasks.sendall(channel.frame(outcome))
 
     async def _run(self, job: Job) -> Done | Failed:
-        started = time.monotonic()
+        started, again = time.monotonic(), False
         try:
             if job.id in self._cancelled:
                 raise TaskCancelled("cancelled before it started")
-            out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
-            result = await self._backend.execute(job.operation, self._parameters(job, out))
-            outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
-            return Done(job.id, outputs, result.seconds, started, time.monotonic(), result.transfer, result.compile)
+            try:
+                return await self._done(job, started)
+            except (OutOfMemory, MemoryError):
+                again = True
+            self._trim()  # here: the error's traceback holds the arrays of the call
+            return await self._done(job, started)
+        except WorkerCrashed as error:
+            print(error.message, file=sys.stderr, flush=True)
+            os._exit(USELESS)
         except OpenRuntimeError as error:
             code, message = error.code, error.message
         except MemoryError as error:
@@ -136,11 +157,21 @@ class Worker:
         finally:
             self._cancelled.discard(job.id)
         if code == OutOfMemory.code:
-            message += f"; {confinement.held()}"
+            message += f"{'; tried twice, with a trim between' * again}; {confinement.held()}"
         return Failed(job.id, code, message[:MESSAGE], started, time.monotonic())
 
+    async def _done(self, job: Job, started: float) -> Done:
+        out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
+        result = await self._backend.execute(job.operation, self._parameters(job, out))
+        outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
+        return Done(job.id, outputs, result.seconds, started, time.monotonic(), result.transfer, result.compile)
+
+    def _trim(self) -> None:
+        gc.collect()
+        self._backend.trim()
+
     def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:
-        parameters = job.scalars
+        parameters = dict(job.scalars)
         for name, wire in job.arrays.items():
             array = self._array(wire)
             base, dot, _index = name.partition(".")
@@ -209,6 +240,8 @@ def main() -> None:
     parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
     parser.add_argument("--memory", type=int, default=0, help="bytes of private memory it may have; 0 for no bound")
     parser.add_argument("--idle", action="store_true", help="run only while nobody else wants the processor")
+    parser.add_argument("--index", type=int, help="the backend's own number for a device that is not the processor")
+    parser.add_argument("--device-memory", type=int, default=0, help="bytes of such a device that it may take; 0 for no bound")
     parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
     options = parser.parse_args()
     # a terminal and a service manager signal the whole group; a worker ends when its channel closes
@@ -220,7 +253,8 @@ def main() -> None:
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
     _alone(tasks, control)
     confinement.confine(options.memory)
-    backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads)
+    share = {} if options.index is None else {"index": options.index, "memory": options.device_memory}
+    backend: ComputeBackend = BACKENDS.load(options.backend)(device=options.device, threads=options.threads, **share)
     worker = Worker(backend, tasks, control)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     gc.collect()

@@ -14,7 +14,6 @@ from typing import Any
 from openruntime.contracts.errors import (
     OpenRuntimeError,
     OperationFailed,
-    OutOfMemory,
     StorageFull,
     TaskCancelled,
     TaskTimeout,
@@ -32,6 +31,7 @@ from openruntime.runtimes.channel import Outgoing, output_bytes
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.tasks.elsewhere import moved, with_figures
 from openruntime.tasks.ends import Ends, about
 from openruntime.tasks.events import announce
 from openruntime.tasks.lifecycle import Event, Instruction, advance
@@ -307,9 +307,11 @@ class TaskExecutor:
             return
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED
-        if code == OutOfMemory.code:
-            free = self._devices.memory_available(slot.device.id)
-            message += f"; the task was estimated to need {task.call.estimate.memory} bytes, and the device has {free} free now"
+        message = with_figures(self._devices, task, slot, code, message)
+        if moved(self._devices, task, slot, code, message):
+            await self._settle(task, Event.RELEASED)
+            self.wake()
+            return
         await self._settle(task, event, Failure(code, message))
 
     async def refuse(self, task: Task, failure: Failure) -> None:

@@ -183,7 +183,8 @@ class Placement:
     def _memory_free(self, slot: Slot) -> int:
         """Bytes a task may count on: what is free, or everything where nothing of ours runs and waiting would free no more."""
         busy = any(peer.outstanding for peer in slot.peers)
-        return self._devices.memory_available(slot.device.id) if busy else self._devices.memory_total()
+        usage = self._devices.usage(slot.device.id)
+        return usage.memory_available if busy else usage.memory_total
 
     def too_late(self, task: Task, slot: Slot, alone: bool) -> str:
         """Why a task with a deadline is not worth starting on this slot; empty when it may still make it. `alone`: claimed with no others."""

@@ -77,8 +77,9 @@ class BackendSuite:
             assert name not in backend.get_capabilities()
 
     def test_every_dtype_it_lacks_raises_its_reason(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
+        name = next(name for name in ("sort", "sum") if name in backend.get_capabilities())
         for dtype, reason in backend.lacks.items():
-            call = catalogue.bind("sort", {"x": Array(dtype, (2,), bytes(2 * ITEMSIZE[dtype]))})
+            call = catalogue.bind(name, {"x": Array(dtype, (2,), bytes(2 * ITEMSIZE[dtype]))})
             with pytest.raises(UnsupportedOnDevice) as caught:
                 asyncio.run(backend.execute(call.operation, call.parameters))
             assert reason in caught.value.message
@@ -101,7 +102,7 @@ class BackendSuite:
         assert numpy_array(result.outputs["output"]).tolist() == [3.0, 5.0, 7.0]
 
     def test_a_large_output_goes_where_the_caller_wants_it(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
-        x = np.arange(40_000, dtype="float64")
+        x = np.arange(40_000, dtype="float64" if "float64" not in backend.lacks else "float32")
         given: list[memoryview] = []
 
         def allocate(nbytes: int) -> memoryview:
@@ -112,7 +113,7 @@ class BackendSuite:
         result = asyncio.run(backend.execute(call.operation, {**call.parameters, "allocate": allocate}))
         np.testing.assert_array_equal(numpy_array(result.outputs["output"]), 2 * x)
         if given:
-            np.testing.assert_array_equal(np.frombuffer(given[0], "float64")[: x.size], 2 * x)
+            np.testing.assert_array_equal(np.frombuffer(given[0], x.dtype)[: x.size], 2 * x)
 
     def test_steps_report_and_stop(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         names = [name for name in backend.get_capabilities() if "steps" in catalogue.get(name).takes]

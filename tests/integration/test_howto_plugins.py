@@ -162,7 +162,8 @@ def test_a_worker_runs_the_backend(installed: Path) -> None:
 
 def test_a_server_runs_tasks_on_the_backend(installed: Path, start_server: Callable[..., AbstractContextManager[Server]]) -> None:
     x = np.random.default_rng(0).standard_normal((30, 20))
-    with start_server(store="memory", environment={"PYTHONPATH": path_with(installed)}) as server, openruntime.connect(server.url) as rt:
+    environment = {"PYTHONPATH": path_with(installed), "OPENRUNTIME_BACKENDS": "strict"}
+    with start_server(store="memory", environment=environment) as server, openruntime.connect(server.url) as rt:
         assert rt.devices()[0]["backends"] == ["numpy", "strict"]
         for wish in ("strict", "cpu:0/strict"):
             task = rt.submit("sort", x, device=wish, cache="no-store")

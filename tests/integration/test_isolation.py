@@ -25,7 +25,7 @@ Start = Callable[..., AbstractContextManager[Server]]
 
 
 def with_settings(**settings: float) -> dict[str, str]:
-    return PLUGIN | {f"OPENRUNTIME_{name.upper()}": str(value) for name, value in settings.items()}
+    return PLUGIN | {"OPENRUNTIME_BACKENDS": "numpy"} | {f"OPENRUNTIME_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,10 @@ def install(folder: Path, name: str, source: str, attribute: str) -> None:
 
 
 def environment(*folders: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [*map(str, folders), str(ROOT / "tests/plugin"), os.environ.get("PYTHONPATH", "")]))}
+    """With the plugins of these folders, and none of the libraries that this machine may have beside NumPy."""
+    path = os.pathsep.join(filter(None, [*map(str, folders), str(ROOT / "tests/plugin"), os.environ.get("PYTHONPATH", "")]))
+    plugins = {info.name.partition("-")[0] for folder in folders for info in folder.glob("*.dist-info")}
+    return {"PYTHONPATH": path, "OPENRUNTIME_BACKENDS": ",".join(sorted(plugins)) or "numpy"}
 
 
 @pytest.fixture

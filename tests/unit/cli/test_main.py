@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,8 +71,10 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest() -> None:
     assert findings["Python"]["found"].startswith(sys.version.split()[0])
     assert findings["extra images"]["status"] == "ok"
     for finding in findings.values():
-        assert finding["status"] in ("ok", "unused") or finding["remedy"], finding
-    assert findings["NVIDIA driver"]["status"] == "unused"
+        assert finding["status"] == "ok" or finding["remedy"], finding
+    assert findings["NVIDIA driver"]["status"] == ("ok" if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") else "absent")
+    assert findings["backend numpy"]["found"] == "cpu:0"
+    assert findings["backend metal"]["status"] == ("ok" if sys.platform == "darwin" else "absent")
     assert got.returncode == int(any(finding["status"] == "fail" for finding in findings.values()))
 
 

@@ -39,8 +39,11 @@ class Platform:
     def adopt(self, report: Report) -> bool:
         mine = [device for probe in report.probes if (device := f"{probe.platform}:{probe.index}") in self.known]
         for device in mine:
-            self.known[device][report.backend] = report.abilities or []
+            self.known[device][report.backend] = report.abilities.get(device.partition(":")[0], [])
         return bool(mine)
+
+    def usage(self, device: DeviceInfo) -> None:
+        return None
 
     def abilities(self, device: str, backend: str) -> Abilities | None:
         self.asked += 1
@@ -77,7 +80,7 @@ def test_lists_what_there_is_live(devices: DeviceManager) -> None:
     assert cpu.capabilities == ["fft", "sort"]
     assert (gpu.id, gpu.type, gpu.memory_available, gpu.backends, gpu.capabilities) == ("cuda:0", "gpu", 60, ["cuda", "torch"], ["fft", "matmul"])
     assert devices.memory_total() == usage.memory_total
-    assert devices.memory_available("cuda:0") == 60
+    assert devices.usage("cuda:0").memory_available == 60
 
 
 def test_detail_shows_load_workers_and_that_nothing_was_measured(events: Events) -> None:
@@ -240,7 +243,7 @@ def test_lanes_of_several_places_are_served_after_a_restart() -> None:
     held = devices.lanes("cpu:0", "numpy")
     devices.serve(["any", "cpu:0/numpy+cpu:0/torch", "cuda:0/torch+cpu:0/mlx"])
     assert held[-1] == "cpu:0/numpy+cpu:0/torch"
-    devices.adopt([Report("torch", [Probe("torch", "cpu")], Abilities(frozenset({"sort"})))])
+    devices.adopt([Report("torch", [Probe("torch", "cpu")], {"cpu": Abilities(frozenset({"sort"}))})])
     assert devices.lanes("cpu:0", "torch")[-1] == held[-1] == "cpu:0/numpy+cpu:0/torch"
     assert devices.lanes("cpu:0", "numpy") is held
 
@@ -254,7 +257,7 @@ async def test_backends_are_found_and_told_of() -> None:
     assert early.value.retry_after == 1
     assert devices.lane("numpy", call("sort")) == "numpy"
     assert [(row["name"], row["status"]) for row in devices.backends()][:2] == [("numpy", "ready"), ("torch", "looking")]
-    can = Abilities(frozenset({"sort", "fft"}), {"svd": "no"}, {"float16": "none"})
+    can = {"cpu": Abilities(frozenset({"sort", "fft"}), {"svd": "no"}, {"float16": "none"})}
     devices.adopt([
         Report("torch", [Probe("torch", "cpu"), Probe("torch", "cuda")], can), Report("broken", failure="backend broken cannot be loaded"),
         Report("chip"), Report("jax", failure="jax (jax is not installed)", extra="jax"), Report("weak", [Probe("weak", "cpu")], can),
