@@ -125,6 +125,7 @@ BACKENDS = Registry(
         "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
         "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
         "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
+        "opencl": ("openruntime.backends.opencl:OpenCLBackend", "opencl"),
     },
     check=_is_backend,
 )

@@ -344,5 +344,6 @@ def worker_environment(threads: int) -> dict[str, str]:
     return {
         "OPENBLAS_NUM_THREADS": count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "VECLIB_MAXIMUM_THREADS": count,
         "NUMEXPR_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "20"),
+        "POCL_MAX_PTHREAD_COUNT": count, "POCL_CPU_MAX_CU_COUNT": count,  # PoCL before version 4, and since
         "MALLOC_ARENA_MAX": "2", "PYTHONFAULTHANDLER": "1",
     }  # fmt: skip
