@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openruntime.contracts.events import AnyEvent
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task
+from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Stacking, Task
 
 if TYPE_CHECKING:
     from openruntime.contracts.models import ModelInfo, TaskRequest  # at run time pydantic would be a quarter of a worker's start
@@ -16,12 +16,14 @@ class ComputeBackend(ABC):
     """A library that drives one device. Lives in a worker; runs one call at a time.
 
     Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name. What it cannot do is data, so that it is
-    refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and what would be right.
+    refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and what would be right. `batches`: in which
+    numbers alike calls may come as one, rising; few where each number is compiled anew, none where every call runs by itself.
     """
 
     name: str
     unsupported: ClassVar[Mapping[str, str]] = {}
     lacks: ClassVar[Mapping[str, str]] = {}
+    batches: ClassVar[Sequence[int]] = (2, 4, 8, 16, 32, 64)
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:
@@ -35,6 +37,10 @@ class ComputeBackend(ABC):
     @abstractmethod
     def get_capabilities(self) -> list[str]:
         """The operations it can run."""
+
+    def stacking(self, operation: str, parameters: Mapping[str, Any]) -> Stacking | None:
+        """How calls with parameters like these may come as one; None where each runs by itself."""
+        return None
 
 
 class Steps(Protocol):

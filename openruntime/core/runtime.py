@@ -59,7 +59,8 @@ class Runtime:
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
-        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory)]
+        self.runtimes = [CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory, batch=settings.batch,
+                              batch_bytes=int(settings.batch_bytes))]  # fmt: skip
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
             self.runtimes, self.events, registered=[name for name in BACKENDS.names() if name != "numpy"], depths=self.queue.depths,
@@ -102,6 +103,7 @@ class Runtime:
         metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
         metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
         metrics.counter("openruntime_cache_misses_total", "Lookups in the result cache that found nothing.", lambda: float(self.cache.misses))
+        metrics.counter("openruntime_tasks_batched_total", "Tasks that ran as one with others alike.", lambda: float(self.executor.batched))
         metrics.counter("openruntime_events_dropped_total", "Events that slow readers missed.", lambda: float(self.events.dropped))
         metrics.gauge("openruntime_shared_memory_bytes", "Shared memory in use.", lambda: float(self.pool.leased_bytes))
         metrics.gauge("openruntime_workers", "Workers that are up.", lambda: float(sum(slot.worker is not None for slot in slots)))

@@ -49,10 +49,13 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """`alone`: those of the jobs that must not run together with others."""
+
     jobs: list[Job]
     segments: list[Segment] = []
     unmap: list[int] = []
     threads: int = 0
+    alone: Sequence[int] = ()
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -63,7 +66,10 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
-    """Monotonic seconds: when the job started, and when its outputs were ready to travel; the others are as in `Result`."""
+    """Monotonic seconds: when the job started, and when its outputs were ready to travel; the others are as in `Result`.
+
+    `batch`: how many ran as one with it, and which of them it was, from 1 on; the seconds as in `Result` are then its share.
+    """
 
     id: int
     outputs: dict[str, WireArray]
@@ -72,6 +78,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
     finished: float
     transfer: float = 0.0
     compile: float = 0.0
+    batch: tuple[int, int] | None = None
 
 
 class Failed(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
@@ -88,7 +95,13 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
     message: str | None
 
 
-Outcome = Hello | Done | Failed | Progress
+class Began(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
+    """Jobs that waited have begun, together with the one whose turn it was."""
+
+    jobs: list[int]
+
+
+Outcome = Hello | Done | Failed | Progress | Began
 
 _encoder = msgspec.msgpack.Encoder()
 run_decoder = msgspec.msgpack.Decoder(Run)
@@ -141,7 +154,9 @@ class JobWriter:
         self._mapped: set[int] = set()
         self._unmapped = 0
 
-    def messages(self, jobs: Sequence[Outgoing], threads: int) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
+    def messages(
+        self, jobs: Sequence[Outgoing], threads: int, alone: Sequence[int] = ()
+    ) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
         """As messages with the descriptors to send along, and views to hold until answered.
 
         Raises `Unavailable` without shared memory for an input, `OverflowError` for an integer beyond 64 bits."""
@@ -159,7 +174,7 @@ class JobWriter:
             while len(segments) - at > MAX_DESCRIPTORS:
                 messages.append((frame(Run([], segments[at : at + MAX_DESCRIPTORS])), descriptors[at : at + MAX_DESCRIPTORS]))
                 at += MAX_DESCRIPTORS
-            messages.append((frame(Run(wire, segments[at:], gone, threads)), descriptors[at:]))
+            messages.append((frame(Run(wire, segments[at:], gone, threads, alone)), descriptors[at:]))
         except BaseException:
             self._mapped.difference_update(segment.slab for segment in segments)  # nothing of it is sent
             raise
