@@ -148,7 +148,8 @@ class Channel:
         _check(work, [answer.outputs for answer in answers])
         cpu = after.user + after.system - before.user - before.system
         each = 1e6 / len(work.calls)
-        return {"µs a task": took * each, "µs of the worker's processor a task": cpu * each, "tasks a batch": mean((a.batch or (1, 1))[0] for a in answers)}
+        size = mean((answer.batch or (1, 1))[0] for answer in answers)
+        return {"µs a task": took * each, "µs of the worker's processor a task": cpu * each, "tasks a batch": size}
 
 
 async def _through(runtime: Runtime, where: str, work: Work) -> dict[str, float]:
@@ -214,17 +215,18 @@ async def measure(notebook: Notebook, backends: Sequence[str], rounds: int, task
 
 def show(notebook: Notebook) -> None:
     """Both ways beside each other."""
-    table = Table("1,000 alike tasks", "where", "alone, µs a task", "together, µs a task", "ratio (min to max)", "tasks a batch", "worker's CPU, ratio")
+    table = Table("alike tasks", "where", "alone, µs a task", "together, µs a task", "ratio (min to max)", "tasks a batch", "worker's CPU, ratio")
     for work, measure, subject in list(notebook.samples):
         place, _, way = subject.rpartition(" ")
         if measure != "µs a task" or way != "alone":
             continue
         other = f"{place} together"
         ratios = notebook.ratios(work, measure, subject, other)
+        size = median(notebook.samples[work, "tasks a batch", other])
         cpu = notebook.ratios(work, "µs of the worker's processor a task", subject, other) if work.endswith("worker") else []
         table.add_row(
             work, place, number(median(notebook.samples[work, measure, subject])), number(median(notebook.samples[work, measure, other])),
-            f"{number(median(ratios))} ({number(min(ratios))} to {number(max(ratios))})", number(median(notebook.samples[work, "tasks a batch", other])),
+            f"{number(median(ratios))} ({number(min(ratios))} to {number(max(ratios))})", number(size),
             number(median(cpu)) if cpu else "",
         )  # fmt: skip
     Console(width=150).print(table)

@@ -123,19 +123,23 @@ class FrameReader:
     def __init__(self, longest: int = 1 << 31) -> None:
         self._longest = longest
         self._rest = bytearray()
+        self._wanted = 4  # bytes that the rest has to have before there is a frame in it
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """The whole frames now at hand; what is left waits for the next call. They lie in `data` where they came whole."""
         if self._rest:
             self._rest += data
-            data = bytes(self._rest)
-            self._rest.clear()
-        view, at, end = memoryview(data), 0, len(data)
+            if len(self._rest) < self._wanted:
+                return
+            data, self._rest = self._rest, bytearray()
+        view, at, end = memoryview(data).toreadonly(), 0, len(data)
+        self._wanted = 4
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
             if length > self._longest:
                 raise ValueError(f"a frame of {length} bytes")
             if end - at - 4 < length:
+                self._wanted = length + 4
                 break
             yield view[at + 4 : at + 4 + length]
             at += 4 + length
