@@ -91,7 +91,7 @@ class BackendSuite:
             except UnsupportedOnDevice:
                 continue  # a dtype that the library lacks
             for one, part in zip((case, other, case), parts, strict=True):
-                if one is case or callable(case.expected) or case.verify is not None:
+                if one is case or callable(case.expected):
                     one.check({name: numpy_array(output) for name, output in part.items()})
             seen.add(look)
         assert seen, f"no case of {operation} was joined"
@@ -186,7 +186,7 @@ def _looks(case: Case) -> Any:
 
 def _halved(value: Any) -> Any:
     """Other numbers that an operation takes wherever it takes these."""
-    return (value / 2).astype(value.dtype) if value.dtype.kind in "fc" else value
+    return np.multiply(value, 0.5, dtype=value.dtype) if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fc" else value
 
 
 def _inputs(call: Call) -> list[bytes]:

@@ -25,7 +25,7 @@ def job(number: int, operation: str = "sum", shape: tuple[int, ...] = (2,), **sc
 
 def learned(batching: Batching, jobs: Sequence[Job], alone: set[int] | frozenset[int] = frozenset()) -> list[list[int]]:
     """The ids of those that run together, once it is known that a batch takes no longer than one."""
-    for _ in range(40):
+    for _ in range(7):
         found = []
         for members, kind in batching.of(jobs, alone):
             found.append([member.id for member in members])
