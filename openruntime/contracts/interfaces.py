@@ -17,13 +17,13 @@ class ComputeBackend(ABC):
 
     Constructed with `device=` (for example `cpu:0`) and `threads=`. `name` is the backend's name. What it cannot do is data, so that it is
     refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and what would be right. `batches`: in which
-    numbers alike calls may come as one, rising; few where each number is compiled anew, none where every call runs by itself.
+    numbers alike calls may come as one, rising, where each is compiled anew; any if it is empty.
     """
 
     name: str
     unsupported: ClassVar[Mapping[str, str]] = {}
     lacks: ClassVar[Mapping[str, str]] = {}
-    batches: ClassVar[Sequence[int]] = (2, 4, 8, 16, 32, 64)
+    batches: ClassVar[Sequence[int]] = ()
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:
@@ -39,7 +39,7 @@ class ComputeBackend(ABC):
         """The operations it can run."""
 
     def stacking(self, operation: str, parameters: Mapping[str, Any]) -> Stacking | None:
-        """How calls with parameters like these may come as one; None where each runs by itself."""
+        """How calls with parameters like these may come as one; None where each has to come by itself."""
         return None
 
 

@@ -29,56 +29,76 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Kind:
-    """Calls that can be joined: how, and the seconds that one was seen to take where so many ran as one (1: alone)."""
+    """Calls that can be joined: how, and the seconds that one was seen to take among so many (1: alone).
 
-    def __init__(self, stacking: Stacking, sizes: Sequence[int]) -> None:
+    Up to `most` run as one; with `sizes`, only in these numbers, of which some may be repeats that nobody asked for.
+    """
+
+    def __init__(self, stacking: Stacking, most: int, sizes: Sequence[int] = ()) -> None:
         self.stacking = stacking
-        self._sizes = (1, *sizes)
-        self._samples: dict[int, deque[float]] = {}
+        self._most = most
+        self._sizes = sizes
+        self._samples: dict[int, deque[float]] = {}  # by the size, or where every one may be, by its power of two
         self._each: dict[int, float] = {}  # the samples' medians
         self._turn = 0
 
     def size(self, waiting: int) -> int:
-        """How many of so many that wait run as one now: what was not tried yet, else what was fastest."""
-        allowed = [size for size in self._sizes if size <= waiting and self._whole(size) <= LONGEST]
-        most = allowed[-1] if allowed else 1
-        for size in (1, most):
-            if size not in self._each:
+        """In which number they run as one now, given how many wait: what was not tried yet, else what is fastest for each of them."""
+        allowed = [size for size in self._open(waiting) if self._whole(size) <= LONGEST] or [1]
+        for size in (1, allowed[-1]):
+            if self._class(size) not in self._each:
                 return size
         self._turn += 1
         if self._turn % AGAIN == 0:
-            return allowed[self._turn // AGAIN % len(allowed)] if allowed else 1
-        return min(self._each.keys() & set(allowed), key=lambda size: self._each[size] * (MARGIN if size > 1 else 1), default=1)
+            return allowed[self._turn // AGAIN % len(allowed)]
+        tried = [size for size in allowed if self._class(size) in self._each]
+        return min(tried, key=lambda size: self._each[self._class(size)] * size / min(size, waiting) * (MARGIN if size > 1 else 1))
+
+    def _open(self, waiting: int) -> list[int]:
+        """The numbers that so many could run in, rising: of several that are the same to the measurements, one."""
+        waiting = min(waiting, self._most)
+        if self._sizes:
+            return [1, *[size for size in self._sizes if size <= self._most and size < 2 * waiting]]
+        return [*[1 << i for i in range(waiting.bit_length() - 1)], waiting]
+
+    def _class(self, size: int) -> int:
+        return size if self._sizes else size.bit_length()
 
     def record(self, size: int, seconds: float) -> None:
-        """`seconds` that each of `size` jobs took. The first of a size tells nothing: libraries are imported then, and kernels compiled."""
-        samples = self._samples.get(size)
+        """`seconds` that each of `size` calls took. The first of a size tells nothing: libraries are imported then, and kernels compiled."""
+        place = self._class(size)
+        samples = self._samples.get(place)
         if samples is None:
-            self._samples[size] = deque(maxlen=SAMPLES)
+            self._samples[place] = deque(maxlen=SAMPLES)
             return
         samples.append(seconds)
-        self._each[size] = sorted(samples)[len(samples) // 2]
+        self._each[place] = sorted(samples)[len(samples) // 2]
 
     def _whole(self, size: int) -> float:
-        """Seconds that so many together take at most, as far as is known: not longer than as many of the next smaller size."""
-        known = max((tried for tried in self._each if tried <= size), default=0)
+        """Seconds that so many together take at most, as far as is known: each not longer than among fewer."""
+        known = max((tried for tried in self._each if tried <= self._class(size)), default=0)
         return size * self._each[known] if known else 0.0
 
 
 class Batching:
-    """Joins jobs of one worker: up to `most`, and so that the calls' memory together is at most `nbytes`. `ask`: `ComputeBackend.stacking`."""
+    """Joins jobs of one worker: up to `most`, and so that the calls' memory together is at most `nbytes`.
+
+    `ask` and `sizes`: `stacking` and `batches` of the worker's `ComputeBackend`.
+    """
 
     def __init__(self, ask: Ask, sizes: Sequence[int], *, most: int, nbytes: int) -> None:
         self._ask = ask
-        self._sizes = [size for size in sizes if size <= most]
+        self._most = most
+        self._sizes = sizes
         self._nbytes = nbytes
         self._kinds: dict[tuple[Any, ...], Kind | None] = {}
 
-    def of(self, jobs: Sequence[Job], alone: frozenset[int] | set[int] = frozenset()) -> Iterator[tuple[list[Job], Kind | None]]:
-        """The jobs in the order in which they run: the oldest always first, with others alike it. The kind, where it is to be told the seconds."""
-        if len(jobs) == 1 or not self._sizes:
+    def of(self, jobs: Sequence[Job], alone: frozenset[int] | set[int] = frozenset()) -> Iterator[tuple[list[Job], int, Kind | None]]:
+        """The jobs in the order in which they run: the oldest always first, with others alike it, as one call of so many; and the kind that is to
+        be told the seconds, where there is one."""
+        if len(jobs) == 1 or self._most < 2:
             for job in jobs:
-                yield [job], None
+                yield [job], 1, None
             return
         groups: dict[tuple[Any, ...], deque[Job]] = {}
         places: list[tuple[Job, deque[Job] | None, Kind | None]] = []
@@ -94,9 +114,10 @@ class Batching:
             places.append((job, group, found[1]))
         for job, group, kind in places:
             if group is None or kind is None:
-                yield [job], None
+                yield [job], 1, None
             elif group and group[0] is job:  # else it ran with an older one
-                yield [group.popleft() for _ in range(kind.size(len(group)))], kind
+                size = kind.size(len(group))
+                yield [group.popleft() for _ in range(min(size, len(group)))], size, kind
 
     def _find(self, job: Job) -> tuple[tuple[Any, ...], Kind] | None:
         """The job's kind, and what is equal for those jobs that it can run with."""
@@ -122,10 +143,10 @@ class Batching:
             except Exception as error:  # running it says what is wrong with the job; a rule may be a third party's
                 log.debug("%s is not joined: %s", job.operation, error)
                 stacking = None
-        sizes = [] if stacking is None else [size for size in self._sizes if size * stacking.memory <= self._nbytes]
         if len(self._kinds) >= REMEMBERED:
             self._kinds.clear()
-        kind = self._kinds[key] = Kind(stacking, sizes) if stacking is not None and sizes else None
+        most = 1 if stacking is None else min(self._most, self._nbytes // stacking.memory)
+        kind = self._kinds[key] = None if stacking is None or most < 2 else Kind(stacking, most, self._sizes)
         return kind
 
 
@@ -134,17 +155,19 @@ def _identity(wire: WireArray) -> Any:
     return (wire.slab, wire.offset) if wire.data is None else bytes(wire.data)
 
 
-def joined(stacking: Stacking, calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The parameters of the one call that stands for `calls`, given theirs."""
+def joined(stacking: Stacking, calls: Sequence[Mapping[str, Any]], size: int = 0) -> dict[str, Any]:
+    """The parameters of the one call that stands for `calls`, given theirs; the last is repeated where there are fewer than `size`."""
     parameters: dict[str, Any] = {**calls[0], **stacking.values}
+    size = max(size, len(calls))
     for name, (first, *rest) in stacking.arrays.items():
-        data = b"".join([call[name].view for call in calls])
-        parameters[name] = Array(calls[0][name].dtype, (len(calls) * first, *rest), data)
+        views = [call[name].view for call in calls]
+        data = b"".join(views + views[-1:] * (size - len(calls)))
+        parameters[name] = Array(calls[0][name].dtype, (size * first, *rest), data)
     return parameters
 
 
 def parted(stacking: Stacking, outputs: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
-    """The outputs of each of the `count` calls. Raises `ValueError` for other outputs than they have together."""
+    """The outputs of each of the `count` calls. Raises `ValueError` for other outputs than so many have together."""
     parts: list[dict[str, Array]] = [{} for _ in range(count)]
     for name, spec in stacking.outputs.items():
         whole, nbytes = outputs[name], spec.nbytes

@@ -118,17 +118,17 @@ class Worker:
             await self._run_all(jobs, alone)
 
     async def _run_all(self, jobs: Sequence[Job], alone: set[int]) -> None:
-        for members, kind in self._batching.of(jobs, alone):
+        for members, size, kind in self._batching.of(jobs, alone):
             began = time.monotonic()
-            if kind is None or len(members) == 1 or not await self._run_together(members, kind.stacking):
+            if kind is None or size == 1 or not await self._run_together(members, size, kind.stacking):
                 for job in members:
                     self._send(await self._run(job))
             if kind is not None:
-                kind.record(len(members), (time.monotonic() - began) / len(members))
+                kind.record(size, (time.monotonic() - began) / size)
 
-    async def _run_together(self, jobs: Sequence[Job], stacking: Stacking) -> bool:
-        """Run alike jobs as one call, and answer each. False, and none is answered, where they have to run one by one: one is cancelled, or
-        the call failed, and it is not known of which."""
+    async def _run_together(self, jobs: Sequence[Job], size: int, stacking: Stacking) -> bool:
+        """Run alike jobs as one call of so many, and answer each. False, and none is answered, where they have to run one by one: one is
+        cancelled, or the call failed, and it is not known of which."""
         if not self._cancelled.isdisjoint([job.id for job in jobs]):
             return False
         count = len(jobs)
@@ -137,9 +137,9 @@ class Worker:
         try:
             calls: list[dict[str, Any]] = [{name: self._array(wire) for name, wire in job.arrays.items()} for job in jobs]
             calls[0] |= jobs[0].scalars
-            result = await self._backend.execute(jobs[0].operation, joined(stacking, calls))
-            parts = parted(stacking, result.outputs, count)
-            outputs = [self._outputs(job, part, self._memory(job)) for job, part in zip(jobs, parts, strict=True)]
+            result = await self._backend.execute(jobs[0].operation, joined(stacking, calls, size))
+            parts = parted(stacking, result.outputs, size)
+            outputs = [self._outputs(job, part, self._memory(job)) for job, part in zip(jobs, parts, strict=False)]
         except (Exception, SystemExit, KeyboardInterrupt):
             return False
         self._cancelled.difference_update([job.id for job in jobs])
