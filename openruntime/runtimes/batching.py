@@ -1,7 +1,7 @@
 """Which of the jobs that wait in a worker run together as one call, and how many at a time: decided by what was measured, not foretold.
 
-Jobs are alike that differ in their arrays' values only. Those that wait when the worker is free are joined; it never waits for more
-(docs/decisions/batches-in-the-worker.md).
+Jobs are alike that differ in their arrays' values only. Those that wait when the worker is free are joined; it waits for more only where a call
+by itself costs much, and others came along just before (docs/decisions/batches-in-the-worker.md).
 """
 
 import logging
@@ -18,6 +18,8 @@ from openruntime.runtimes.channel import Job, WireArray
 LONGEST = 0.005  # seconds a batch may take: what comes meanwhile waits for its end
 SAMPLES = 5  # the last of each size
 AGAIN = 64  # so many choices apart one size is tried that looked worse, for things change
+DEAR = 1e-4  # seconds: a call that costs so much by itself is worth a wait for others to join it
+WINDOW = 1e-3  # seconds that such a wait takes at most
 MARGIN = 1.1  # a batch has to be so much faster than its jobs alone
 REMEMBERED = 1024  # kinds of call
 
@@ -41,6 +43,7 @@ class Kind:
         self._samples: dict[int, deque[float]] = {}  # by the size, or where every one may be, by its power of two
         self._each: dict[int, float] = {}  # the samples' medians
         self._turn = 0
+        self.patience = 0.0  # seconds worth waiting for others: as long as one call by itself takes, which a batch would save
 
     def size(self, waiting: int) -> int:
         """In which number they run as one now, given how many wait: what was not tried yet, else what is fastest for each of them."""
@@ -73,6 +76,8 @@ class Kind:
             return
         samples.append(seconds)
         self._each[place] = sorted(samples)[len(samples) // 2]
+        alone, best = self._each.get(1, 0.0), min(self._each.values())
+        self.patience = min(alone, WINDOW) if alone >= max(DEAR, 2 * best) else 0.0
 
     def _whole(self, size: int) -> float:
         """Seconds that so many together take at most, as far as is known: each not longer than among fewer."""
@@ -92,10 +97,17 @@ class Batching:
         self._sizes = sizes
         self._nbytes = nbytes
         self._kinds: dict[tuple[Any, ...], Kind | None] = {}
+        self._latest: Kind | None = None  # of the last batch
+        self._company = 0  # so many ran in the last round
+
+    def patience(self, jobs: int) -> float:
+        """Seconds to wait for others that may join these: none where as many have come as the last time, so that one that is alone does not wait."""
+        return self._latest.patience if self._latest is not None and jobs < self._company else 0.0
 
     def of(self, jobs: Sequence[Job], alone: frozenset[int] | set[int] = frozenset()) -> Iterator[tuple[list[Job], int, Kind | None]]:
         """The jobs in the order in which they run: the oldest always first, with others alike it, as one call of so many; and the kind that is to
         be told the seconds, where there is one."""
+        self._company = len(jobs)
         if len(jobs) == 1 or self._most < 2:
             for job in jobs:
                 yield [job], 1, None
@@ -117,6 +129,7 @@ class Batching:
                 yield [job], 1, None
             elif group and group[0] is job:  # else it ran with an older one
                 size = kind.size(len(group))
+                self._latest = kind
                 yield [group.popleft() for _ in range(min(size, len(group)))], size, kind
 
     def _find(self, job: Job) -> tuple[tuple[Any, ...], Kind] | None:

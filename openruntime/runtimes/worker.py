@@ -10,6 +10,7 @@ import ctypes
 import gc
 import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -102,20 +103,28 @@ class Worker:
         reader = channel.FrameReader()
         descriptors: deque[int] = deque()
         while True:
-            data, received = channel.receive(self._tasks)
-            if not data:
-                return
-            descriptors.extend(received)
             jobs: list[Job] = []
             alone: set[int] = set()
-            for body in reader.feed(data):
-                run = channel.run_decoder.decode(body)
-                self._mappings.update(run, descriptors)
-                if run.threads:
-                    self._set_threads(run.threads)
-                jobs += run.jobs
-                alone.update(run.alone)
+            until = 0.0
+            while not jobs or self._more(until):
+                data, received = channel.receive(self._tasks)
+                if not data:
+                    return
+                descriptors.extend(received)
+                for body in reader.feed(data):
+                    run = channel.run_decoder.decode(body)
+                    self._mappings.update(run, descriptors)
+                    if run.threads:
+                        self._set_threads(run.threads)
+                    jobs += run.jobs
+                    alone.update(run.alone)
+                patience = self._batching.patience(len(jobs))
+                until = (until or time.monotonic() + patience) if patience else 0.0
             await self._run_all(jobs, alone)
+
+    def _more(self, until: float) -> bool:
+        """Whether more jobs come before that moment."""
+        return until > 0 and bool(select.select([self._tasks], [], [], max(0.0, until - time.monotonic()))[0])
 
     async def _run_all(self, jobs: Sequence[Job], alone: set[int]) -> None:
         for members, size, kind in self._batching.of(jobs, alone):

@@ -120,6 +120,26 @@ def test_where_each_number_is_compiled_there_are_few_and_some_calls_are_repeats(
     assert learned(batching, [job(i) for i in range(1, 4)]) == [[1, 2, 3]]
 
 
+def test_one_waits_for_others_where_a_call_costs_much_and_others_came_just_before():
+    def rounds(batching: Batching, count: int, alone: float, together: float) -> None:
+        for _ in range(4):
+            for members, size, kind in batching.of([job(i) for i in range(count)]):
+                if kind is not None:
+                    kind.record(size, alone if len(members) == 1 else together)
+
+    dear, cheap, useless = (Batching(ask, (), most=64, nbytes=1 << 20) for _ in range(3))
+    rounds(dear, 8, 3e-4, 5e-5)
+    assert [dear.patience(jobs) for jobs in (1, 7, 8, 9)] == [3e-4, 3e-4, 0.0, 0.0]
+    rounds(dear, 1, 3e-4, 5e-5)
+    assert dear.patience(1) == 0.0, "it was alone the last time"
+    rounds(cheap, 8, 3e-5, 5e-6)
+    assert cheap.patience(1) == 0.0
+    rounds(useless, 8, 3e-4, 2e-4)
+    assert useless.patience(1) == 0.0
+    rounds(slow := Batching(ask, (), most=64, nbytes=1 << 20), 4, 1.2e-3, 1e-4)
+    assert slow.patience(1) == 1e-3, "never longer"
+
+
 def test_a_pause_of_the_machine_decides_nothing():
     kind = Kind(STACKING, 64)
     for size, each in ((1, [1e-5] * 6), (4, [1.0, 2e-6, 2e-6, 0.5, 2e-6])):
