@@ -18,7 +18,7 @@ from openruntime.runtimes.channel import Job, WireArray
 LONGEST = 0.005  # seconds a batch may take: what comes meanwhile waits for its end
 SAMPLES = 5  # the last of each size
 AGAIN = 64  # so many choices apart one size is tried that looked worse, for things change
-DEAR = 1e-4  # seconds: a call that costs so much by itself is worth a wait for others to join it
+DEAR = 5e-4  # seconds: a call that costs so much by itself is worth a wait for others to join it
 WINDOW = 1e-3  # seconds that such a wait takes at most
 MARGIN = 1.1  # a batch has to be so much faster than its jobs alone
 REMEMBERED = 1024  # kinds of call
@@ -42,12 +42,14 @@ class Kind:
         self._sizes = sizes
         self._samples: dict[int, deque[float]] = {}  # by the size, or where every one may be, by its power of two
         self._each: dict[int, float] = {}  # the samples' medians
+        self._known: dict[int, tuple[int, float]] = {}  # by the same: the last size, and the seconds of all its calls by that median
         self._turn = 0
         self.patience = 0.0  # seconds worth waiting for others: as long as one call by itself takes, which a batch would save
 
     def size(self, waiting: int) -> int:
         """In which number they run as one now, given how many wait: what was not tried yet, else what is fastest for each of them."""
-        allowed = [size for size in self._open(waiting) if self._whole(size) <= LONGEST] or [1]
+        first, *more = self._open(waiting)
+        allowed = [first, *[size for i, size in enumerate(more) if self._whole(size if i else 1) <= LONGEST]]
         for size in (1, allowed[-1]):
             if self._class(size) not in self._each:
                 return size
@@ -75,14 +77,17 @@ class Kind:
             self._samples[place] = deque(maxlen=SAMPLES)
             return
         samples.append(seconds)
-        self._each[place] = sorted(samples)[len(samples) // 2]
+        self._each[place] = each = sorted(samples)[len(samples) // 2]
+        self._known[place] = size, size * each
         alone, best = self._each.get(1, 0.0), min(self._each.values())
         self.patience = min(alone, WINDOW) if alone >= max(DEAR, 2 * best) else 0.0
 
     def _whole(self, size: int) -> float:
-        """Seconds that so many together take at most, as far as is known: each not longer than among fewer."""
-        known = max((tried for tried in self._each if tried <= self._class(size)), default=0)
-        return size * self._each[known] if known else 0.0
+        """Seconds that so many together may take: a line through what the two next smaller numbers that were tried have taken."""
+        *others, last = [(0, 0.0), *[known for place, known in sorted(self._known.items()) if place <= self._class(size)]]
+        before = others[-1] if others else last
+        slope = (last[1] - before[1]) / (last[0] - before[0]) if others else 0.0
+        return last[1] + max(0.0, slope) * (size - last[0])
 
 
 class Batching:

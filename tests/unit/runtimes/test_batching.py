@@ -99,7 +99,13 @@ def test_a_batch_does_not_hold_up_others_for_long():
     assert kind.size(64) == 8
     for _ in range(2):
         kind.record(8, LONGEST / 50)
-    assert kind.size(64) == 32
+    assert kind.size(64) == 64
+    dear = Kind(STACKING, 64)
+    sizes = []
+    for _ in range(8):
+        sizes.append(dear.size(64))
+        dear.record(sizes[-1], (0.6 * LONGEST + sizes[-1] * LONGEST / 50) / sizes[-1])
+    assert sizes == [1, 1, 2, 2, 16, 16, 16, 16]
     slow = Kind(STACKING, 64)
     for _ in range(2):
         slow.record(1, 3 * LONGEST)
@@ -128,13 +134,13 @@ def test_one_waits_for_others_where_a_call_costs_much_and_others_came_just_befor
                     kind.record(size, alone if len(members) == 1 else together)
 
     dear, cheap, useless = (Batching(ask, (), most=64, nbytes=1 << 20) for _ in range(3))
-    rounds(dear, 8, 3e-4, 5e-5)
-    assert [dear.patience(jobs) for jobs in (1, 7, 8, 9)] == [3e-4, 3e-4, 0.0, 0.0]
-    rounds(dear, 1, 3e-4, 5e-5)
+    rounds(dear, 8, 6e-4, 1e-4)
+    assert [dear.patience(jobs) for jobs in (1, 7, 8, 9)] == [6e-4, 6e-4, 0.0, 0.0]
+    rounds(dear, 1, 6e-4, 1e-4)
     assert dear.patience(1) == 0.0, "it was alone the last time"
-    rounds(cheap, 8, 3e-5, 5e-6)
+    rounds(cheap, 8, 3e-4, 5e-6)
     assert cheap.patience(1) == 0.0
-    rounds(useless, 8, 3e-4, 2e-4)
+    rounds(useless, 8, 6e-4, 4e-4)
     assert useless.patience(1) == 0.0
     rounds(slow := Batching(ask, (), most=64, nbytes=1 << 20), 4, 1.2e-3, 1e-4)
     assert slow.patience(1) == 1e-3, "never longer"
