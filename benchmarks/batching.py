@@ -25,16 +25,13 @@ from benchmarks.report import Notebook, number
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
-from openruntime.contracts.registry import BACKENDS
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
-from openruntime.runtimes.probe import discover
-from openruntime.runtimes.process import Answer, WorkerProcess
-from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.runtimes.process import Answer
+from openruntime.tasks.slots import Slot
 
 ROOT = Path(__file__).parents[1]
 AHEAD = 64  # tasks that a worker is sent ahead, as the setting `outstanding` has it
-WAYS = {"alone": 1, "together": 64}
 PATIENCE = 120.0  # seconds
 
 _random = np.random.default_rng(4)
@@ -99,16 +96,13 @@ def _check(work: Work, outputs: Sequence[dict[str, Array] | None]) -> None:
 
 
 class Channel:
-    """One worker and nothing else."""
+    """A worker of its own for a slot's device and backend."""
 
-    def __init__(self, device: str, backend: str, batch: int) -> None:
-        self._pool = SlabPool()
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
         self._answers: dict[int, Answer] = {}
         self._heard = asyncio.Event()
         self._reason: str | None = None
-        self._worker = WorkerProcess(
-            device, backend, pool=self._pool, threads=1, batch=batch, on_answer=self._answered, on_progress=lambda *_: None, on_death=self._died
-        )
 
     def _answered(self, answer: Answer) -> None:
         self._answers[answer.job] = answer
@@ -118,8 +112,13 @@ class Channel:
         self._reason = reason
         self._heard.set()
 
-    async def start(self) -> None:
-        await self._worker.start()
+    async def start(self) -> frozenset[str]:
+        """The operations that it runs."""
+        self._worker = await self._slot.runtime.start_worker(
+            self._slot.device, self._slot.backend, on_answer=self._answered, on_progress=lambda *_: None, on_death=self._died
+        )
+        assert self._worker.abilities is not None
+        return self._worker.abilities.operations
 
     async def stop(self) -> None:
         await self._worker.stop()
@@ -169,48 +168,39 @@ async def _through(runtime: Runtime, where: str, work: Work) -> dict[str, float]
     return {"µs a task": took * 1e6 / len(tasks), "tasks a batch": mean((task.batch or (1, 1))[0] for task in tasks)}
 
 
-async def _in_workers(notebook: Notebook, device: str, backend: str, works: Sequence[Work], rounds: int) -> None:
-    channels = {way: Channel(device, backend, batch) for way, batch in WAYS.items()}
+async def measure(notebook: Notebook, backends: Sequence[str], rounds: int, tasks: int) -> None:
+    works = [_work(kind, tasks) for kind in KINDS]
+    flags = {"store": "memory", "cache": False, "threads": 1, "slots": 1, "log_level": "error"}
+    async with running(Settings.load(flags | {"batch": 1})) as alone, running(Settings.load(flags)) as together:
+        runtimes = {"alone": alone, "together": together}
+        for runtime in runtimes.values():
+            await next(task for task in runtime._background if task.get_name() == "backends")
+        for slot in together.executor.slots:
+            if not backends or slot.backend in backends:
+                await _one_place(notebook, f"{slot.device.id}/{slot.backend}", runtimes, works, rounds)
+
+
+async def _one_place(notebook: Notebook, place: str, runtimes: dict[str, Runtime], works: Sequence[Work], rounds: int) -> None:
+    slots = {way: next(s for s in runtime.executor.slots if f"{s.device.id}/{s.backend}" == place) for way, runtime in runtimes.items()}
+    channels = {way: Channel(slot) for way, slot in slots.items()}
     try:
         for channel in channels.values():
-            await channel.start()
-        for work in works:
+            able = await channel.start()
+        for work in (work for work in works if work.kind.operation in able):
             for turn in range(rounds + 1):
                 for way, channel in channels.items():
-                    for measure, value in (await channel.run(work)).items():
-                        if turn:
-                            notebook.add(f"{work.kind.name}, worker", measure, f"{device}/{backend} {way}", value)
+                    found = await channel.run(work)
+                    for name, value in found.items() if turn else ():
+                        notebook.add(f"{work.kind.name}, worker", name, f"{place} {way}", value)
     finally:
         for channel in channels.values():
             await channel.stop()
-
-
-async def _in_runtimes(notebook: Notebook, device: str, backend: str, works: Sequence[Work], rounds: int) -> None:
-    flags = {"store": "memory", "cache": False, "threads": 1, "slots": 1, "log_level": "error"}
-    async with running(Settings.load(flags | {"batch": 1})) as alone, running(Settings.load(flags)) as together:
-        for runtime in (alone, together):
-            async with asyncio.timeout(PATIENCE):
-                while not any((slot.device.id, slot.backend) == (device, backend) for slot in runtime.executor.slots):
-                    await asyncio.sleep(0.05)
-        for work in works:
-            for turn in range(rounds + 1):
-                for way, runtime in (("alone", alone), ("together", together)):
-                    for measure, value in (await _through(runtime, f"{device}/{backend}", work)).items():
-                        if turn:
-                            notebook.add(f"{work.kind.name}, runtime", measure, f"{device}/{backend} {way}", value)
-
-
-async def measure(notebook: Notebook, backends: Sequence[str], rounds: int, tasks: int) -> None:
-    works = [_work(kind, tasks) for kind in KINDS]
-    for report in await discover(backends):
-        for probe in report.probes:
-            device = f"{probe.platform}:{probe.index}"
-            unsupported = report.abilities.unsupported if report.abilities else {}
-            able = [work for work in works if work.kind.operation not in unsupported]
-            await _in_workers(notebook, device, report.backend, able, rounds)
-            await _in_runtimes(notebook, device, report.backend, able, rounds)
-        if report.failure:
-            print(f"not run here: {report.failure}", flush=True)
+    for work in (work for work in works if work.kind.operation in able):
+        for turn in range(rounds + 1):
+            for way, runtime in runtimes.items():
+                found = await _through(runtime, place, work)
+                for name, value in found.items() if turn else ():
+                    notebook.add(f"{work.kind.name}, runtime", name, f"{place} {way}", value)
 
 
 def show(notebook: Notebook) -> None:
@@ -236,11 +226,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--backend", action="append", help="only these; by default all that are installed")
+    parser.add_argument("--backend", action="append", help="only these; by default all that drive something here")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/batching.json")
     options = parser.parse_args()
     notebook = Notebook()
-    asyncio.run(measure(notebook, options.backend or BACKENDS.names(), options.rounds, options.tasks))
+    asyncio.run(measure(notebook, options.backend or [], options.rounds, options.tasks))
     notebook.save(options.out)
     show(notebook)
 
