@@ -13,7 +13,7 @@ import numpy as np
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend, Steps
 from openruntime.contracts.payload import ITEMSIZE, Array
-from openruntime.contracts.records import Result
+from openruntime.contracts.records import Result, Stacking
 from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
 from openruntime.operations.definition import Operation
 from openruntime.operations.dtypes import name_of
@@ -53,6 +53,9 @@ class ArrayBackend(ComputeBackend):
 
     def get_capabilities(self) -> list[str]:
         return [name for name in self.catalogue.names() if name not in self.unsupported]
+
+    def stacking(self, operation: str, parameters: Mapping[str, Any]) -> Stacking | None:
+        return self.catalogue.get(operation).stacking(parameters)
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
         """Run `operation`. `params["allocate"]`, if there, gives writable memory of so many bytes for an output over `inline` bytes.

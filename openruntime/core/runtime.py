@@ -62,9 +62,12 @@ class Runtime:
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
         self._backends = optional_backends(settings)
+        shared: dict[str, Any] = {
+            "threads": settings.threads, "memory": self.worker_memory, "batch": settings.batch, "batch_bytes": int(settings.batch_bytes),
+        }  # fmt: skip
         self.runtimes: list[RuntimeManager] = [
-            CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
-            GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory),
+            CPURuntimeManager(self.pool, slots=settings.slots, **shared),
+            GPURuntimeManager(self.pool, merge=merge, share_of=self._share_of, **shared),
         ]
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
@@ -116,6 +119,7 @@ class Runtime:
         metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
         metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
         metrics.counter("openruntime_cache_misses_total", "Lookups in the result cache that found nothing.", lambda: float(self.cache.misses))
+        metrics.counter("openruntime_tasks_batched_total", "Tasks that ran as one with others alike.", lambda: float(self.executor.batched))
         metrics.counter("openruntime_events_dropped_total", "Events that slow readers missed.", lambda: float(self.events.dropped))
         metrics.gauge("openruntime_shared_memory_bytes", "Shared memory in use.", lambda: float(self.pool.leased_bytes))
         metrics.gauge("openruntime_workers", "Workers that are up.", lambda: float(sum(slot.worker is not None for slot in slots)))

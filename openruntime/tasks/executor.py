@@ -69,6 +69,7 @@ class TaskExecutor:
         self.add_slots()
         self._placement = Placement(queue, self.slots, devices, allocator, cost, outstanding)
         self._jobs = 0
+        self.batched = 0  # tasks that ran as one with others
         self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
         self._todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the pump, in order
         self._answers: deque[tuple[Slot, Answer]] = deque()
@@ -173,6 +174,7 @@ class TaskExecutor:
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
         jobs: list[Outgoing] = []
+        alone: list[int] = []
         short = False
         now = time.monotonic()
         first = not slot.outstanding
@@ -192,6 +194,8 @@ class TaskExecutor:
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
+            if task.life.deaths or task.life.failures:
+                alone.append(self._jobs)  # it has failed, maybe for another: now it is to tell by itself
         if not jobs:
             return not short
         if slot.worker is None:  # it died while inputs were read from disk
@@ -199,7 +203,7 @@ class TaskExecutor:
                 self._where.pop(task.id, None)
                 await self._settle(task, Event.RELEASED)
             return False
-        for job, cause in slot.worker.run(jobs):
+        for job, cause in slot.worker.run(jobs, alone=alone):
             unsent = slot.take(job)
             if unsent is not None:
                 self._where.pop(unsent.id, None)
@@ -238,10 +242,10 @@ class TaskExecutor:
             overdue = time.monotonic() - slot.head_since >= OVERSTAY
             self._watch_overstay(slot, OVERSTAY / 4 if overdue else OVERSTAY, head if overdue else None)
             return
-        for job in list(slot.outstanding)[1:]:
-            slot.worker.cancel(job)
-            task = slot.recall(job)
-            if task is not None:
+        for job, task in list(slot.outstanding.items())[1:]:
+            if task.status is not TaskStatus.RUNNING:  # those run with the head
+                slot.worker.cancel(job)
+                slot.recall(job)
                 self._where.pop(task.id, None)
                 self._todo.append(partial(self._settle, task, Event.RELEASED))
         self.wake()
@@ -253,9 +257,12 @@ class TaskExecutor:
             self.workers.became_idle(slot)
             return
         task = slot.outstanding.get(job)
-        if task is None or task.status is not TaskStatus.QUEUED:
+        if task is not None and task.status is TaskStatus.QUEUED:
+            self._begun(slot, task, now)
+        elif task is None or task.status is not TaskStatus.RUNNING:  # what runs already began with others
             self._let_go(slot, job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
-            return
+
+    def _begun(self, slot: Slot, task: Task, now: float) -> None:
         task.life, _ = advance(task.life, Event.STARTED)
         task.started = started = _clock(now)
         announce(self._events, task)
@@ -281,7 +288,9 @@ class TaskExecutor:
 
     def _progressed(self, slot: Slot, job: int, progress: float, message: str | None) -> None:
         task = slot.outstanding.get(job)
-        if task is not None and task.status is TaskStatus.RUNNING:
+        if task is not None and task.status is TaskStatus.QUEUED:
+            self._begun(slot, task, time.monotonic())
+        elif task is not None and task.status is TaskStatus.RUNNING:
             task.progress, task.message = progress, message
             self._events.publish(TaskProgressed(time.time(), 0, task.id, task.call.operation, task.tenant, progress, message))
 
@@ -299,9 +308,10 @@ class TaskExecutor:
             timings.started, timings.finished, timings.received = answer.started, answer.finished, now
             timings.transfer, timings.compile = answer.transfer, answer.compile
         if answer.failure is None:
+            self.batched += answer.batch is not None and answer.batch[0] > 1
             self._placement.learn(task, slot, answer)
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
-                task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
+                task.outputs, task.seconds, task.progress, task.batch = answer.outputs, answer.seconds, 1.0, answer.batch
                 task.started = _clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return
@@ -365,18 +375,18 @@ class TaskExecutor:
         if instruction is Instruction.IGNORE:
             return
         if slot is not None:
-            self._stop_job(slot, task)
+            self._stop_job(slot, task, runs=instruction is not Instruction.FINISH)
         if instruction is not Instruction.STOP:
             given = (task.deadline or 0.0) - task.created
             reason = reason or ("was over while it ran" if slot is not None and task.started else "was over before it started")
             await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s {reason}"))
 
-    def _stop_job(self, slot: Slot, task: Task) -> None:
+    def _stop_job(self, slot: Slot, task: Task, *, runs: bool) -> None:
         job = slot.job_of(task)
         if job is None or slot.worker is None:
             return
         slot.worker.cancel(job)
-        if slot.running() == job:
+        if runs:
             self._let_go(slot, job)
 
     def _let_go(self, slot: Slot, job: int) -> None:

@@ -14,10 +14,11 @@ def explain(task: Task, depths: dict[str, int], achieved: dict[str, Any], predic
     """Placement, prediction against outcome, rates `achieved` (null with the reason where they are not known); the trace it belongs to.
 
     `predictions` (device, backend, seconds) are those of now: they stand in where none were made when it was placed.
+    What ran as one with others has its share of the seconds.
     """
     estimate, seconds = task.call.estimate, task.seconds
     measured = seconds is not None and seconds > 0 and not task.cached
-    occupied = task.timings.finished - task.timings.started if task.timings and task.timings.finished else None
+    occupied = (task.timings.finished - task.timings.started) / _share(task) if task.timings and task.timings.finished else None
     return {
         "task_id": task.id,
         "operation": task.call.operation,
@@ -41,6 +42,7 @@ def explain(task: Task, depths: dict[str, int], achieved: dict[str, Any], predic
         "waiting_for": list(task.needs),
         "waiting_in_lane": depths.get(task.lane, 0) if not task.status.ended else None,
         "cached": task.cached,
+        "batch": {"size": task.batch[0], "position": task.batch[1]} if task.batch else None,
         "stages": stages(task),
         **ids(task.traceparent),
     }
@@ -118,10 +120,18 @@ def stages(task: Task) -> dict[str, float]:
 
 
 def _work(task: Task, t: Timings) -> list[tuple[str, float]]:
-    """What the worker did, and for how many seconds. `pack`: reading the inputs' bytes, making the outputs' bytes."""
-    rest = max(0.0, t.finished - t.started - t.transfer - t.compile)
+    """What the worker did, and for how many seconds. `pack`: reading the inputs' bytes, making the outputs' bytes; `batch`: the other tasks'
+    shares, where it ran as one with them."""
+    whole = max(0.0, t.finished - t.started)
+    rest = max(0.0, whole / _share(task) - t.transfer - t.compile)
     compute = min(task.seconds or 0.0, rest) if task.status is TaskStatus.COMPLETED else rest
-    return [("transfer", t.transfer), ("compile", t.compile), ("compute", compute), ("pack", rest - compute)]
+    others = whole - whole / _share(task)
+    return [("transfer", t.transfer), ("compile", t.compile), ("compute", compute), ("pack", rest - compute), ("batch", others)]
+
+
+def _share(task: Task) -> int:
+    """Of how many tasks that ran as one it was."""
+    return task.batch[0] if task.batch else 1
 
 
 def trace(task: Task) -> list[dict[str, Any]]:

@@ -201,7 +201,7 @@ class Placement:
     def learn(self, task: Task, slot: Slot, answer: Answer) -> None:
         """What a completed task took."""
         call, device, backend = task.call, slot.device.id, slot.backend
-        seconds = answer.finished - answer.started
+        seconds = (answer.finished - answer.started) / (answer.batch[0] if answer.batch else 1)
         if task.predicted <= SKIP >= seconds:
             self._cost.record(call, device, backend, seconds, first=slot.first_of(call))
             return
