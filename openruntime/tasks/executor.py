@@ -11,15 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from openruntime.contracts.errors import (
-    OpenRuntimeError,
-    OperationFailed,
-    StorageFull,
-    TaskCancelled,
-    TaskTimeout,
-    Unavailable,
-    WorkerCrashed,
-)  # fmt: skip
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, StorageFull, TaskCancelled, TaskTimeout, Unavailable, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
