@@ -16,7 +16,7 @@ from openruntime.contracts.errors import OperationFailed, OutOfMemory, Unsupport
 from openruntime.contracts.payload import Array  # noqa: E402
 from openruntime.operations.catalogue import OperationCatalogue  # noqa: E402
 from openruntime.operations.formula import FUNCTIONS  # noqa: E402
-from openruntime.testing.cases import cases, numpy_array, payload  # noqa: E402
+from openruntime.testing.cases import Case, cases, in_bfloat16, numpy_array, payload  # noqa: E402
 
 BINARY = ("+", "-", "*", "//", "%", "**", "<", "<=", ">", ">=", "==", "!=", "&", "|", "^", "<<", ">>", "/")
 _NUMPY = {"bitwise_invert": np.invert, "conj": np.conj, "imag": np.imag, "real": np.real}
@@ -138,6 +138,34 @@ async def test_unsigned_arrays_in_other_operations(dtype: str, backend: TorchBac
     np.testing.assert_array_equal(await answer(backend, "matmul", a=x, b=x.T.copy()), x @ x.T)
     np.testing.assert_array_equal(await answer(backend, "einsum", subscripts="ij,kj->ik", a=x, b=x), x @ x.T)
     np.testing.assert_allclose(await answer(backend, "mean", x=x), x.astype("float64").mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "uint8", "uint16", "uint64", "float16", "bfloat16", "float32", "float64"])
+async def test_long_lines_are_sorted_by_radix(dtype: str, backend: TorchBackend) -> None:
+    random = np.random.default_rng(11)
+    if dtype in ("float16", "bfloat16", "float32", "float64"):
+        x = random.normal(size=50_000).astype("float32" if dtype == "bfloat16" else dtype)
+        x[random.integers(0, x.size, 4000)] = random.choice([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1.0], 4000)
+        if dtype == "bfloat16":
+            x = in_bfloat16(Case("sort", {"x": x.astype("float16")})).parameters["x"]  # type: ignore[union-attr]
+    else:
+        low, high = (0, 2) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        x = random.integers(low, high, 50_000, dtype="uint64" if dtype == "uint64" else "int64").astype(dtype)
+        x[::7] = x[0]
+    plain = np.asarray(x)
+    for falling in (False, True):
+        wanted = np.argsort(plain, stable=True)
+        if falling:
+            wanted = x.size - 1 - np.argsort(plain[::-1], stable=True)[::-1]
+        np.testing.assert_array_equal(await answer(backend, "argsort", x=x, descending=falling), wanted)
+        np.testing.assert_array_equal(np.asarray(await answer(backend, "sort", x=x, descending=falling)), plain[wanted])
+        best = await answer(backend, "top_k", x=x, k=10, largest=falling)
+        np.testing.assert_array_equal(best["indices"], wanted[:10])
+    found, (values, counts) = await answer(backend, "unique", x=x), np.unique(plain, return_counts=True, equal_nan=False)
+    np.testing.assert_array_equal(np.asarray(found["values"]), values)
+    np.testing.assert_array_equal(found["counts"], counts)
+    if dtype != "bfloat16":
+        np.testing.assert_array_equal(await answer(backend, "quantile", x=x, q=0.3), np.quantile(plain.astype("float64"), 0.3))
 
 
 def test_products_of_integers_by_parts_wrap_around() -> None:
