@@ -177,6 +177,19 @@ def test_products_of_integers_by_parts_wrap_around() -> None:
         np.testing.assert_array_equal(whole_product(torch.from_numpy(a), torch.from_numpy(b[:, 0])).numpy(), a @ b[:, 0])
 
 
+@pytest.mark.parametrize(("operation", "options"), [
+    ("uniform", {"dtype": "float64"}), ("uniform", {"dtype": "float32", "low": -2.0}), ("integers", {"high": 10**12}), ("normal", {"std": 3.0}),
+])  # fmt: skip
+async def test_a_seed_gives_numpys_numbers(operation: str, options: dict[str, Any], backend: TorchBackend) -> None:
+    from openruntime.backends.cpu import NumpyBackend
+
+    found, wanted = [await answer(one, operation, shape=[3, 100_003], seed=2**40 + 3, **options) for one in (backend, NumpyBackend())]
+    if operation == "normal":
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(found, wanted)
+
+
 async def test_attention_with_a_mask_of_each_kind(backend: TorchBackend) -> None:
     from openruntime.backends.cpu import NumpyBackend
 
