@@ -14,7 +14,7 @@ from openruntime.operations.formula import Constant, Signature, Step, program, s
 
 Function = Callable[..., Any]
 
-BLOCK = 1 << 16  # elements for each thread: two or three values of them stay in its cache, and a call costs little beside its work
+BLOCK = 1 << 17  # elements for each thread: two or three values of them stay in its cache, and a call costs little beside its work
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
 _NAMES = {
     "bitwise_invert": "bitwise_not", "conj": "conj_physical", "equal": "eq", "greater": "gt", "greater_equal": "ge", "less": "lt",

@@ -16,7 +16,7 @@ from openruntime.contracts.errors import OperationFailed, OutOfMemory, Unsupport
 from openruntime.contracts.payload import Array  # noqa: E402
 from openruntime.operations.catalogue import OperationCatalogue  # noqa: E402
 from openruntime.operations.formula import FUNCTIONS  # noqa: E402
-from openruntime.testing.cases import cases, numpy_array, payload  # noqa: E402
+from openruntime.testing.cases import Case, cases, in_bfloat16, numpy_array, payload  # noqa: E402
 
 BINARY = ("+", "-", "*", "//", "%", "**", "<", "<=", ">", ">=", "==", "!=", "&", "|", "^", "<<", ">>", "/")
 _NUMPY = {"bitwise_invert": np.invert, "conj": np.conj, "imag": np.imag, "real": np.real}
@@ -140,6 +140,34 @@ async def test_unsigned_arrays_in_other_operations(dtype: str, backend: TorchBac
     np.testing.assert_allclose(await answer(backend, "mean", x=x), x.astype("float64").mean(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "uint8", "uint16", "uint64", "float16", "bfloat16", "float32", "float64"])
+async def test_long_lines_are_sorted_by_radix(dtype: str, backend: TorchBackend) -> None:
+    random = np.random.default_rng(11)
+    if dtype in ("float16", "bfloat16", "float32", "float64"):
+        x = random.normal(size=50_000).astype("float32" if dtype == "bfloat16" else dtype)
+        x[random.integers(0, x.size, 4000)] = random.choice([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1.0], 4000)
+        if dtype == "bfloat16":
+            x = in_bfloat16(Case("sort", {"x": x.astype("float16")})).parameters["x"]  # type: ignore[union-attr]
+    else:
+        low, high = (0, 2) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        x = random.integers(low, high, 50_000, dtype="uint64" if dtype == "uint64" else "int64").astype(dtype)
+        x[::7] = x[0]
+    plain = np.asarray(x)
+    for falling in (False, True):
+        wanted = np.argsort(plain, stable=True)
+        if falling:
+            wanted = x.size - 1 - np.argsort(plain[::-1], stable=True)[::-1]
+        np.testing.assert_array_equal(await answer(backend, "argsort", x=x, descending=falling), wanted)
+        np.testing.assert_array_equal(np.asarray(await answer(backend, "sort", x=x, descending=falling)), plain[wanted])
+        best = await answer(backend, "top_k", x=x, k=10, largest=falling)
+        np.testing.assert_array_equal(best["indices"], wanted[:10])
+    found, (values, counts) = await answer(backend, "unique", x=x), np.unique(plain, return_counts=True, equal_nan=False)
+    np.testing.assert_array_equal(np.asarray(found["values"]), values)
+    np.testing.assert_array_equal(found["counts"], counts)
+    if dtype != "bfloat16":
+        np.testing.assert_array_equal(await answer(backend, "quantile", x=x, q=0.3), np.quantile(plain.astype("float64"), 0.3))
+
+
 def test_products_of_integers_by_parts_wrap_around() -> None:
     random = np.random.default_rng(5)
     for dtype in ("int8", "int32", "int64"):
@@ -147,6 +175,19 @@ def test_products_of_integers_by_parts_wrap_around() -> None:
         a, b = (random.integers(bounds.min, bounds.max, shape, dtype, endpoint=True) for shape in ((2, 5, 7), (7, 3)))
         np.testing.assert_array_equal(whole_product(torch.from_numpy(a), torch.from_numpy(b)).numpy(), a @ b)
         np.testing.assert_array_equal(whole_product(torch.from_numpy(a), torch.from_numpy(b[:, 0])).numpy(), a @ b[:, 0])
+
+
+@pytest.mark.parametrize(("operation", "options"), [
+    ("uniform", {"dtype": "float64"}), ("uniform", {"dtype": "float32", "low": -2.0}), ("integers", {"high": 10**12}), ("normal", {"std": 3.0}),
+])  # fmt: skip
+async def test_a_seed_gives_numpys_numbers(operation: str, options: dict[str, Any], backend: TorchBackend) -> None:
+    from openruntime.backends.cpu import NumpyBackend
+
+    found, wanted = [await answer(one, operation, shape=[3, 100_003], seed=2**40 + 3, **options) for one in (backend, NumpyBackend())]
+    if operation == "normal":
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(found, wanted)
 
 
 async def test_attention_with_a_mask_of_each_kind(backend: TorchBackend) -> None:
