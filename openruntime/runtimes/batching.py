@@ -15,8 +15,9 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Stacking
 from openruntime.runtimes.channel import Job, WireArray
 
-LONGEST = 0.005  # seconds a batch may take: what comes meanwhile waits for its end
+LONGEST = 0.005  # seconds a batch may take, or as long as two calls one by one: what comes meanwhile waits for its end
 SAMPLES = 5  # the last of each size
+ENOUGH = 3  # that many are needed to judge: one may fall into a pause of the machine
 AGAIN = 64  # so many choices apart one size is tried that looked worse, for things change
 DEAR = 5e-4  # seconds: a call that costs so much by itself is worth a wait for others to join it
 WINDOW = 1e-3  # seconds that such a wait takes at most
@@ -48,8 +49,8 @@ class Kind:
 
     def size(self, waiting: int) -> int:
         """In which number they run as one now, given how many wait: what was not tried yet, else what is fastest for each of them."""
-        first, *more = self._open(waiting)
-        allowed = [first, *[size for i, size in enumerate(more) if self._whole(size if i else 1) <= LONGEST]]
+        sizes, longest = self._open(waiting), max(LONGEST, 2 * self._each.get(1, 0.0))
+        allowed = [*sizes[:2], *[size for size in sizes[2:] if self._whole(size) <= longest]]
         for size in (1, allowed[-1]):
             if self._class(size) not in self._each:
                 return size
@@ -77,7 +78,9 @@ class Kind:
             self._samples[place] = deque(maxlen=SAMPLES)
             return
         samples.append(seconds)
-        self._each[place] = each = sorted(samples)[len(samples) // 2]
+        if len(samples) < ENOUGH:
+            return
+        self._each[place] = each = sorted(samples)[(len(samples) - 1) // 2]
         self._known[place] = size, size * each
         alone, best = self._each.get(1, 0.0), min(self._each.values())
         self.patience = min(alone, WINDOW) if alone >= max(DEAR, 2 * best) else 0.0

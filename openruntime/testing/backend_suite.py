@@ -28,7 +28,7 @@ class BackendSuite:
 
     backend_class: ClassVar[type[ComputeBackend]]
     device: ClassVar[str] = "cpu:0"
-    stacked_cases: ClassVar[int | None] = 6  # unlike ones of each operation; None for all, with which NumPy shows that the rules are right
+    stacked_cases: ClassVar[int | None] = 3  # unlike ones of each operation; None for all, with which NumPy shows that the rules are right
 
     @pytest.fixture(scope="class")
     @classmethod

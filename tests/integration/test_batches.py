@@ -5,6 +5,7 @@ import os
 from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -164,7 +165,8 @@ async def test_explain_and_metrics_tell_of_the_batch(runtime: Runtime) -> None:
     alone = next(task for task in tasks if not task.batch)
     assert (await runtime.tasks.explain(alone.id))["batch"] is None
     assert f"openruntime_tasks_batched_total {len(batched)}" in runtime.metrics.text()
-    assert runtime.cost.predict(batched[0].call, "cpu:0", "numpy") < 1e-4, "what one costs is its share"
+    whole = median(task.timings.finished - task.timings.started for task in batched[-15:] if task.timings)
+    assert runtime.cost.predict(batched[0].call, "cpu:0", "numpy") < whole / 2, "what one costs is its share"
 
 
 async def test_a_member_that_kills_the_worker_is_found_and_the_others_are_done(runtime: Runtime) -> None:

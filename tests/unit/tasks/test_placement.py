@@ -23,7 +23,7 @@ Warm = Callable[..., Slot]
 def runtime() -> Runtime:
     """NumPy and a `swift` that can matmul and fft, two seats."""
     made = Runtime(Settings.load({"store": "memory", "slots": 2, "threads": 1, "calibrate": False}))
-    made.devices.adopt([Report("swift", [Probe("swift", "cpu")], ABLE)])
+    made.devices.adopt([Report("swift", [Probe("swift", "cpu")], {"cpu": ABLE})])
     made.executor.add_slots()
     return made
 
