@@ -25,10 +25,10 @@ from rich.table import Table
 
 from benchmarks import queueing, subscribers
 from benchmarks.load import Connection, request, wrk
-from benchmarks.pictures import Axis, Curve, draw
 from benchmarks.report import machine, versions
 from benchmarks.servers import openruntime, running
 from benchmarks.works import ELEMENTS, FORMULA, HEADERS, body_a, check_a, output
+from openruntime.cli.curves import Axis, Curve, draw
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/explanation/growth"

@@ -1,11 +1,13 @@
 """Samples, their medians, spreads and ratios; the goals of the design beside them; JSON without a trace of whose machine it was."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,5 +142,10 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Of Python, the packages that serve, and those of `more` that are installed."""
+    found = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    for name in more:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

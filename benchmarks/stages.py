@@ -66,7 +66,7 @@ async def stages() -> dict[str, float]:
     [(message, _)], _ = writer.messages(jobs, 0)
     done = frame(channel.Done(1, {"output": channel.WireArray("float32", (1000,), x.view)}, 1e-5, 1.0, 2.0))
     task.outputs, task.life = {"output": x}, advance(task.life, Event.SUCCEEDED)[0]
-    results = Results(runtime.tasks, runtime.tensors, 1000)
+    results = Results(runtime.tasks, runtime.tensors, runtime.devices, 1000)
 
     def stored() -> None:
         entry: Task = drive(make())
@@ -90,7 +90,7 @@ async def stages() -> dict[str, float]:
         "job as a message": best(lambda: writer.messages(jobs, 0)),
         "  read by the worker": best(lambda: [channel.run_decoder.decode(part) for part in FrameReader().feed(message)]),
         "answer read by the gateway": best(lambda: [channel.outcome_decoder.decode(part) for part in FrameReader().feed(done)]),
-        "learn from it": best(lambda: runtime.cost.record(call, "cpu:0", "numpy", 1e-5, False)),
+        "learn from it": best(lambda: runtime.cost.record(call, "cpu:0", "numpy", 1e-5, first=False)),
         "TaskResponse as JSON": best(lambda: to_json(describe(task))),
         "answer as safetensors, that included": best(lambda: drive(results.encoded(task, safetensors_type, LOCAL))),
     }

@@ -1,6 +1,7 @@
 """A real server for every test that wants one. `server` is shared by the session; `start_server` makes another with other flags."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.servers import Server, openruntime, running
 pytest.register_assert_rewrite("openruntime.testing.backend_suite", "openruntime.testing.store_suite")
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+os.environ["OPENRUNTIME_CALIBRATE"] = "false"  # every test has a machine of its own, and begins with what is shipped
 
 
 @contextlib.contextmanager

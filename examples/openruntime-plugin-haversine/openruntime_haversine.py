@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from openruntime.operations import Array, Estimate, InvalidParameter, Namespace, Spec, operation
+from openruntime.operations.stacking import each
 
 
 def _check(start: Spec, end: Spec, radius: float) -> Spec:
@@ -24,7 +25,7 @@ def _estimate(start: Spec, end: Spec, radius: float) -> Estimate:
     return Estimate(flops=60.0 * start.size / 2, bytes=moved, memory=int(3 * moved))
 
 
-@operation(family="geography", check=_check, estimate=_estimate)
+@operation(family="geography", check=_check, estimate=_estimate, batch=each)
 def haversine(start: Array, end: Array, *, radius: Annotated[float, Meta(gt=0, le=1e12)] = 6_371_008.8, xp: Namespace) -> Array:
     """Great-circle distance in metres between points on a sphere; shape (...).
 

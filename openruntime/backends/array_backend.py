@@ -13,7 +13,7 @@ import numpy as np
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
 from openruntime.contracts.interfaces import ComputeBackend, Steps
 from openruntime.contracts.payload import ITEMSIZE, Array
-from openruntime.contracts.records import Result
+from openruntime.contracts.records import Result, Stacking
 from openruntime.operations.catalogue import BUILTIN, OperationCatalogue
 from openruntime.operations.definition import Operation
 from openruntime.operations.dtypes import name_of
@@ -30,7 +30,8 @@ class ArrayBackend(ComputeBackend):
     """Runs every operation of the catalogue on `xp`; a subclass names its library and, where measured faster, its own routines.
 
     `native`: operation -> function taking the operation's parameters by name (`steps` too where it has steps, and `empty`, see
-    `execute`, where `native_outputs` lists it). Arrays pass through NumPy on the way, so that it lacks what NumPy lacks.
+    `writable`, where `native_outputs` lists it). Arrays pass through NumPy on the way, bfloat16, which NumPy has not, as the uint16 of
+    its bits: a library that has it leaves it out of `lacks`.
     """
 
     xp: Any
@@ -52,6 +53,9 @@ class ArrayBackend(ComputeBackend):
 
     def get_capabilities(self) -> list[str]:
         return [name for name in self.catalogue.names() if name not in self.unsupported]
+
+    def stacking(self, operation: str, parameters: Mapping[str, Any]) -> Stacking | None:
+        return self.catalogue.get(operation).stacking(parameters)
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
         """Run `operation`. `params["allocate"]`, if there, gives writable memory of so many bytes for an output over `inline` bytes.
@@ -75,7 +79,7 @@ class ArrayBackend(ComputeBackend):
             if operation not in BUILTIN:  # those are held to what they declare by the suite
                 self._need_declared(found, params, outputs)
             computed = perf_counter()
-            kept = {name: memory.keep(self.to_host(value)) for name, value in outputs.items()}
+            kept = {name: self._output(value, memory) for name, value in outputs.items()}
             transfer = started - began + perf_counter() - computed if self.separate_memory else 0.0
             return Result(kept, seconds, transfer, self.compiling)
         except OpenRuntimeError:
@@ -101,7 +105,7 @@ class ArrayBackend(ComputeBackend):
             if "xp" in operation.takes:
                 arguments["xp"] = self.xp
         elif operation.name in self.native_outputs:
-            arguments["empty"] = memory.empty
+            arguments["empty"] = self.writable(memory)
         if "steps" in operation.takes:
             arguments["steps"] = params.get("steps") or _no_steps
         return arguments
@@ -112,7 +116,12 @@ class ArrayBackend(ComputeBackend):
             raise UnsupportedOnDevice(f"`{name}` is {array.dtype}, which does not run on {where}: {self.lacks[array.dtype]}", field=name)
         host = host_array(array)
         memory.inputs.append(host)
-        return self.from_host(host)
+        found = self.from_host(host)
+        return self.reinterpret(found, "bfloat16") if array.dtype == "bfloat16" else found
+
+    def _output(self, value: Any, memory: "Memory") -> Array:
+        name = name_of(value)
+        return memory.keep(self.to_host(self.reinterpret(value, "uint16") if name == "bfloat16" else value), name)
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
         function = self.native.get(operation.name, operation.function)
@@ -148,6 +157,14 @@ class ArrayBackend(ComputeBackend):
         """The library's array as a NumPy array."""
         return np.asarray(array)
 
+    def reinterpret(self, array: Any, dtype: str) -> Any:
+        """The library's array with its bits read as another dtype of the same size: `bfloat16` as `uint16`, and back."""
+        return array.view(getattr(self.xp, dtype))
+
+    def writable(self, memory: "Memory") -> Callable[[tuple[int, ...], str], Any]:
+        """What `empty(shape, dtype)` is to the routines of `native_outputs`: an array of the library to compute an output into."""
+        return memory.empty
+
     def synchronise(self) -> None:
         """Wait until the device has done everything it was given."""
 
@@ -182,9 +199,9 @@ class Memory:
         self._buffers[_address(array)] = buffer[:size]
         return array
 
-    def keep(self, array: "np.ndarray[Any, Any]") -> Array:
-        """The array as bytes: C-contiguous, little-endian, and no view of an input, whose memory goes its own way."""
-        name = name_of(array)
+    def keep(self, array: "np.ndarray[Any, Any]", name: str | None = None) -> Array:
+        """The array, of the dtype called `name`, as bytes: C-contiguous, little-endian, and no view of an input, whose memory goes its own way."""
+        name = name or name_of(array)
         buffer = self._buffers.get(_address(array)) if self._buffers else None
         if buffer is not None and buffer.nbytes == array.nbytes and array.flags.c_contiguous:
             return Array(name, array.shape, buffer)
@@ -198,15 +215,15 @@ class Memory:
 
 
 def host_array(array: Array) -> "np.ndarray[Any, Any]":
-    """A NumPy view of an array's bytes; of any dtype but bfloat16."""
+    """A NumPy view of an array's bytes; bfloat16, which NumPy has not, is the uint16 of its bits."""
     if not array.size:
-        return np.empty(array.shape, array.dtype)
+        return np.empty(array.shape, _little(array.dtype))
     return np.frombuffer(array.view, _little(array.dtype)).reshape(array.shape)
 
 
 @lru_cache(maxsize=64)
 def _little(name: str) -> "np.dtype[Any]":
-    return np.dtype(name).newbyteorder("<")
+    return np.dtype("uint16" if name == "bfloat16" else name).newbyteorder("<")
 
 
 def _address(array: "np.ndarray[Any, Any]") -> int:

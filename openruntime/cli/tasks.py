@@ -105,11 +105,12 @@ def _explained(found: dict[str, Any]) -> None:
     out.print(found["reason"], markup=False)
     if candidates := found["candidates"]:
         lines = [
-            ["→" if row["chosen"] else "", f"{row['device']}/{row['backend']}", str(row["slot"]), "warm" if row["warm"] else "cold",
+            ["→" if row["chosen"] else "", f"{row['device']}/{row['backend']}", "" if row["slot"] is None else str(row["slot"]),
+             {True: "warm", False: "cold", None: "-"}[row["warm"]], duration(row["predicted"]), duration(row["first_cost"]),
              duration(row["backlog"]), duration(row["start_cost"]), duration(row["predicted_finish"])]
             for row in candidates
         ]  # fmt: skip
-        names = ("", "device", "slot", "worker", "waiting there", "to start it", "predicted end")
+        names = ("", "device", "slot", "worker", "predicted", "first call", "waiting there", "to start it", "predicted end")
         out.print(table(names, lines, right=frozenset(names[4:])))
     rows = [(name.replace("_", " "), shown) for name, shown in _facts(found) if shown]
     width = max(len(name) for name, _ in rows)
@@ -127,11 +128,17 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("actual", duration(found["actual"]) if found["actual"] is not None else None),
         ("spent", ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["stages"].items())),
         ("estimate", f"{estimate['flops']:.3g} operations, {size(estimate['bytes'])} moved, {size(estimate['memory'])} of memory"),
-        ("achieved", ", ".join(rates) or achieved["reason"]),
+        ("achieved", ", ".join([*rates, *_near(achieved)]) or achieved["reason"]),
         ("attempt", tried),
         ("waiting for", ", ".join(map(str, found["waiting_for"]))),
         ("in its lane", f"{waiting} waiting for {found['lane']}" if waiting else None),
     ]
+
+
+def _near(achieved: dict[str, Any]) -> list[str]:
+    if achieved["fraction"] is None:
+        return [achieved["reason"]] if achieved["gflops"] is not None else []
+    return [f"{achieved['fraction']:.0%} of what {achieved['bound']} allows" + (f" ({achieved['reason']})" if achieved["reason"] else "")]
 
 
 def _print(document: dict[str, Any], json: bool) -> None:

@@ -169,9 +169,14 @@ class AsyncRuntime(AsyncOperations):
         """Delete an array kept on the server."""
         await self.connection.call("DELETE", f"/tensors/{tensor if isinstance(tensor, str) else tensor.id}")
 
-    async def devices(self, *, backends: bool = False) -> list[dict[str, Any]]:
-        """Every device: id, name, type, memory in bytes, status, backends, load. `backends`: every backend instead, working or why not."""
+    async def devices(self, *, backends: bool = False, detail: bool = False) -> list[dict[str, Any]]:
+        """Every device: id, name, type, memory in bytes, status, backends, load; in `detail` its workers and ceilings (FLOP/s, bytes/s) too.
+
+        `backends`: every backend instead, working or why not.
+        """
         document = await self.connection.json("GET", "/devices")
+        if detail and not backends:
+            return [await self.connection.json("GET", f"/devices/{device['id']}") for device in document["devices"]]
         return list(document["backends" if backends else "devices"])
 
     async def operations(self) -> dict[str, dict[str, Any]]:

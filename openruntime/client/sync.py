@@ -274,9 +274,12 @@ class Runtime(Operations):
         """Delete an array kept on the server."""
         self._portal.run(self._client.forget(tensor))
 
-    def devices(self, *, backends: bool = False) -> list[dict[str, Any]]:
-        """Every device: id, name, type, memory in bytes, status, backends, load. `backends`: every backend instead, working or why not."""
-        return self._portal.run(self._client.devices(backends=backends))
+    def devices(self, *, backends: bool = False, detail: bool = False) -> list[dict[str, Any]]:
+        """Every device: id, name, type, memory in bytes, status, backends, load; in `detail` its workers and ceilings (FLOP/s, bytes/s) too.
+
+        `backends`: every backend instead, working or why not.
+        """
+        return self._portal.run(self._client.devices(backends=backends, detail=detail))
 
     def operations(self) -> dict[str, dict[str, Any]]:
         """Every operation by name, with its JSON Schema. Asked for once."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openruntime.contracts.events import AnyEvent
 from openruntime.contracts.payload import Array, Buffer, Reference
-from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Task, Usage
+from openruntime.contracts.records import ANY, Call, Filter, Principal, Probe, Result, Stacking, Task, Usage
 
 if TYPE_CHECKING:
     from openruntime.contracts.models import ModelInfo, TaskRequest  # at run time pydantic would be a quarter of a worker's start
@@ -19,11 +19,13 @@ class ComputeBackend(ABC):
     for it as its `probe` told, and `memory=`, bytes of the device's memory that it may take (0: no bound). `name` is the backend's name.
     What it cannot do is data, so that it is refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and
     what would be right. `execute` raises `OutOfMemory` where memory was short, `WorkerCrashed` where the process can compute no more.
+    `batches`: in which numbers alike calls may come as one, rising, where each is compiled anew; any if it is empty.
     """
 
     name: str
     unsupported: ClassVar[Mapping[str, str]] = {}
     lacks: ClassVar[Mapping[str, str]] = {}
+    batches: ClassVar[Sequence[int]] = ()
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:
@@ -40,6 +42,10 @@ class ComputeBackend(ABC):
 
     def trim(self) -> None:  # noqa: B027  # one without a pool has nothing to give back
         """Give back what the library's memory pool holds and nobody uses."""
+
+    def stacking(self, operation: str, parameters: Mapping[str, Any]) -> Stacking | None:
+        """How calls with parameters like these may come as one; None where each has to come by itself."""
+        return None
 
 
 class Meter(Protocol):
@@ -373,6 +379,9 @@ class Devices(Protocol):
 
     def get(self, device_id: str) -> dict[str, Any]:
         """`DeviceInfo` fields plus `load`, `workers`, `ceilings`. Raises `NotFound`."""
+
+    def achieved(self, task: Task) -> dict[str, Any]:
+        """`{"flops", "bytes", "gflops", "gbytes", "fraction", "bound", "reason"}` of its computing; null with the reason where not known."""
 
     def set_state(self, device_id: str, state: str) -> dict[str, Any]:
         """`ready` or `draining`. Raises `NotFound`, `InvalidParameter`."""

@@ -59,6 +59,19 @@ class TaskRequest(BaseModel):
     cancel_on_disconnect: bool = Field(False, description="Cancel the task when the client that waits for it goes away.")
 
 
+class Achieved(BaseModel):
+    """How well a result used its device: FLOPs and bytes that its call is estimated to need, the rates in 1e9/s of computing it, and the
+    fraction of what the roofline allows there (`bound` says by what: arithmetic or memory). Null with the reason where it is not known."""
+
+    flops: float | None = None
+    bytes: float | None = None
+    gflops: float | None = None
+    gbytes: float | None = None
+    fraction: float | None = None
+    bound: str | None = None
+    reason: str | None = None
+
+
 class TaskResponse(BaseModel):
     """What is known of a task. Times are RFC 3339 UTC; durations are seconds."""
 
@@ -80,6 +93,7 @@ class TaskResponse(BaseModel):
     created_at: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
+    achieved: Achieved | None = None
 
 
 class Problem(BaseModel):

@@ -121,6 +121,19 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     compile: float = 0.0
 
 
+class Stacking(msgspec.Struct, frozen=True):
+    """How calls that are alike but for their arrays' values become one call.
+
+    `arrays`: the shape in which each of these is stacked; its first axis is multiplied by the number of calls. Arrays that are not named must be
+    the same in all. `values`: other parameters that the stacked call has in place of the calls' own. `outputs` and `memory`: of one call.
+    """
+
+    arrays: dict[str, tuple[int, ...]]
+    values: dict[str, Any]
+    outputs: dict[str, Spec]
+    memory: int
+
+
 class Life(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Where a task stands: the state of the pure machine in `tasks/lifecycle.py`, and nothing else."""
 
@@ -166,6 +179,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     traceparent: str | None = None  # the checked header of the request that submitted it
     short: str | None = None  # where and how it ran out of memory: it is tried elsewhere once
     client: str = "local"  # whose fair share it counts on: the principal's id
+    batch: tuple[int, int] | None = None  # it ran as one with others alike: how many they were, and which of them it was, from 1 on
 
     @property
     def status(self) -> TaskStatus:

@@ -121,10 +121,11 @@ BACKENDS = Registry(
     "openruntime.backends",
     {
         "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
+        "torch": ("openruntime.backends.torch:TorchBackend", "torch"),
         "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
         "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
-        "opencl": ("openruntime.backends.opencl:OpenCLBackend", "opencl"),
         "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),
+        "opencl": ("openruntime.backends.opencl:OpenCLBackend", "opencl"),
     },
     check=_is_backend,
 )

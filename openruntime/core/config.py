@@ -78,7 +78,14 @@ class Settings(BaseModel):
     strategy: Literal["predicted_finish", "least_loaded", "round_robin", "best_fit"] = Field(
         "predicted_finish", description="How a task's device is chosen: soonest predicted finish, least work waiting, in turn, or tightest memory."
     )
+    calibrate: bool = Field(
+        True,
+        description="Measure at the first start how fast each backend is here: 5 seconds of computing in all, while nothing else runs. "
+        "With the `memory` store that, and what is learned later, is kept in the user's cache.",
+    )
     outstanding: Count = Field(64, description="Tasks sent to a worker ahead; it runs one at a time.")
+    batch: Count = Field(64, description="Alike small tasks that run as one at most; 1 runs each by itself.")
+    batch_bytes: Size = Field(ByteSize(64 << 20), description="Memory that tasks which run as one may need together.")
     worker_idle: Seconds = Field(60.0, description="Seconds without work after which a worker beyond a device's first ends.")
     worker_memory: Size | None = Field(
         None, description="Memory of its own that a CPU worker may take, shared arrays apart; 0 for no bound. By default nine tenths of all."

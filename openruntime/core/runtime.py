@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
@@ -19,8 +17,8 @@ from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.records import Call
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
+from openruntime.core.learning import Learning, cache_file
 from openruntime.devices.allocator import DeviceAllocator
-from openruntime.devices.cost_model import CostModel
 from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
 from openruntime.devices.manager import DeviceManager
@@ -54,7 +52,6 @@ log = logging.getLogger(__name__)
 
 FIRST_WORKER = 10.0  # seconds that asking the backends waits for it at most
 HOUSEKEEPING = 60.0  # seconds between rounds of pruning
-COST_MODEL = ("cost-model", "1")  # where the shelf keeps what was learned
 
 
 class Runtime:
@@ -70,12 +67,12 @@ class Runtime:
         machine = Host().usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
         self._backends = optional_backends(settings)
+        shared: dict[str, Any] = {
+            "threads": settings.threads, "memory": self.worker_memory, "batch": settings.batch, "batch_bytes": int(settings.batch_bytes),
+        }  # fmt: skip
         self.runtimes: list[RuntimeManager] = [
-            CPURuntimeManager(self.pool, slots=settings.slots, threads=settings.threads, memory=self.worker_memory),
-            *(
-                manager(self.pool, merge=merge, share_of=self._share_of, threads=settings.threads, memory=self.worker_memory)
-                for manager in (GPURuntimeManager, MLXRuntimeManager)
-            ),
+            CPURuntimeManager(self.pool, slots=settings.slots, **shared),
+            *(manager(self.pool, merge=merge, share_of=self._share_of, **shared) for manager in (GPURuntimeManager, MLXRuntimeManager)),
         ]
         for runtime in self.runtimes:
             runtime.environment = {"OPENRUNTIME_CACHE_DIR": str(settings.cache_dir)}
@@ -87,7 +84,9 @@ class Runtime:
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
         self.catalogue = KernelCatalogue(self.operations, self.kernels.kernels)
         self.pool.limit = self.devices.memory_total() // 2
-        self.cost = CostModel()
+        kept_by_user = cache_file() if settings.store == "memory" and settings.calibrate else None
+        self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
+        self.cost = self.learning.cost
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
@@ -96,8 +95,9 @@ class Runtime:
         )  # fmt: skip
         memory = min(machine, self.worker_memory or machine)
         self.tasks = TaskManager(
-            self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict, memory=lambda: memory,
-            wake=self.executor.wake, watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
+            self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict,
+            predictions=self.executor.predictions, memory=lambda: memory, wake=self.executor.wake,
+            watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
         )  # fmt: skip
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
@@ -132,6 +132,7 @@ class Runtime:
         metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
         metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
         metrics.counter("openruntime_cache_misses_total", "Lookups in the result cache that found nothing.", lambda: float(self.cache.misses))
+        metrics.counter("openruntime_tasks_batched_total", "Tasks that ran as one with others alike.", lambda: float(self.executor.batched))
         kernels = self.kernels
         metrics.counter("openruntime_kernel_cache_hits_total", "Kernels registered whose compiled form was on disk.", lambda: float(kernels.hits))
         metrics.counter("openruntime_kernel_cache_misses_total", "Kernels registered that had to be compiled.", lambda: float(kernels.misses))
@@ -169,7 +170,7 @@ class Runtime:
         self.operations.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
         self.devices.serve({task.lane for task in recovered})
-        await self._load_cost()
+        await self.learning.load()
         await self.kernels.load()
         await self.tasks.recover(recovered)
         if recovered:
@@ -208,10 +209,7 @@ class Runtime:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.tasks.close()
         await self.executor.stop()
-        try:
-            await self._save_cost()
-        except OpenRuntimeError as error:
-            log.warning("what was learned of run times is not kept: %s", error)
+        await self.learning.save()
         await self.store.close()
         self.pool.close()
 
@@ -231,6 +229,8 @@ class Runtime:
         self.devices.adopt([*reports, *kernel_workers(reports)])
         self.executor.add_slots()
         self.executor.wake()
+        if self.settings.calibrate:
+            await self.learning.calibrate(self.catalogue, self.runtimes, self.pool, self.executor.calm)
 
     async def _keep_house(self) -> None:
         while True:
@@ -238,20 +238,9 @@ class Runtime:
             self.pool.trim(32 << 20)
             try:
                 await self.store.prune(time.time())
-                await self._save_cost()
             except OpenRuntimeError as error:
                 log.warning("housekeeping: %s", error)
-
-    async def _load_cost(self) -> None:
-        found = await self.store.shelf.get(*COST_MODEL)
-        if found is not None:
-            try:
-                self.cost.load(msgspec.msgpack.decode(found[0]))
-            except (ValueError, msgspec.DecodeError) as error:
-                log.warning("what was learned of run times cannot be read (%s); learning begins anew", error)
-
-    async def _save_cost(self) -> None:
-        await self.store.shelf.put(*COST_MODEL, msgspec.msgpack.encode(self.cost.dump()), {}, ttl=365 * 86_400.0, tenant="")
+            await self.learning.save()
 
     async def _replay(self, since: float, limit: int) -> list[AnyEvent] | None:
         """Events of before this start, made from the records; None where there are more than `limit`."""

@@ -1,12 +1,16 @@
 """Where a task runs: a pure decision over candidates. No clock, no I/O: everything it weighs is passed in."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from openruntime.contracts.errors import InvalidParameter, nearest
+
+TRY_WITHIN = 1.5  # of the best prediction
+TRY_BEYOND = 10.0  # times the price of trying what is predicted to be worse than that: predictions of what was never seen may be far off
 
 
 class Candidate(msgspec.Struct, gc=False):
@@ -21,13 +25,16 @@ class Candidate(msgspec.Struct, gc=False):
     capacity: int = 64
     start_cost: float = 0.0  # until a worker is up, where there is none
     predicted: float = 0.0  # transfer and compute of this task
+    transfer: float = 0.0  # of that
+    first_cost: float = 0.0  # this call's share of what a first one costs more: compiling, loading
+    untried: bool = False  # the prediction comes from elsewhere
     memory_free: int = 0
     memory_needed: int = 0
 
     @property
     def finish(self) -> float:
         """When this task would be done there."""
-        wait = self.backlog + self.predicted
+        wait = self.backlog + self.predicted + self.first_cost
         return wait if self.warm else wait + self.start_cost
 
 
@@ -38,18 +45,36 @@ class Decision(msgspec.Struct, gc=False):
     reason: str
     candidates: Sequence[Candidate]
     finishes: Sequence[float]
+    price: float = 0.0  # predicted seconds that trying something else costs
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The candidates, soonest first, as short as a record keeps them; `COLUMNS` names what stands where."""
+        return sorted(
+            (
+                (c.device, c.backend, c.slot, finish, c.predicted, c.transfer, c.first_cost, c.backlog, 0.0 if c.warm else c.start_cost,
+                 c.warm, c.outstanding, c.memory_needed <= c.memory_free, c is self.choice)
+                for c, finish in zip(self.candidates, self.finishes, strict=True)
+            ),
+            key=itemgetter(3),
+        )  # fmt: skip
 
     def explain(self) -> list[dict[str, Any]]:
-        """The candidates as `GET /tasks/{id}/explain` shows them, soonest first."""
-        shown = [
-            {
-                "device": c.device, "backend": c.backend, "slot": c.slot, "predicted_finish": finish, "predicted": c.predicted, "backlog": c.backlog,
-                "start_cost": 0.0 if c.warm else c.start_cost, "warm": c.warm, "outstanding": c.outstanding,
-                "fits": c.memory_needed <= c.memory_free, "chosen": c is self.choice,
-            }
-            for c, finish in zip(self.candidates, self.finishes, strict=True)
-        ]  # fmt: skip
-        return sorted(shown, key=itemgetter("predicted_finish"))
+        """The candidates as `GET /tasks/{id}/explain` shows them."""
+        return [dict(zip(COLUMNS, row, strict=True)) for row in self.rows()]
+
+
+COLUMNS = (
+    "device", "backend", "slot", "predicted_finish", "predicted", "transfer", "first_cost", "backlog", "start_cost",
+    "warm", "outstanding", "fits", "chosen",
+)  # fmt: skip
+
+
+def _price(candidate: Candidate, finish: float, soonest: float) -> float:
+    """Predicted seconds that trying it costs, as the allowance has to bear them; endless where it is not to be tried."""
+    if not candidate.untried or not candidate.warm or candidate.outstanding or candidate.backlog:
+        return inf
+    price = finish - soonest
+    return price if finish <= TRY_WITHIN * soonest else price * TRY_BEYOND
 
 
 def _predicted_finish(candidate: Candidate, position: int) -> tuple[float, ...]:
@@ -81,7 +106,8 @@ class DeviceAllocator:
     """Chooses among candidates by a strategy.
 
     `predicted_finish` (the default) takes the slot that ends the task soonest, and leaves the task in the queue while a full slot would
-    still be sooner than every free one. The others take the best slot with room: `least_loaded` by work already there, `best_fit` by the
+    still be sooner than every free one; what was not tried yet is tried where that
+    costs less than the `allowance`. The others take the best slot with room: `least_loaded` by work already there, `best_fit` by the
     least memory left over, `round_robin` in turn (the caller counts the turns).
     """
 
@@ -93,8 +119,11 @@ class DeviceAllocator:
         self._score = STRATEGIES[strategy]
         self._may_wait = strategy == "predicted_finish"
 
-    def decide(self, candidates: Sequence[Candidate], turn: int = 0) -> Decision:
-        """Run it here and now, or keep it in the queue. Ties go to the earlier candidate; `turn` counts decisions for `round_robin`."""
+    def decide(self, candidates: Sequence[Candidate], turn: int = 0, allowance: float = 0.0) -> Decision:
+        """Run it here and now, or keep it in the queue. Ties go to the earlier candidate; `turn` counts decisions for `round_robin`.
+
+        `allowance`: seconds that learning may cost now.
+        """
         if len(candidates) == 1:
             only = candidates[0]
             if only.outstanding < only.capacity and only.memory_needed <= only.memory_free:
@@ -108,7 +137,13 @@ class DeviceAllocator:
             fitting = [i for i in fitting if candidates[i].outstanding < candidates[i].capacity]
             if not fitting:
                 return Decision(None, "every slot is full", candidates, finishes)
-        best = candidates[min(fitting, key=lambda i: score(candidates[i], (i - turn) % count))]
+        first = min(fitting, key=lambda i: score(candidates[i], (i - turn) % count))
+        best = candidates[first]
+        if allowance > 0 and self._may_wait and not best.untried:
+            tries = [(price, i) for i in fitting if (price := _price(candidates[i], finishes[i], finishes[first])) <= allowance]
+            if tries:
+                price, chosen = min(tries)
+                return Decision(candidates[chosen], "not tried yet, and worth a try", candidates, finishes, price)
         if best.outstanding >= best.capacity:
             return Decision(None, f"{best.device}/{best.backend} is full, and still the soonest to finish it", candidates, finishes)
         return Decision(best, self.strategy, candidates, finishes)

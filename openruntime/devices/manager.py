@@ -13,16 +13,17 @@ from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
 from openruntime.contracts.kernels import LANGUAGES, WORKERS
 from openruntime.contracts.models import DeviceInfo
-from openruntime.contracts.records import Abilities, Call, Usage
+from openruntime.contracts.records import Abilities, Call, Task, Usage
+from openruntime.contracts.status import TaskStatus
 from openruntime.devices.gpu import UNIFIED
 from openruntime.devices.host import Host, cpu_name, load_average
+from openruntime.devices.roofline import Roofline
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.probe import Report
 
 ANY = "any"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
-NOT_MEASURED = "no task of a millisecond or more has finished there yet"
 CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
 MEND = "mend or uninstall the package that brings it"
 LOOKING = 10.0  # seconds that `found` waits at most
@@ -50,6 +51,7 @@ class DeviceManager:
         host: Host | None = None,
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None  # what to do when a device takes tasks again
+        self.roofline = Roofline()
         self._events = events
         self._node = node.casefold()
         self._depths = depths
@@ -62,7 +64,6 @@ class DeviceManager:
         self._devices: dict[str, DeviceInfo] = {}
         self._runtimes: dict[str, RuntimeManager] = {}
         self._draining: set[str] = set()
-        self._best: dict[str, list[float]] = {}
         self._remembered: dict[tuple[str | None, str, str, tuple[str, ...]], str] = {}
         self._places: dict[str, list[Place]] = {}  # lane that a client can name -> who serves it
         self._lanes: dict[Place, list[str]] = {}  # the lists that the slots hold
@@ -110,25 +111,22 @@ class DeviceManager:
         return [self._describe(device) for device in self._devices.values()]
 
     def get(self, device_id: str) -> dict[str, Any]:
-        """`DeviceInfo` fields, `load`, `workers` and `ceilings` (FLOP/s and bytes/s, null until a task has shown them). Raises `NotFound`."""
+        """`DeviceInfo` fields, `load`, `workers` and `ceilings` (FLOP/s and bytes/s, null until they are measured). Raises `NotFound`."""
         device = self._device(device_id)
         described = self._describe(device)
         load = {"busy": described["busy"], "slots": device.slots, "queued": described["queued"], "utilization": described["utilization"]}
         if device.type == "cpu":
             load["average"] = load_average()
-        return described | {"load": load, "workers": [dict(worker) for worker in self._workers(device_id)], "ceilings": self._ceilings(device_id)}
+        workers = [dict(worker) for worker in self._workers(device_id)]
+        return described | {"load": load, "workers": workers, "ceilings": self.roofline.describe(device_id)}
 
-    def achieved(self, device_id: str, flops: float, moved: float, seconds: float) -> None:
-        """What a finished task reached there: the best of all stands for the device's ceilings."""
-        best = self._best.setdefault(device_id, [0.0, 0.0])
-        best[0], best[1] = max(best[0], flops / seconds), max(best[1], moved / seconds)
-
-    def _ceilings(self, device_id: str) -> dict[str, Any]:
-        """FLOP/s and bytes/s, the most that any task has reached since the start."""
-        best = self._best.get(device_id)
-        if best is None:
-            return {"flops": None, "bandwidth": None, "reason": NOT_MEASURED}
-        return {"flops": best[0], "bandwidth": best[1], "reason": "the most that any task has reached since the start"}
+    def achieved(self, task: Task) -> dict[str, Any]:
+        """How well a task used its device, as `Roofline.judge` has it."""
+        computed = task.life.status is TaskStatus.COMPLETED and not task.cached
+        found = self.roofline.judge(task.call, task.device, task.seconds if computed else None)
+        if not computed:
+            found["reason"] = "answered from the cache" if task.cached else f"it is {task.life.status.value}; only a completed task computed it all"
+        return found
 
     def set_state(self, device_id: str, state: str) -> dict[str, Any]:
         """`draining`: it finishes what it has and takes nothing new; `ready`: it takes tasks again. Raises `NotFound`, `InvalidParameter`."""
@@ -295,7 +293,7 @@ class DeviceManager:
         first, _, backend = wish.partition("/")
         report = self._reports.get(backend or first)
         if report is not None and report.failure is not None:
-            why = report.failure
+            why = report.failure + (f"; install it with `pip install 'openruntime[{report.extra}]'`" if report.extra else "")
         elif first in {device.type for device in self._devices.values()} and backend:
             why = f"{first!r} is a kind, and a backend goes with a device"
         elif slash and wish != rest and first not in lanes and ":" not in first:

@@ -40,7 +40,7 @@ _GET = re.compile(rb'GET (/tasks/[0-9A-Za-z-]+(?:/result)?)(?:\?([!-"$-~]*))? HT
 
 def create_gateway(services: Services) -> "Front":
     """The ASGI application that answers everything design §6 lists. Wired by core; nothing starts here."""
-    results = Results(services.tasks, services.tensors, services.limits.inline_elements)
+    results = Results(services.tasks, services.tensors, services.devices, services.limits.inline_elements)
     bodies = BodyReader(services.limits.body_bytes, services.limits.body_timeout, services.allocate)
     submission = Submission(services, results)
     sockets = WebSocketManager(services.events, services.limits)

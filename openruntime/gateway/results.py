@@ -9,17 +9,19 @@ import msgspec
 
 from openruntime.contracts import nested, npy, safetensors
 from openruntime.contracts.errors import Expired, NotAcceptable, TaskCancelled, TaskFailed, error_class
-from openruntime.contracts.interfaces import Tasks, Tensors
-from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.interfaces import Devices, Tasks, Tensors
+from openruntime.contracts.models import Achieved, TaskStatus
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Principal, Task
 from openruntime.gateway.wire import NPY, SAFETENSORS, SPLIT
 
 to_json = msgspec.json.Encoder().encode
+SHORT = 50e-6  # seconds
+_TOO_SHORT = msgspec.Raw(to_json(Achieved(reason="it took less than 50 µs, which is what calling takes; `explain` has the figures").model_dump()))
 _REMEMBERED = 10_000  # results kept as tensors, so that polling does not keep them again
 
 
-def describe(task: Task, result: dict[str, Any] | None = None) -> dict[str, Any]:
+def describe(task: Task, result: dict[str, Any] | None = None, achieved: dict[str, Any] | msgspec.Raw | None = None) -> dict[str, Any]:
     """The fields of `TaskResponse`; as a plain dictionary because the model costs ten times as much to make."""
     failure = task.failure
     return {
@@ -41,6 +43,7 @@ def describe(task: Task, result: dict[str, Any] | None = None) -> dict[str, Any]
         "created_at": datetime.fromtimestamp(task.created, UTC),
         "started_at": datetime.fromtimestamp(task.started, UTC) if task.started is not None else None,
         "finished_at": datetime.fromtimestamp(task.finished, UTC) if task.finished is not None else None,
+        "achieved": achieved,
     }
 
 
@@ -56,8 +59,9 @@ def failed(task: Task) -> TaskFailed:
 class Results:
     """Renders tasks. `inline`: elements up to which an array is nested lists in JSON; larger ones become tensors."""
 
-    def __init__(self, tasks: Tasks, tensors: Tensors, inline: int) -> None:
+    def __init__(self, tasks: Tasks, tensors: Tensors, devices: Devices, inline: int) -> None:
         self._tasks = tasks
+        self._devices = devices
         self._tensors = tensors
         self._inline = inline
         self._kept: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
@@ -69,11 +73,11 @@ class Results:
     async def fields(self, task: Task, principal: Principal) -> dict[str, Any]:
         outputs = task.outputs
         if outputs is None:
-            return describe(task)
+            return describe(task, None, self._achieved(task))
         result: dict[str, Any] = {}
         for name, array in outputs.items():
             result[name] = nested.from_array(array) if self._fits(array) else await self._tensor(task, name, array, principal)
-        return describe(task, result)
+        return describe(task, result, self._achieved(task))
 
     async def outputs(self, task: Task, principal: Principal) -> dict[str, Array]:
         """The arrays of an ended task. Raises what it failed with, or `Expired`."""
@@ -90,7 +94,7 @@ class Results:
         """Content type and body of an ended task. Raises what it failed with where arrays were asked for, or `NotAcceptable`."""
         if media in (SAFETENSORS, SPLIT):
             outputs = await self.outputs(task, principal)
-            told = {"task": to_json(describe(task)).decode()}
+            told = {"task": to_json(describe(task, None, self._achieved(task))).decode()}
             return b"application/x-safetensors", safetensors.encode(outputs, told, split=media == SPLIT)
         if media == NPY:
             outputs = await self.outputs(task, principal)
@@ -101,6 +105,12 @@ class Results:
                 )
             return b"application/x-npy", npy.encode(next(iter(outputs.values())))
         return b"application/json", [await self.json(task, principal)]
+
+    def _achieved(self, task: Task) -> dict[str, Any] | msgspec.Raw | None:
+        """How well a result used its device; of a short call, which is what the hot path is about, only that it is not worked out."""
+        if task.life.status is not TaskStatus.COMPLETED:
+            return None
+        return _TOO_SHORT if task.seconds is not None and task.seconds < SHORT else self._devices.achieved(task)
 
     def forget(self, tensor_id: str) -> None:
         """A tensor was deleted: do not hand out its id again."""

@@ -12,7 +12,7 @@ from openruntime.contracts.errors import InvalidParameter, OperationFailed, TooL
 from openruntime.contracts.interfaces import Steps
 from openruntime.contracts.payload import Array as Payload
 from openruntime.contracts.payload import Reference, Spec, check_dtype
-from openruntime.contracts.records import Call, Estimate
+from openruntime.contracts.records import Call, Estimate, Stacking
 
 __all__ = ["Array", "Estimate", "InvalidParameter", "Namespace", "Number", "Operation", "OperationFailed", "Spec", "Steps", "operation"]
 
@@ -118,7 +118,7 @@ class Declared(TypedDict, total=False):
     check: Callable[..., Outputs]
     estimate: Callable[..., Estimate]
     version: int
-    batch_axis: int
+    batch: Callable[..., Mapping[str, Any] | None]
     cacheable: bool
     outputs: tuple[str, ...]
 
@@ -133,7 +133,7 @@ class Operation:
         self.name: str = function.__name__.rstrip("_")  # `sum_` is `sum`: Python's own stays usable in its module
         self.family = declared.get("family") or function.__module__.rpartition(".")[2]
         self.version = declared.get("version", 1)
-        self.batch_axis = declared.get("batch_axis")
+        self.batch = declared.get("batch")
         self.cacheable = declared.get("cacheable", True)
         self.outputs = declared.get("outputs", ("output",))
         self.doc = inspect.getdoc(function) or ""
@@ -180,8 +180,7 @@ class Operation:
     def bind(self, parameters: Mapping[str, Any]) -> Call:
         """Check everything that names, types, shapes and dtypes show. Raises `InvalidParameter`, or `TooLarge` beyond any machine."""
         given = self._read(parameters)
-        bound = {name: _spec(given[name]) if name in given else parameter.default for name, parameter in self.parameters.items()}
-        bound.update((name, _spec(value)) for name, value in given.items() if name not in bound)
+        bound = self._bound(given)
         found = self._check(**bound)
         outputs = {"output": found} if isinstance(found, Spec) else found
         if not isinstance(outputs, dict) or outputs.keys() != set(self.outputs):
@@ -203,6 +202,27 @@ class Operation:
         dtype = largest.dtype if largest else ""
         others = tuple(sorted({spec.dtype for spec in (*specs, *outputs.values())} - {dtype}))
         return Call(self.name, self.version, self._plain(given), outputs, cost, self.cacheable, dtype, elements, others)
+
+    def stacking(self, parameters: Mapping[str, Any]) -> Stacking | None:
+        """How calls with parameters like these become one; None where each has to run by itself."""
+        if self.batch is None or "steps" in self.takes:
+            return None
+        call, bound = self.bind(parameters), self._bound(self._read(parameters))
+        specs = {name: value for name, value in bound.items() if isinstance(value, Spec)}
+        if not all(spec.size and spec.exact for spec in (*specs.values(), *call.outputs.values())):
+            return None
+        changed = self.batch(**bound)
+        if changed is None:
+            return None
+        arrays = {name: tuple(changed[name]) for name in specs if name in changed}
+        values = {name: value for name, value in changed.items() if name not in arrays}
+        return Stacking(arrays, values, call.outputs, call.estimate.memory) if arrays else None
+
+    def _bound(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter as `check` gets it."""
+        bound = {name: _spec(given[name]) if name in given else parameter.default for name, parameter in self.parameters.items()}
+        bound.update((name, _spec(value)) for name, value in given.items() if name not in bound)
+        return bound
 
     def _read(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
@@ -278,7 +298,8 @@ def operation(function: Function | None = None, /, **declared: Unpack[Declared])
     `check(**parameters)` gets a `Spec` for each array and returns the outputs' `Spec` or a dict of them (default: like the
     first array); `estimate(**parameters)` returns an `Estimate` (default: elementwise; bytes and memory left 0 are filled in
     from inputs and outputs). `version` goes into cache keys: raise it when the numbers change. `outputs` names what a function
-    returning a dict returns. A keyword `xp` gets the Array API namespace, a keyword `steps` a `Steps`.
+    returning a dict returns. `batch(**parameters)`, called like `check`, says how alike calls become one: see `operations/stacking.py`. A
+    keyword `xp` gets the Array API namespace, a keyword `steps` a `Steps`.
     """
     if function is not None:
         return Operation(function)

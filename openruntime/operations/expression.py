@@ -6,6 +6,7 @@ from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations.definition import Estimate, Namespace, Number, Spec, operation
 from openruntime.operations.formula import Constant, Operand, Program, program, signature
 from openruntime.operations.shapes import broadcast
+from openruntime.operations.stacking import elementwise
 
 _COSTS = {"add": 1.0, "subtract": 1.0, "multiply": 1.0, "cast": 1.0, "square": 1.0, "where": 1.0, "divide": 4.0, "sqrt": 4.0}
 _COST = 10.0  # of any other function, in additions
@@ -29,7 +30,7 @@ def _memory(found: Program, arrays: dict[str, Any], output: Spec) -> int:
     return inputs + output.nbytes + 2 * output.size * widest * (len(found.steps) > 1)
 
 
-@operation(check=_shape, estimate=_cost)
+@operation(check=_shape, estimate=_cost, batch=elementwise)
 def expression(formula: str, *, xp: Namespace, **arrays: Number) -> Any:
     """An elementwise formula over named arrays, such as `a*x + sin(y)**2`, computed in one pass where the backend can.
 

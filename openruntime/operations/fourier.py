@@ -14,6 +14,7 @@ from openruntime.contracts.payload import ITEMSIZE
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.dtypes import cast, complex_of, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.shapes import axes_of, axis_of, rank_of, replaced
+from openruntime.operations.stacking import along
 
 Length = Annotated[int, Meta(ge=1)]
 Scaling = Literal["backward", "ortho", "forward"]
@@ -57,7 +58,7 @@ def _cost(check: Any) -> Any:
     return cost
 
 
-@operation(check=partial(_whole, "fft"), estimate=_cost(partial(_whole, "fft")))
+@operation(check=partial(_whole, "fft"), estimate=_cost(partial(_whole, "fft")), batch=along())
 def fft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The discrete Fourier transform of `x` along `axis`: X[k] = sum of x[j] exp(-2πi jk/n). Complex, shape of `x` with `n` along `axis`.
 
@@ -68,19 +69,19 @@ def fft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "back
     return xp.fft.fft(cast(xp, x, complex_of(name_of(x))), n=n, axis=axis, norm=norm)
 
 
-@operation(check=partial(_whole, "ifft"), estimate=_cost(partial(_whole, "ifft")))
+@operation(check=partial(_whole, "ifft"), estimate=_cost(partial(_whole, "ifft")), batch=along())
 def ifft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The inverse of `fft`: x[j] = (1/n) sum of X[k] exp(+2πi jk/n). Parameters, shape and NaN as there."""
     return xp.fft.ifft(cast(xp, x, complex_of(name_of(x))), n=n, axis=axis, norm=norm)
 
 
-@operation(check=_half, estimate=_cost(_half))
+@operation(check=_half, estimate=_cost(_half), batch=along())
 def rfft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """`fft` of real numbers, without the half that follows by symmetry: n // 2 + 1 along `axis`. Complex input is refused. NaN as in `fft`."""
     return xp.fft.rfft(cast(xp, x, real(complex_of(name_of(x)))), n=n, axis=axis, norm=norm)
 
 
-@operation(check=_back, estimate=_cost(_back))
+@operation(check=_back, estimate=_cost(_back), batch=along())
 def irfft(x: Array, n: Length | None = None, axis: int = -1, norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The inverse of `rfft`: real, with `n` elements along `axis`, by default 2 (m - 1) of m. Give `n` to get an odd length back.
 
@@ -113,13 +114,13 @@ def _plane_cost(name: str) -> Any:
 Shape2 = tuple[Length, ...] | None
 
 
-@operation(check=partial(_plane, "fft2"), estimate=_plane_cost("fft2"))
+@operation(check=partial(_plane, "fft2"), estimate=_plane_cost("fft2"), batch=along("axes"))
 def fft2(x: Array, shape: Shape2 = None, axes: tuple[int, ...] = (-2, -1), norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The Fourier transform over two axes, such as an image's. `shape` cuts or pads them (two lengths). NaN and all else as in `fft`."""
     return xp.fft.fftn(cast(xp, x, complex_of(name_of(x))), s=shape, axes=axes, norm=norm)
 
 
-@operation(check=partial(_plane, "ifft2"), estimate=_plane_cost("ifft2"))
+@operation(check=partial(_plane, "ifft2"), estimate=_plane_cost("ifft2"), batch=along("axes"))
 def ifft2(x: Array, shape: Shape2 = None, axes: tuple[int, ...] = (-2, -1), norm: Scaling = "backward", *, xp: Namespace) -> Array:
     """The inverse of `fft2`. NaN as there."""
     return xp.fft.ifftn(cast(xp, x, complex_of(name_of(x))), s=shape, axes=axes, norm=norm)

@@ -15,7 +15,7 @@ from openruntime.operations.definition import Array, Estimate, InvalidParameter,
 from openruntime.operations.dtypes import cast, name_of
 from openruntime.operations.numerics import constant, working
 
-DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+DTYPES = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")
 
 Sigma = Annotated[float, Meta(gt=0, le=1000)]
 Side = Annotated[int, Meta(ge=1, le=1_000_000)]

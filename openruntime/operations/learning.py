@@ -153,7 +153,7 @@ def _knn_cost(x: Spec, queries: Spec, k: int) -> Estimate:
     return Estimate(2.0 * m * n * d + 3.0 * m * near * d + 8.0 * m * n, work + 6.0 * m * n * width, held)
 
 
-@operation(family="learning", check=_knn, estimate=_knn_cost, outputs=("indices", "distances"))
+@operation(family="learning", check=_knn, estimate=_knn_cost, outputs=("indices", "distances"), batch=lambda queries, **_: {"queries": queries.shape})
 def knn(x: Array, queries: Array, *, k: Count, xp: Namespace) -> dict[str, Array]:
     """The `k` rows of `x` nearest to each query, nearest first, by Euclidean distance.
 

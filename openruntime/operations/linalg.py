@@ -12,6 +12,7 @@ from openruntime.operations.definition import Array, Estimate, InvalidParameter,
 from openruntime.operations.dtypes import cast, inexact, is_complex, name_of, need, promote, real
 from openruntime.operations.numerics import need_finite
 from openruntime.operations.shapes import axes_of, broadcast, rank_of, reduced, some
+from openruntime.operations.stacking import along, apart, each
 from openruntime.operations.subscripts import Subscripts
 
 Order = float | Literal["fro", "nuc", "inf", "-inf"]
@@ -59,7 +60,14 @@ def _matmul(a: Spec, b: Spec) -> Spec:
     return Spec(promote(a.dtype, b.dtype), (*stack, *a.shape[-2:-1], *(b.shape[-1:] if len(b.shape) > 1 else ())))
 
 
-@operation(check=_matmul, estimate=lambda a, b: Estimate(_work(a.dtype, _matmul(a, b).size * a.shape[-1])))
+def _products(a: Spec, b: Spec) -> dict[str, Any]:
+    """A vector as the row or column that it counts as: a stack of them would be taken for a matrix."""
+    left, right = a.shape if len(a.shape) > 1 else (1, *a.shape), b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    rank = max(len(left), len(right))
+    return {"a": apart(left, rank), "b": apart(right, rank)}
+
+
+@operation(check=_matmul, estimate=lambda a, b: Estimate(_work(a.dtype, _matmul(a, b).size * a.shape[-1])), batch=_products)
 def matmul(a: Array, b: Array, *, xp: Namespace) -> Array:
     """The matrix product of `a` (..., m, k) and `b` (..., k, n): (..., m, n). A vector counts as a row in `a`, as a column in `b`.
 
@@ -118,7 +126,7 @@ def _norm(x: Spec, axis: int | tuple[int, ...] | None, ord: Order | None, keepdi
     return Spec(real(inexact(x.dtype)), reduced(x.shape, axes, keepdims=keepdims))
 
 
-@operation(check=_norm, estimate=lambda x, axis, ord, keepdims: Estimate(2.0 * x.size))
+@operation(check=_norm, estimate=lambda x, axis, ord, keepdims: Estimate(2.0 * x.size), batch=along())
 def norm(x: Array, axis: int | tuple[int, ...] | None = None, ord: Order | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """A vector's norm along one axis, a matrix's along two, or of all numbers as one vector (`axis` null).
 
@@ -155,7 +163,13 @@ def _solve_cost(a: Spec, b: Spec) -> Estimate:
     return Estimate(_work(a.dtype, stack * n**3 / 3 + _solve(a, b).size * n), memory=2 * a.nbytes + 2 * b.nbytes + _solve(a, b).nbytes)
 
 
-@operation(check=_solve, estimate=_solve_cost)
+def _equations(a: Spec, b: Spec) -> dict[str, Any]:
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    rank = max(len(a.shape), len(right))
+    return {"a": apart(a.shape, rank), "b": apart(right, rank)}
+
+
+@operation(check=_solve, estimate=_solve_cost, batch=_equations)
 def solve(a: Array, b: Array, *, xp: Namespace) -> Array:
     """The `x` with `a @ x = b`, by LU with partial pivoting. `a` (..., n, n); `b` (n,) or (..., n, k), and `x` alike.
 
@@ -226,7 +240,7 @@ def _cubic(factor: float) -> Any:
     return lambda x, **_: Estimate(_work(x.dtype, factor * x.size * x.shape[-1]), memory=4 * x.size * ITEMSIZE[inexact(x.dtype)])
 
 
-@operation(check=_square("inv"), estimate=_cubic(1.0))
+@operation(check=_square("inv"), estimate=_cubic(1.0), batch=each)
 def inv(x: Array, *, xp: Namespace) -> Array:
     """The inverse of each square matrix of `x` (..., n, n). To solve equations, `solve` is faster and more exact.
 
@@ -235,7 +249,7 @@ def inv(x: Array, *, xp: Namespace) -> Array:
     return xp.linalg.inv(*_inexact(xp, x))
 
 
-@operation(check=lambda x: Spec(_matrix("det", x, "x", square=True), x.shape[:-2]), estimate=_cubic(1 / 3), version=2)
+@operation(check=lambda x: Spec(_matrix("det", x, "x", square=True), x.shape[:-2]), estimate=_cubic(1 / 3), version=2, batch=each)
 def det(x: Array, *, xp: Namespace) -> Array:
     """The determinant of each square matrix of `x` (..., n, n), by LU. 0 for a singular one, 1 for one of no rows; NaN gives NaN."""
     (x,) = _inexact(xp, x)
@@ -243,7 +257,7 @@ def det(x: Array, *, xp: Namespace) -> Array:
     return xp.where(xp.any(xp.isnan(x), axis=(-2, -1)), xp.full_like(found, float("nan")), found)
 
 
-@operation(check=lambda x, upper: Spec(_matrix("cholesky", x, "x", square=True), x.shape), estimate=_cubic(1 / 6), version=2)
+@operation(check=lambda x, upper: Spec(_matrix("cholesky", x, "x", square=True), x.shape), estimate=_cubic(1 / 6), version=2, batch=each)
 def cholesky(x: Array, upper: bool = False, *, xp: Namespace) -> Array:
     """The lower triangular L with `L @ Lᴴ = x` for each symmetric (Hermitian) positive definite matrix of `x` (..., n, n), or U = Lᴴ.
 
@@ -263,7 +277,7 @@ def _qr(x: Spec, mode: str) -> dict[str, Spec]:
     return {"q": Spec(dtype, (*stack, m, k)), "r": Spec(dtype, (*stack, k, n))}
 
 
-@operation(check=_qr, estimate=lambda x, mode: Estimate(_work(x.dtype, 2.0 * x.size * min(x.shape[-2:]))), outputs=("q", "r"), version=2)
+@operation(check=_qr, estimate=lambda x, mode: Estimate(_work(x.dtype, 2.0 * x.size * min(x.shape[-2:]))), outputs=("q", "r"), version=2, batch=each)
 def qr(x: Array, mode: Literal["reduced", "complete"] = "reduced", *, xp: Namespace) -> dict[str, Array]:
     """`q` with orthonormal columns and upper triangular `r`, with `q @ r = x` (..., m, n), by Householder reflections.
 
@@ -288,6 +302,7 @@ def _svd(x: Spec, full_matrices: bool) -> dict[str, Spec]:
     check=_svd,
     estimate=lambda x, full_matrices: Estimate(_svd_work(x), memory=x.nbytes * 2 + 2 * sum(s.nbytes for s in _svd(x, full_matrices).values())),
     outputs=("u", "s", "vh"),
+    batch=each,
 )
 def svd(x: Array, full_matrices: bool = False, *, xp: Namespace) -> dict[str, Array]:
     """`u`, `s`, `vh` with `u @ diag(s) @ vh = x` (..., m, n); `s` (..., k) falls, k = min(m, n). Signs of u and vh are the library's.
@@ -306,7 +321,7 @@ def _eigh(x: Spec) -> dict[str, Spec]:
     return {"eigenvalues": Spec(real(dtype), x.shape[:-1]), "eigenvectors": Spec(dtype, x.shape)}
 
 
-@operation(check=_eigh, estimate=_cubic(4.5), outputs=("eigenvalues", "eigenvectors"))
+@operation(check=_eigh, estimate=_cubic(4.5), outputs=("eigenvalues", "eigenvectors"), batch=each)
 def eigh(x: Array, *, xp: Namespace) -> dict[str, Array]:
     """Rising `eigenvalues` (..., n) and orthonormal `eigenvectors` (..., n, n), in columns, of symmetric (Hermitian) matrices `x`.
 

@@ -12,6 +12,7 @@ from openruntime.operations import dtypes
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.numerics import BLOCK, blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.shapes import axis_of, broadcast
+from openruntime.operations.stacking import along, apart
 
 Pair = int | tuple[int, int]
 
@@ -39,7 +40,7 @@ def _linear_cost(x: Spec, weight: Spec, bias: Spec | None) -> Estimate:
     return _cost(2.0 * x.size * weight.shape[0], out.dtype, x, weight, bias, out)
 
 
-@operation(family="neural", check=_linear, estimate=_linear_cost)
+@operation(family="neural", check=_linear, estimate=_linear_cost, batch=lambda x, **_: {"x": apart(x.shape)})
 def linear(x: Array, weight: Array, bias: Array | None = None, *, xp: Namespace) -> Array:
     """`x @ weight.T + bias`: (..., outputs), in the arrays' common floating dtype.
 
@@ -92,7 +93,7 @@ def _conv2d_cost(x: Spec, weight: Spec, bias: Spec | None, groups: int, **option
     return _cost(2.0 * out.size * taps, out.dtype, x, weight, bias, out, work=columns)
 
 
-@operation(family="neural", check=_conv2d, estimate=_conv2d_cost)
+@operation(family="neural", check=_conv2d, estimate=_conv2d_cost, batch=lambda x, **_: {"x": x.shape})
 def conv2d(
     x: Array,
     weight: Array,
@@ -153,7 +154,7 @@ def _softmax_cost(x: Spec, axis: int) -> Estimate:
     return _cost(5.0 * x.size, working(x.dtype), x, x, work=2 * x.size)
 
 
-@operation(family="neural", check=_softmax, estimate=_softmax_cost)
+@operation(family="neural", check=_softmax, estimate=_softmax_cost, batch=along())
 def softmax(x: Array, *, axis: int = -1, xp: Namespace) -> Array:
     """Exponentials of `x`, scaled to sum to 1 along `axis`; shape of `x`, its floating dtype.
 
@@ -180,7 +181,7 @@ def _layer_norm_cost(x: Spec, weight: Spec | None, bias: Spec | None, **_: float
     return _cost(8.0 * x.size, working(x.dtype), x, weight, bias, x, work=3 * x.size)
 
 
-@operation(family="neural", check=_layer_norm, estimate=_layer_norm_cost)
+@operation(family="neural", check=_layer_norm, estimate=_layer_norm_cost, batch=along())
 def layer_norm(
     x: Array,
     weight: Array | None = None,
@@ -233,7 +234,12 @@ def _attention_cost(q: Spec, k: Spec, v: Spec, mask: Spec | None, **options: Any
     return _cost(scores * (2.0 * q.shape[-1] + 2.0 * v.shape[-1] + 5), out.dtype, q, k, v, mask, out, work=3 * scores)
 
 
-@operation(family="neural", check=_attention, estimate=_attention_cost)
+def _heads(q: Spec, k: Spec, v: Spec, mask: Spec | None, **_: Any) -> dict[str, Any]:
+    rank = len(_batch(q, k, v)) + 2
+    return {name: apart(spec.shape, rank) for name, spec in (("q", q), ("k", k), ("v", v), ("mask", mask)) if spec is not None}
+
+
+@operation(family="neural", check=_attention, estimate=_attention_cost, batch=_heads)
 def attention(
     q: Array,
     k: Array,

@@ -4,6 +4,7 @@ NaN is never skipped: a sum, mean, extreme or quantile of NaN is NaN. No numbers
 quantiles of none are refused.
 """
 
+from collections.abc import Mapping
 from math import log2, prod
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from openruntime.contracts.errors import OperationFailed
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Number, Spec, operation
 from openruntime.operations.dtypes import KIND, cast, inexact, name_of, need
 from openruntime.operations.shapes import axes_of, axis_of, reduced, replaced, some
+from openruntime.operations.stacking import along
 
 Axis = int | tuple[int, ...] | None
 Bins = Annotated[int, Meta(ge=1, le=100_000_000)]
@@ -45,7 +47,7 @@ def _count(x: Array, axis: Axis) -> int:
     return prod(x.shape[one] for one in axes)
 
 
-@operation(check=_reduce("sum", _summed), estimate=_passes(1))
+@operation(check=_reduce("sum", _summed), estimate=_passes(1), batch=along())
 def sum_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The sum along `axis`. NaN gives NaN, no numbers give 0.
 
@@ -54,7 +56,7 @@ def sum_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) 
     return xp.sum(cast(xp, x, _summed(name_of(x))), axis=axis, keepdims=keepdims)
 
 
-@operation(check=_reduce("mean", inexact), estimate=_passes(1))
+@operation(check=_reduce("mean", inexact), estimate=_passes(1), batch=along())
 def mean(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The arithmetic mean along `axis`. Booleans and integers give float64. NaN gives NaN, and so do no numbers."""
     x = cast(xp, x, inexact(name_of(x)))
@@ -73,13 +75,13 @@ def _deviation(function: str, x: Array, axis: Axis, correction: float, keepdims:
     return getattr(xp, function)(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-@operation(check=_reduce("std", inexact, kinds="biuf", wanted="real numbers"), estimate=_passes(4))
+@operation(check=_reduce("std", inexact, kinds="biuf", wanted="real numbers"), estimate=_passes(4), batch=along())
 def std(x: Array, axis: Axis = None, correction: Correction = 0.0, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The standard deviation along `axis`: the root of `var`, with the same parameters. NaN gives NaN."""
     return _deviation("std", x, axis, correction, keepdims, xp)
 
 
-@operation(check=_reduce("var", inexact, kinds="biuf", wanted="real numbers"), estimate=_passes(4))
+@operation(check=_reduce("var", inexact, kinds="biuf", wanted="real numbers"), estimate=_passes(4), batch=along())
 def var(x: Array, axis: Axis = None, correction: Correction = 0.0, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The mean squared distance from the mean along `axis`, divided by n - `correction` (1: the unbiased estimate of a sample).
 
@@ -94,13 +96,13 @@ def _extreme(function: str, x: Array, axis: Axis, keepdims: bool, xp: Namespace)
     return getattr(xp, function)(x, axis=axis, keepdims=keepdims)
 
 
-@operation(check=_reduce("min", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1))
+@operation(check=_reduce("min", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1), batch=along())
 def min_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The smallest number along `axis`. NaN gives NaN."""
     return _extreme("min", x, axis, keepdims, xp)
 
 
-@operation(check=_reduce("max", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1))
+@operation(check=_reduce("max", str, kinds="biuf", empty=False, wanted="real numbers"), estimate=_passes(1), batch=along())
 def max_(x: Array, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The largest number along `axis`. NaN gives NaN."""
     return _extreme("max", x, axis, keepdims, xp)
@@ -116,13 +118,13 @@ def _position(function: str, x: Array, axis: int | None, keepdims: bool, xp: Nam
     return cast(xp, found, "int64")
 
 
-@operation(check=_place("argmin"), estimate=_passes(1))
+@operation(check=_place("argmin"), estimate=_passes(1), batch=along())
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """Where the smallest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the smallest."""
     return _position("argmin", x, axis, keepdims, xp)
 
 
-@operation(check=_place("argmax"), estimate=_passes(1))
+@operation(check=_place("argmax"), estimate=_passes(1), batch=along())
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """Where the largest number along `axis` stands first, as int64; with `axis` null in `x` flattened. NaN counts as the largest."""
     return _position("argmax", x, axis, keepdims, xp)
@@ -143,7 +145,11 @@ def _quantile(x: Spec, q: Any, axis: Axis, keepdims: bool) -> Spec:
     return Spec(inexact(x.dtype), (*first, *reduced(x.shape, axes, keepdims=keepdims)))
 
 
-@operation(check=_quantile, estimate=lambda x, **_: Estimate(x.size * log2(x.size + 1.0), memory=4 * x.nbytes))
+def _quantiles(x: Spec, q: Any, **options: Any) -> Mapping[str, Any] | None:
+    return None if isinstance(q, Spec) else along()(x=x, **options)  # several shares make a first axis of their own
+
+
+@operation(check=_quantile, estimate=lambda x, **_: Estimate(x.size * log2(x.size + 1.0), memory=4 * x.nbytes), batch=_quantiles)
 def quantile(x: Array, q: Number, axis: Axis = None, keepdims: bool = False, *, xp: Namespace) -> Array:
     """The value below which the share `q` (0 to 1) of the numbers along `axis` lies, interpolated linearly between neighbours.
 
@@ -211,7 +217,7 @@ def _cumulative(x: Spec, axis: int | None, include_initial: bool) -> Spec:
     return Spec(_summed(x.dtype), replaced(x.shape, at, x.shape[at] + include_initial))
 
 
-@operation(check=_cumulative, estimate=_passes(1))
+@operation(check=_cumulative, estimate=_passes(1), batch=along())
 def cumulative_sum(x: Array, axis: int | None = None, include_initial: bool = False, *, xp: Namespace) -> Array:
     """The running sum along `axis`, which may be left out for one dimension; with a 0 before it if `include_initial`. Dtypes as `sum`.
 

@@ -16,6 +16,7 @@ from openruntime.operations.definition import Array, Estimate, InvalidParameter,
 from openruntime.operations.numerics import blocks, common, constant, joined, need_rank, real, working
 from openruntime.operations.random import Seed, words
 from openruntime.operations.shapes import broadcast
+from openruntime.operations.stacking import elementwise
 
 Iterations = Annotated[int, Meta(ge=0, le=10**9)]
 Positive = Annotated[float, Meta(gt=0, le=1e300)]
@@ -223,7 +224,7 @@ def _black_scholes_cost(**quotes: Spec | float) -> Estimate:
     return Estimate(160.0 * out.size, moved + 200.0 * work, moved + 22 * work)
 
 
-@operation(family="simulation", check=_black_scholes, estimate=_black_scholes_cost, outputs=_OUTPUTS, version=2)
+@operation(family="simulation", check=_black_scholes, estimate=_black_scholes_cost, outputs=_OUTPUTS, version=2, batch=elementwise)
 def black_scholes(
     spot: Number, strike: Number, time: Number, rate: Number, volatility: Number, dividend: Number = 0.0, *, xp: Namespace
 ) -> dict[str, Array]:

@@ -8,6 +8,7 @@ from msgspec import Meta
 from openruntime.operations.definition import Array, Estimate, InvalidParameter, Namespace, Spec, operation
 from openruntime.operations.dtypes import cast, name_of, need
 from openruntime.operations.shapes import axis_of, replaced
+from openruntime.operations.stacking import along
 
 
 def _cost(x: Spec, **_: Any) -> Estimate:
@@ -39,13 +40,13 @@ def _ordered(x: Array, xp: Namespace) -> Array:
     return cast(xp, x, "uint8") if name_of(x) == "bool" else x  # the standard has no order of booleans
 
 
-@operation(check=_sort, estimate=_cost)
+@operation(check=_sort, estimate=_cost, batch=along())
 def sort(x: Array, axis: int = -1, descending: bool = False, *, xp: Namespace) -> Array:
     """`x` sorted along `axis`. Shape and dtype of `x`. NaN stands last, with `descending` first."""
     return cast(xp, xp.sort(_ordered(x, xp), axis=axis, descending=descending, stable=False), name_of(x))
 
 
-@operation(check=_argsort, estimate=_indirect_cost)
+@operation(check=_argsort, estimate=_indirect_cost, batch=along())
 def argsort(x: Array, axis: int = -1, descending: bool = False, *, xp: Namespace) -> Array:
     """The int64 indices that sort `x` along `axis`; equal numbers keep their order, in both directions. NaN as in `sort`."""
     return cast(xp, xp.argsort(_ordered(x, xp), axis=axis, descending=descending, stable=True), "int64")
@@ -59,7 +60,7 @@ def _top_k(x: Spec, k: int, axis: int, largest: bool) -> dict[str, Spec]:
     return {"values": Spec(x.dtype, shape), "indices": Spec("int64", shape)}
 
 
-@operation(check=_top_k, estimate=_cost, outputs=("values", "indices"))
+@operation(check=_top_k, estimate=_cost, outputs=("values", "indices"), batch=along())
 def top_k(x: Array, k: Annotated[int, Meta(ge=0)], axis: int = -1, largest: bool = True, *, xp: Namespace) -> dict[str, Array]:
     """The `k` largest (or smallest) numbers along `axis`, best first: `values`, and their int64 `indices`; the earlier of equals first.
 

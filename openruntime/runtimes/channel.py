@@ -6,16 +6,17 @@ so that a tiny job costs no hand-over between threads; the control channel carri
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from openruntime.contracts.payload import Array
+from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Abilities
 from openruntime.runtimes.shared_memory import Slab, SlabPool, locate
 
 INLINE_BYTES = 64 * 1024
+ALIGNMENT = 64  # bytes, of each array in shared memory
 _LENGTH = struct.Struct("<I")
 MAX_DESCRIPTORS = 64  # in one message; the kernel's bound is 253
 
@@ -49,10 +50,13 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """`alone`: those of the jobs that must not run together with others."""
+
     jobs: list[Job]
     segments: list[Segment] = []
     unmap: list[int] = []
     threads: int = 0
+    alone: Sequence[int] = ()
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -63,7 +67,10 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
-    """Monotonic seconds: when the job started, and when its outputs were ready to travel; the others are as in `Result`."""
+    """Monotonic seconds: when the job started, and when its outputs were ready to travel; the others are as in `Result`.
+
+    `batch`: how many ran as one with it, and which of them it was, from 1 on; the seconds as in `Result` are then its share.
+    """
 
     id: int
     outputs: dict[str, WireArray]
@@ -72,6 +79,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
     finished: float
     transfer: float = 0.0
     compile: float = 0.0
+    batch: tuple[int, int] | None = None
 
 
 class Failed(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
@@ -88,7 +96,13 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
     message: str | None
 
 
-Outcome = Hello | Done | Failed | Progress
+class Began(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
+    """Jobs that waited have begun, together with the one whose turn it was."""
+
+    jobs: list[int]
+
+
+Outcome = Hello | Done | Failed | Progress | Began
 
 _encoder = msgspec.msgpack.Encoder()
 run_decoder = msgspec.msgpack.Decoder(Run)
@@ -110,24 +124,33 @@ class FrameReader:
     def __init__(self, longest: int = 1 << 31) -> None:
         self._longest = longest
         self._rest = bytearray()
+        self._wanted = 4  # bytes that the rest has to have before there is a frame in it
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """The whole frames now at hand; what is left waits for the next call. They lie in `data` where they came whole."""
         if self._rest:
             self._rest += data
-            data = bytes(self._rest)
-            self._rest.clear()
-        view, at, end = memoryview(data), 0, len(data)
+            if len(self._rest) < self._wanted:
+                return
+            data, self._rest = self._rest, bytearray()
+        view, at, end = memoryview(data).toreadonly(), 0, len(data)
+        self._wanted = 4
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
             if length > self._longest:
                 raise ValueError(f"a frame of {length} bytes")
             if end - at - 4 < length:
+                self._wanted = length + 4
                 break
             yield view[at + 4 : at + 4 + length]
             at += 4 + length
         if at < end:
             self._rest += view[at:]
+
+
+def output_bytes(specs: Iterable[Spec]) -> int:
+    """Shared memory that the outputs of a call need: the small ones come back in the message."""
+    return sum(-(-spec.nbytes // ALIGNMENT) * ALIGNMENT for spec in specs if spec.nbytes > INLINE_BYTES)
 
 
 Outgoing = tuple[int, str, Mapping[str, Any], memoryview | None]  # a job's id, operation, parameters, and memory for its large outputs
@@ -141,7 +164,9 @@ class JobWriter:
         self._mapped: set[int] = set()
         self._unmapped = 0
 
-    def messages(self, jobs: Sequence[Outgoing], threads: int) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
+    def messages(
+        self, jobs: Sequence[Outgoing], threads: int, alone: Sequence[int] = ()
+    ) -> tuple[list[tuple[bytearray, list[int]]], list[memoryview]]:
         """As messages with the descriptors to send along, and views to hold until answered.
 
         Raises `Unavailable` without shared memory for an input, `OverflowError` for an integer beyond 64 bits."""
@@ -159,7 +184,7 @@ class JobWriter:
             while len(segments) - at > MAX_DESCRIPTORS:
                 messages.append((frame(Run([], segments[at : at + MAX_DESCRIPTORS])), descriptors[at : at + MAX_DESCRIPTORS]))
                 at += MAX_DESCRIPTORS
-            messages.append((frame(Run(wire, segments[at:], gone, threads)), descriptors[at:]))
+            messages.append((frame(Run(wire, segments[at:], gone, threads, alone)), descriptors[at:]))
         except BaseException:
             self._mapped.difference_update(segment.slab for segment in segments)  # nothing of it is sent
             raise

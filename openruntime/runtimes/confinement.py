@@ -27,6 +27,14 @@ def confine(memory: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def give_way() -> None:
+    """Run only while nobody else wants the processor. Threads that are started later inherit it."""
+    os.nice(19)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def held() -> str:
     """The most memory that this process has had, and its bound, for a person."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)

@@ -47,9 +47,9 @@ class GPURuntimeManager(RuntimeManager):
 
     def __init__(
         self, pool: SlabPool, *, merge: Callable[[Iterable[Probe]], Sequence[GPU]], share_of: Callable[[int], int] = lambda total: 0,
-        threads: int | None = None, memory: int = 0,
+        threads: int | None = None, memory: int = 0, batch: int = 64, batch_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
-        super().__init__(pool, slots=1, threads=threads, memory=memory)
+        super().__init__(pool, slots=1, threads=threads, memory=memory, batch=batch, batch_bytes=batch_bytes)
         self._merge = merge
         self._share_of = share_of
         self._reports: dict[str, Report] = {}

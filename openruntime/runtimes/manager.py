@@ -20,9 +20,13 @@ class RuntimeManager(ABC):
     environment: Mapping[str, str] = {}
     """Variables that its workers start with."""
 
-    def __init__(self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None, memory: int = 0) -> None:
-        """`memory`: bytes that each worker may have of its own; 0 for no bound."""
+    def __init__(
+        self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None, memory: int = 0, batch: int = 64, batch_bytes: int = 64 << 20
+    ) -> None:
+        """`memory`: bytes that each worker may have of its own; 0 for no bound. `batch`, `batch_bytes`: as `WorkerProcess` has them."""
         self.pool = pool
+        self._batch = batch
+        self._batch_bytes = batch_bytes
         self._memory = memory
         self._slots = slots
         self._threads = threads
@@ -68,11 +72,13 @@ class RuntimeManager(ABC):
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
+        idle: bool = False,
     ) -> WorkerProcess:
-        """A worker that can take jobs. Raises `Unavailable` with its last words when it does not come up."""
+        """A worker that can take jobs; an `idle` one gives way to all others. Raises `Unavailable` with its last words when it does not come up."""
         worker = WorkerProcess(
-            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory,
-            share=self.share(device, backend), environment=self.environment, on_answer=on_answer, on_progress=on_progress, on_death=on_death,
+            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory, idle=idle,
+            share=self.share(device, backend), environment=self.environment, batch=self._batch, batch_bytes=self._batch_bytes,
+            on_answer=on_answer, on_progress=on_progress, on_death=on_death,
         )  # fmt: skip
         await worker.start()
         if worker.abilities is not None:

@@ -19,7 +19,7 @@ from openruntime.contracts.errors import Unavailable
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Abilities
 from openruntime.runtimes import channel
-from openruntime.runtimes.channel import Done, Failed, FrameReader, Hello, JobWriter, Outcome, Outgoing, Progress
+from openruntime.runtimes.channel import Began, Done, Failed, FrameReader, Hello, JobWriter, Outcome, Outgoing, Progress
 from openruntime.runtimes.shared_memory import SlabPool
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Answer(msgspec.Struct, gc=False):
     finished: float
     transfer: float = 0.0
     compile: float = 0.0
+    batch: tuple[int, int] | None = None
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -56,7 +57,10 @@ class WorkerProcess:
     """One process, with at most `memory` bytes of its own (0: no bound), a `share` of a device that is not the processor, and more variables
     in its `environment`.
 
-    `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once.
+    An `idle` one runs only while nobody else wants the processor. It runs up to `batch` alike jobs as one, of `batch_bytes` together.
+
+    `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once. Progress of a job that waited says that it
+    has begun with others.
     """
 
     def __init__(
@@ -67,8 +71,11 @@ class WorkerProcess:
         pool: SlabPool,
         threads: int,
         memory: int = 0,
+        idle: bool = False,
         share: Share | None = None,
         environment: Mapping[str, str] | None = None,
+        batch: int = 64,
+        batch_bytes: int = 64 << 20,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -80,8 +87,10 @@ class WorkerProcess:
         self.start_seconds = 0.0
         self._threads = threads
         self._memory = memory
+        self._idle = idle
         self._share = share
         self._environment = environment or {}
+        self._batch = batch, batch_bytes
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -111,7 +120,9 @@ class WorkerProcess:
         command = [
             sys.executable, "-P", "-m", "openruntime.runtimes.worker",
             "--backend", self.backend, "--device", self.device, "--threads", str(self._threads), "--memory", str(self._memory),
+            "--batch", str(self._batch[0]), "--batch-bytes", str(self._batch[1]),
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
+            *(["--idle"] if self._idle else []),
         ]  # fmt: skip
         if self._share is not None:
             command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
@@ -140,14 +151,14 @@ class WorkerProcess:
         self.abilities = hello.abilities
         self.start_seconds = hello.seconds
 
-    def run(self, jobs: Sequence[Outgoing], threads: int = 0) -> list[tuple[int, Exception]]:
-        """Send jobs together. Their memory is held until each is answered, or the process is gone.
+    def run(self, jobs: Sequence[Outgoing], threads: int = 0, alone: Sequence[int] = ()) -> list[tuple[int, Exception]]:
+        """Send jobs together; those in `alone` never run as one with others. Their memory is held until each is answered, or the process is gone.
 
         Those that cannot be sent, and why (see `JobWriter.messages`): they do not hold up the others."""
         try:
-            messages, copies = self._writer.messages(jobs, threads)
+            messages, copies = self._writer.messages(jobs, threads, alone)
         except Exception as error:
-            return [(jobs[0][0], error)] if len(jobs) == 1 else [found for job in jobs for found in self.run([job], threads)]
+            return [(jobs[0][0], error)] if len(jobs) == 1 else [found for job in jobs for found in self.run([job], threads, alone)]
         for job, _operation, parameters, out in jobs:
             self._held[job] = (out, list(parameters.values()), copies)  # the values: the record drops its inputs when it ends
         for data, descriptors in messages:
@@ -236,7 +247,7 @@ class WorkerProcess:
             self._gone()
 
     def _handle(self, outcome: Outcome) -> None:
-        if type(outcome) is not Progress and self._stderr:
+        if type(outcome) not in (Progress, Began) and self._stderr:
             self._stderr.clear()  # what earlier jobs said is none of the next one's business
             self._stderr_bytes = self._logged = 0
         if type(outcome) is Done:
@@ -255,7 +266,7 @@ class WorkerProcess:
                         raise ValueError(f"output {name!r} lies outside the memory given for it")
                     outputs[name] = Array(wire.dtype, wire.shape, out[wire.offset : wire.offset + array.nbytes])
             times = outcome.seconds, outcome.started, outcome.finished, outcome.transfer, outcome.compile
-            self._on_answer(Answer(outcome.id, outputs, None, *times))
+            self._on_answer(Answer(outcome.id, outputs, None, *times, outcome.batch))
         elif type(outcome) is Failed:
             self._held.pop(outcome.id)
             self._on_answer(
@@ -263,6 +274,9 @@ class WorkerProcess:
             )
         elif type(outcome) is Progress:
             self._on_progress(outcome.id, outcome.progress, outcome.message)
+        elif type(outcome) is Began:
+            for job in outcome.jobs:
+                self._on_progress(job, 0.0, None)
         elif self._hello is not None and not self._hello.done():
             self._hello.set_result(outcome)  # type: ignore[arg-type]
 

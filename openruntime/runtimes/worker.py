@@ -18,18 +18,20 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory, TaskCancelled, WorkerCrashed
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Stacking
 from openruntime.contracts.registry import registry_of
 from openruntime.runtimes import channel, confinement
-from openruntime.runtimes.channel import INLINE_BYTES, Done, Failed, Hello, Job, Outcome, Run, WireArray
+from openruntime.runtimes.batching import Batching, joined, parted
+from openruntime.runtimes.channel import ALIGNMENT, INLINE_BYTES, Began, Done, Failed, Hello, Job, Outcome, Run, WireArray
 from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
-ALIGNMENT = 64
 MESSAGE = 2000  # characters
 IDLE = 5.0  # seconds without a job after which the library's pool gives back what it holds unused: another worker may need it
 USELESS = 70  # exit status of a process that can compute no more (EX_SOFTWARE of sysexits.h); the last lines of its stderr say why
@@ -95,10 +97,11 @@ class OutputMemory:
 
 
 class Worker:
-    """Reads jobs, runs them in order, answers each."""
+    """Reads jobs, runs them in order, alike ones together, answers each."""
 
-    def __init__(self, backend: ComputeBackend, tasks: socket.socket, control: socket.socket) -> None:
+    def __init__(self, backend: ComputeBackend, tasks: socket.socket, control: socket.socket, batching: Batching) -> None:
         self._backend = backend
+        self._batching = batching
         self._tasks = tasks
         self._control = control
         self._mappings = Mappings(backend)
@@ -114,17 +117,59 @@ class Worker:
             if pools and worked and not select.select([self._tasks], [], [], IDLE)[0]:
                 self._trim()
             worked = True
-            data, received = channel.receive(self._tasks)
-            if not data:
-                return
-            descriptors.extend(received)
-            for body in reader.feed(data):
-                run = channel.run_decoder.decode(body)
-                self._mappings.update(run, descriptors)
-                if run.threads:
-                    self._set_threads(run.threads)
-                for job in run.jobs:
+            jobs: list[Job] = []
+            alone: set[int] = set()
+            until = 0.0
+            while not jobs or self._more(until):
+                data, received = channel.receive(self._tasks)
+                if not data:
+                    return
+                descriptors.extend(received)
+                for body in reader.feed(data):
+                    run = channel.run_decoder.decode(body)
+                    self._mappings.update(run, descriptors)
+                    if run.threads:
+                        self._set_threads(run.threads)
+                    jobs += run.jobs
+                    alone.update(run.alone)
+                patience = self._batching.patience(len(jobs))
+                until = (until or time.monotonic() + patience) if patience else 0.0
+            await self._run_all(jobs, alone)
+
+    def _more(self, until: float) -> bool:
+        """Whether more jobs come before that moment."""
+        return until > 0 and bool(select.select([self._tasks], [], [], max(0.0, until - time.monotonic()))[0])
+
+    async def _run_all(self, jobs: Sequence[Job], alone: set[int]) -> None:
+        for members, size, kind in self._batching.of(jobs, alone):
+            began = time.monotonic()
+            if kind is None or size == 1 or not await self._run_together(members, size, kind.stacking):
+                for job in members:
                     self._send(await self._run(job))
+            if kind is not None:
+                kind.record(size, (time.monotonic() - began) / size)
+
+    async def _run_together(self, jobs: Sequence[Job], size: int, stacking: Stacking) -> bool:
+        """Run alike jobs as one call of so many, and answer each. False, and none is answered, where they have to run one by one: one is
+        cancelled, or the call failed, and it is not known of which."""
+        if not self._cancelled.isdisjoint([job.id for job in jobs]):
+            return False
+        count = len(jobs)
+        self._send(Began([job.id for job in jobs[1:]]))
+        started = time.monotonic()
+        try:
+            calls: list[dict[str, Any]] = [{name: self._array(wire) for name, wire in job.arrays.items()} for job in jobs]
+            calls[0] |= jobs[0].scalars
+            result = await self._backend.execute(jobs[0].operation, joined(stacking, calls, size))
+            parts = parted(stacking, result.outputs, size)
+            outputs = [self._outputs(job, part, self._memory(job)) for job, part in zip(jobs, parts, strict=False)]
+        except (Exception, SystemExit, KeyboardInterrupt):
+            return False
+        self._cancelled.difference_update([job.id for job in jobs])
+        seconds = result.seconds / count, started, time.monotonic(), result.transfer / count, result.compile / count
+        frames = [channel.frame(Done(job.id, mine, *seconds, (count, i))) for i, (job, mine) in enumerate(zip(jobs, outputs, strict=True), 1)]
+        self._tasks.sendall(b"".join(frames))
+        return True
 
     def _set_threads(self, threads: int) -> None:
         limit = getattr(self._backend, "set_threads", None)
@@ -162,14 +207,17 @@ class Worker:
         return Failed(job.id, code, message[:MESSAGE], started, time.monotonic())
 
     async def _done(self, job: Job, started: float) -> Done:
-        out = OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
+        out = self._memory(job)
         result = await self._backend.execute(job.operation, self._parameters(job, out))
-        outputs = {name: self._output(job, name, array, out) for name, array in result.outputs.items()}
+        outputs = self._outputs(job, result.outputs, out)
         return Done(job.id, outputs, result.seconds, started, time.monotonic(), result.transfer, result.compile)
 
     def _trim(self) -> None:
         gc.collect()
         self._backend.trim()
+
+    def _memory(self, job: Job) -> OutputMemory | None:
+        return OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None
 
     def _parameters(self, job: Job, out: OutputMemory | None) -> dict[str, Any]:
         parameters = dict(job.scalars)
@@ -190,6 +238,9 @@ class Worker:
             return Array(wire.dtype, wire.shape, wire.data)
         nbytes = Array(wire.dtype, wire.shape).nbytes
         return Array(wire.dtype, wire.shape, self._mappings.readable(wire.slab, wire.offset, nbytes))
+
+    def _outputs(self, job: Job, outputs: Mapping[str, Array], out: OutputMemory | None) -> dict[str, WireArray]:
+        return {name: self._output(job, name, array, out) for name, array in outputs.items()}
 
     def _output(self, job: Job, name: str, array: Array, out: OutputMemory | None) -> WireArray:
         view = array.view
@@ -240,20 +291,26 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, required=True, help="descriptor of the task channel")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the control channel")
     parser.add_argument("--memory", type=int, default=0, help="bytes of private memory it may have; 0 for no bound")
+    parser.add_argument("--idle", action="store_true", help="run only while nobody else wants the processor")
     parser.add_argument("--index", type=int, help="the backend's own number for a device that is not the processor")
     parser.add_argument("--device-memory", type=int, default=0, help="bytes of such a device that it may take; 0 for no bound")
+    parser.add_argument("--batch", type=int, default=1, help="alike jobs that run as one at most")
+    parser.add_argument("--batch-bytes", type=int, default=0, help="bytes that those may need together")
     parser.add_argument("--begun", type=float, required=True, help="monotonic seconds when the gateway started this process")
     options = parser.parse_args()
     # a terminal and a service manager signal the whole group; a worker ends when its channel closes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.idle:
+        confinement.give_way()
     os.dup2(2, 1)  # what an operation prints must not look like an answer
     tasks, control = socket.socket(fileno=options.tasks), socket.socket(fileno=options.control)
     _alone(tasks, control)
     confinement.confine(options.memory)
     share = {} if options.index is None else {"index": options.index, "memory": options.device_memory}
     backend: ComputeBackend = registry_of(options.backend).load(options.backend)(device=options.device, threads=options.threads, **share)
-    worker = Worker(backend, tasks, control)
+    batching = Batching(backend.stacking, backend.batches, most=options.batch, nbytes=options.batch_bytes)
+    worker = Worker(backend, tasks, control, batching)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     gc.collect()
     gc.freeze()

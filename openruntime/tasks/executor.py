@@ -11,15 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from openruntime.contracts.errors import (
-    OpenRuntimeError,
-    OperationFailed,
-    StorageFull,
-    TaskCancelled,
-    TaskTimeout,
-    Unavailable,
-    WorkerCrashed,
-)  # fmt: skip
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, StorageFull, TaskCancelled, TaskTimeout, Unavailable, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed, TaskStarted
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.kernels import PROGRAM
@@ -28,7 +20,7 @@ from openruntime.contracts.records import Failure, Task, Timings
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.cost_model import CostModel
 from openruntime.devices.manager import DeviceManager
-from openruntime.runtimes.channel import INLINE_BYTES, Outgoing
+from openruntime.runtimes.channel import Outgoing, output_bytes
 from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
@@ -45,7 +37,6 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
-MEASURABLE = 1e-3  # seconds: a shorter task tells nothing of its device's ceilings
 PAUSE = 0.1  # seconds before trying again what could not be done
 # what cannot succeed by trying again: the values or the request are wrong
 _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation", "unsupported_on_device", "compile_error"})
@@ -62,7 +53,6 @@ class TaskExecutor:
         self._queue = queue
         self._store = store
         self._devices = devices
-        self._cost = cost
         self._events = events
         self._pool = pool
         self._ends = Ends(store, events, on_end)
@@ -72,6 +62,7 @@ class TaskExecutor:
         self.add_slots()
         self._placement = Placement(queue, self.slots, devices, allocator, cost, outstanding)
         self._jobs = 0
+        self.batched = 0  # tasks that ran as one with others
         self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
         self._todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the pump, in order
         self._answers: deque[tuple[Slot, Answer]] = deque()
@@ -80,9 +71,18 @@ class TaskExecutor:
         self._pumping: asyncio.Task[None] | None = None
         self._stopping = False
         self.workers = Workers(
-            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0], wake=self.wake,
-            on_answer=self._answered, on_progress=self._progressed, on_lost=self._lost,
+            self.slots, events, idle=worker_idle, growth=worker_growth, wanted=lambda slot: self._placement.best(slot)[0],
+            pays=lambda slot: self._placement.pays(slot), on_start=cost.started, wake=self.wake, on_answer=self._answered,
+            on_progress=self._progressed, on_lost=self._lost,
         )  # fmt: skip
+
+    def predictions(self, task: Task) -> Sequence[tuple[str, str, float]]:
+        """Device, backend and seconds for each that takes such a task, soonest first."""
+        return self._placement.predictions(task)
+
+    def calm(self, device: str) -> bool:
+        """Whether nothing runs on the device, or waits anywhere."""
+        return not self._queue.depths() and not any(slot.outstanding for slot in self.slots if slot.device.id == device)
 
     def add_slots(self) -> None:
         """Make the slots of every device and backend that has none yet."""
@@ -126,7 +126,7 @@ class TaskExecutor:
                 while self._todo:
                     await self._todo.popleft()()
                 if not self._stopping:
-                    for slot in self.slots:
+                    for slot in self._placement.turns():
                         await self._fill(slot)
                     self.workers.grow(self._devices.accepts)
             except StorageFull as error:  # nothing can be recorded now: what waits stays, what ran is told again when there is space
@@ -142,7 +142,7 @@ class TaskExecutor:
     async def _fill(self, slot: Slot) -> None:
         while (room := slot.room(self._outstanding)) > 0 and self._devices.accepts(slot.device.id):
             best, lanes = self._placement.best(slot)
-            if best is None:
+            if best is None or self._placement.owes(slot, best):
                 return
             tiny = best.predicted <= TINY
             if not tiny and slot.outstanding:
@@ -158,6 +158,7 @@ class TaskExecutor:
                     released = True
                 else:
                     sending.append(task)
+                    self._placement.claimed(task)
                     if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
                         self.watch_deadline(task)
             if (sending and not await self._send(slot, sending)) or released:
@@ -166,6 +167,7 @@ class TaskExecutor:
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
         jobs: list[Outgoing] = []
+        alone: list[int] = []
         short = False
         now = time.monotonic()
         first = not slot.outstanding
@@ -174,7 +176,7 @@ class TaskExecutor:
                 parameters = await self._store.load(task)
                 if task.call.program:
                     parameters = {**parameters, PROGRAM: task.call.program}
-                large = sum(-(-spec.nbytes // 64) * 64 for spec in task.call.outputs.values() if spec.nbytes > INLINE_BYTES)
+                large = output_bytes(task.call.outputs.values())
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
                 short = await self._unsendable(task, error) or short
@@ -187,6 +189,8 @@ class TaskExecutor:
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
+            if task.life.deaths or task.life.failures:
+                alone.append(self._jobs)  # it has failed, maybe for another: now it is to tell by itself
         if not jobs:
             return not short
         if slot.worker is None:  # it died while inputs were read from disk
@@ -194,7 +198,7 @@ class TaskExecutor:
                 self._where.pop(task.id, None)
                 await self._settle(task, Event.RELEASED)
             return False
-        for job, cause in slot.worker.run(jobs):
+        for job, cause in slot.worker.run(jobs, alone=alone):
             unsent = slot.take(job)
             if unsent is not None:
                 self._where.pop(unsent.id, None)
@@ -233,10 +237,10 @@ class TaskExecutor:
             overdue = time.monotonic() - slot.head_since >= OVERSTAY
             self._watch_overstay(slot, OVERSTAY / 4 if overdue else OVERSTAY, head if overdue else None)
             return
-        for job in list(slot.outstanding)[1:]:
-            slot.worker.cancel(job)
-            task = slot.recall(job)
-            if task is not None:
+        for job, task in list(slot.outstanding.items())[1:]:
+            if task.status is not TaskStatus.RUNNING:  # those run with the head
+                slot.worker.cancel(job)
+                slot.recall(job)
                 self._where.pop(task.id, None)
                 self._todo.append(partial(self._settle, task, Event.RELEASED))
         self.wake()
@@ -248,9 +252,12 @@ class TaskExecutor:
             self.workers.became_idle(slot)
             return
         task = slot.outstanding.get(job)
-        if task is None or task.status is not TaskStatus.QUEUED:
+        if task is not None and task.status is TaskStatus.QUEUED:
+            self._begun(slot, task, now)
+        elif task is None or task.status is not TaskStatus.RUNNING:  # what runs already began with others
             self._let_go(slot, job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
-            return
+
+    def _begun(self, slot: Slot, task: Task, now: float) -> None:
         task.life, _ = advance(task.life, Event.STARTED)
         task.started = started = _clock(now)
         announce(self._events, task)
@@ -276,7 +283,9 @@ class TaskExecutor:
 
     def _progressed(self, slot: Slot, job: int, progress: float, message: str | None) -> None:
         task = slot.outstanding.get(job)
-        if task is not None and task.status is TaskStatus.RUNNING:
+        if task is not None and task.status is TaskStatus.QUEUED:
+            self._begun(slot, task, time.monotonic())
+        elif task is not None and task.status is TaskStatus.RUNNING:
             task.progress, task.message = progress, message
             self._events.publish(TaskProgressed(time.time(), 0, task.id, task.call.operation, task.tenant, progress, message))
 
@@ -294,12 +303,10 @@ class TaskExecutor:
             timings.started, timings.finished, timings.received = answer.started, answer.finished, now
             timings.transfer, timings.compile = answer.transfer, answer.compile
         if answer.failure is None:
-            self._cost.record(task.call, slot.device.id, slot.backend, answer.finished - answer.started, slot.first_of(task.call))
+            self.batched += answer.batch is not None and answer.batch[0] > 1
+            self._placement.learn(task, slot, answer)
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
-                task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
-                if answer.seconds >= MEASURABLE:
-                    estimate = task.call.estimate
-                    self._devices.achieved(slot.device.id, estimate.flops, estimate.bytes, answer.seconds)
+                task.outputs, task.seconds, task.progress, task.batch = answer.outputs, answer.seconds, 1.0, answer.batch
                 task.started = _clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return
@@ -363,18 +370,18 @@ class TaskExecutor:
         if instruction is Instruction.IGNORE:
             return
         if slot is not None:
-            self._stop_job(slot, task)
+            self._stop_job(slot, task, runs=instruction is not Instruction.FINISH)
         if instruction is not Instruction.STOP:
             given = (task.deadline or 0.0) - task.created
             reason = reason or ("was over while it ran" if slot is not None and task.started else "was over before it started")
             await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s {reason}"))
 
-    def _stop_job(self, slot: Slot, task: Task) -> None:
+    def _stop_job(self, slot: Slot, task: Task, *, runs: bool) -> None:
         job = slot.job_of(task)
         if job is None or slot.worker is None:
             return
         slot.worker.cancel(job)
-        if slot.running() == job:
+        if runs:
             self._let_go(slot, job)
 
     def _let_go(self, slot: Slot, job: int) -> None:

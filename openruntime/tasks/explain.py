@@ -6,40 +6,43 @@ from typing import Any
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task, Timings
 from openruntime.contracts.trace import ids
+from openruntime.devices.allocator import COLUMNS
 from openruntime.tasks.slots import TINY
 
 
-def explain(task: Task, depths: dict[str, int]) -> dict[str, Any]:
-    """Placement, prediction against outcome, rates achieved (null with the reason where they are not known); the trace it belongs to."""
+def explain(task: Task, depths: dict[str, int], achieved: dict[str, Any], predictions: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
+    """Placement, prediction against outcome, rates `achieved` (null with the reason where they are not known); the trace it belongs to.
+
+    `predictions` (device, backend, seconds) are those of now: they stand in where none were made when it was placed.
+    What ran as one with others has its share of the seconds.
+    """
     estimate, seconds = task.call.estimate, task.seconds
     measured = seconds is not None and seconds > 0 and not task.cached
-    occupied = task.timings.finished - task.timings.started if task.timings and task.timings.finished else None
+    occupied = (task.timings.finished - task.timings.started) / _share(task) if task.timings and task.timings.finished else None
     return {
         "task_id": task.id,
         "operation": task.call.operation,
+        "dtype": task.call.dtype,
         "status": task.status.value,
         "lane": task.lane,
         "device": task.device,
         "backend": task.backend,
         "reason": _reason(task),
-        "candidates": task.placement["candidates"] if task.placement else [],
+        "candidates": _candidates(task, predictions),
         "predicted": task.predicted,
         "actual": occupied if occupied is not None else seconds,
         "transfer": task.timings.transfer if task.timings and measured else None,
         "compile": task.timings.compile if task.timings and measured else None,
         "compute": seconds,
         "estimate": {"flops": estimate.flops, "bytes": estimate.bytes, "memory": estimate.memory},
-        "achieved": {
-            "gflops": estimate.flops / seconds / 1e9 if measured and seconds else None,
-            "gbytes": estimate.bytes / seconds / 1e9 if measured and seconds else None,
-            "reason": None if measured else "answered from the cache" if task.cached else "not computed yet",
-        },
+        "achieved": achieved,
         "attempt": task.life.attempt,
         "failures": task.life.failures,
         "worker_deaths": task.life.deaths,
         "waiting_for": list(task.needs),
         "waiting_in_lane": depths.get(task.lane, 0) if not task.status.ended else None,
         "cached": task.cached,
+        "batch": {"size": task.batch[0], "position": task.batch[1]} if task.batch else None,
         "stages": stages(task),
         **ids(task.traceparent),
     }
@@ -49,7 +52,7 @@ def _reason(task: Task) -> str:
     if task.cached:
         return "the result cache had the answer; no device was touched"
     if task.placement:
-        return _compared(task.placement["reason"], task.placement["candidates"])
+        return _compared(task.placement["reason"], _candidates(task, ()))
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
     where = f"{task.device}/{task.backend}"
@@ -58,10 +61,23 @@ def _reason(task: Task) -> str:
     if task.lane != "any":
         return f"{where} was asked for ({task.lane})"
     return (
-        f"{where} ran it at once: it is so short that comparing slots would cost more"
+        f"{where} ran it at once: it is so short that comparing would cost more"
         if task.predicted <= TINY
         else f"{where} was the only one that could take it"
     )
+
+
+def _candidates(task: Task, predictions: Sequence[tuple[str, str, float]]) -> list[dict[str, Any]]:
+    """What was weighed, soonest first; where nothing was, what is predicted now."""
+    if task.placement:
+        return [dict(zip(COLUMNS, row, strict=True)) for row in task.placement["candidates"]]
+    return [
+        dict.fromkeys(COLUMNS) | {
+            "device": device, "backend": backend, "predicted": seconds, "predicted_finish": seconds,
+            "chosen": (device, backend) == (task.device, task.backend),
+        }
+        for device, backend, seconds in predictions
+    ]  # fmt: skip
 
 
 def _compared(reason: str, candidates: Sequence[Mapping[str, Any]]) -> str:
@@ -73,12 +89,14 @@ def _compared(reason: str, candidates: Sequence[Mapping[str, Any]]) -> str:
     other = next((row for row in candidates if not row["chosen"]), None)
     if other is None:
         return told
-    why = (
-        f"its worker would have had to start first, {_seconds(other['start_cost'])}"
-        if not other["warm"]
-        else f"{_seconds(other['backlog'])} of work waited there"
-    )
-    return f"{told}, on {_place(other)} after {_seconds(other['predicted_finish'])} ({why})"
+    why = [f"{_seconds(other['predicted'])} for the task itself"]
+    if other["start_cost"]:
+        why.append(f"{_seconds(other['start_cost'])} until its worker is up")
+    if other["backlog"]:
+        why.append(f"{_seconds(other['backlog'])} of work waiting there")
+    if other["first_cost"]:
+        why.append(f"{_seconds(other['first_cost'])} for what a first call costs more")
+    return f"{told}, on {_place(other)} after {_seconds(other['predicted_finish'])} ({', '.join(why)})"
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -104,10 +122,18 @@ def stages(task: Task) -> dict[str, float]:
 
 
 def _work(task: Task, t: Timings) -> list[tuple[str, float]]:
-    """What the worker did, and for how many seconds. `pack`: reading the inputs' bytes, making the outputs' bytes."""
-    rest = max(0.0, t.finished - t.started - t.transfer - t.compile)
+    """What the worker did, and for how many seconds. `pack`: reading the inputs' bytes, making the outputs' bytes; `batch`: the other tasks'
+    shares, where it ran as one with them."""
+    whole = max(0.0, t.finished - t.started)
+    rest = max(0.0, whole / _share(task) - t.transfer - t.compile)
     compute = min(task.seconds or 0.0, rest) if task.status is TaskStatus.COMPLETED else rest
-    return [("transfer", t.transfer), ("compile", t.compile), ("compute", compute), ("pack", rest - compute)]
+    others = whole - whole / _share(task)
+    return [("transfer", t.transfer), ("compile", t.compile), ("compute", compute), ("pack", rest - compute), ("batch", others)]
+
+
+def _share(task: Task) -> int:
+    """Of how many tasks that ran as one it was."""
+    return task.batch[0] if task.batch else 1
 
 
 def trace(task: Task) -> list[dict[str, Any]]:

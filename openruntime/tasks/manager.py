@@ -31,12 +31,14 @@ _DONE = Life(TaskStatus.COMPLETED)
 
 
 class TaskManager:
-    """Implements `Tasks`. `predict(call, lane)` gives seconds; `wake` tells the executor; `interrupt` stops a task."""
+    """Implements `Tasks`. `predict(call)` gives seconds, `predictions(task)` those of each device and backend;
+    `wake` tells the executor; `interrupt` stops a task."""
 
     def __init__(
         self, catalogue: Catalogue, devices: Devices, queue: TaskQueue, store: Store, cache: ResultCache, events: EventSink, *,
-        predict: Callable[[Call], float], memory: Callable[[], int], wake: Callable[[], None], watch_deadline: Callable[[Task], None],
-        interrupt: Callable[[Task, Event], Awaitable[None]], refuse: Callable[[Task, Failure], Awaitable[None]],
+        predict: Callable[[Call], float], predictions: Callable[[Task], Sequence[tuple[str, str, float]]], memory: Callable[[], int],
+        wake: Callable[[], None], watch_deadline: Callable[[Task], None], interrupt: Callable[[Task, Event], Awaitable[None]],
+        refuse: Callable[[Task, Failure], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._catalogue = catalogue
         self._devices = devices
@@ -45,6 +47,7 @@ class TaskManager:
         self._cache = cache
         self._events = events
         self._predict = predict
+        self._predictions = predictions
         self._memory = memory
         self._wake = wake
         self._watch_deadline = watch_deadline
@@ -356,7 +359,7 @@ class TaskManager:
 
     async def explain(self, task_id: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
         task = await self.status(task_id, principal=principal)
-        return explain(task, self._queue.depths())
+        return explain(task, self._queue.depths(), self._devices.achieved(task), self._predictions(task))
 
     async def trace(self, task_id: str, *, principal: Principal = LOCAL) -> Sequence[dict[str, Any]]:
         return trace(await self.status(task_id, principal=principal))

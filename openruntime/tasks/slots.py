@@ -23,22 +23,30 @@ class SlotState(StrEnum):
 
 
 class Slot:
-    """One place for a worker of `backend` on `device`. The first slot of the processor's first backend stays warm; others come and go."""
+    """One place for a worker of `backend` on `device`. The first slot of the processor's first backend stays warm; others come and go.
 
-    def __init__(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: Sequence[str]) -> None:
+    `peers` are all slots of its device, itself among them: no more than `device.slots` of them run at the same time.
+    """
+
+    def __init__(
+        self, runtime: RuntimeManager, device: DeviceInfo, backend: str, index: int, lanes: Sequence[str], peers: list["Slot"] | None = None
+    ) -> None:
         self.runtime = runtime
         self.device = device
         self.backend = backend
         self.index = index
         self.lanes = lanes
+        self.peers = [] if peers is None else peers
+        self.peers.append(self)
         self.primary = backend == device.backends[0]
-        self.warm = index == 0 and self.primary and device.type == "cpu"
+        self.home = self.primary and device.type == "cpu"
+        self.warm = index == 0 and self.home
         self.state = SlotState.COLD
         self.worker: WorkerProcess | None = None
         self.outstanding: OrderedDict[int, Task] = OrderedDict()  # in the order they run; the first is running
         self.recalled: set[int] = set()  # jobs taken back from its worker, which has not said yet that it left them out
         self.backlog = 0.0  # predicted seconds of all outstanding
-        self.met: set[tuple[str, str]] = set()  # operations and dtypes its present worker has run
+        self.met: set[object] = set()  # kinds of calls its present worker has run
         self.head_since = 0.0  # monotonic
         self.idle_since = time.monotonic()
         self.failures = 0  # starts in a row that failed
@@ -51,14 +59,22 @@ class Slot:
         self.swollen = False  # seen with much more; nothing is sent to it before that was looked at again
 
     def room(self, limit: int) -> int:
-        """How many more tiny tasks it may be sent: none while the running one takes longer than predicted."""
+        """How many more tiny tasks it may be sent: none while the running one takes longer than predicted, or others have every seat."""
         if self.state is not SlotState.READY or self.recalled or self.swollen:
             return 0
         if not self.outstanding:
-            return limit
+            return limit if self.seats() > 0 else 0
         if self.backlog > WINDOW or time.monotonic() - self.head_since > WINDOW:
             return 0
         return limit - len(self.outstanding)
+
+    def seats(self) -> int:
+        """How many more workers of its device may run now, whatever their backend: two at once on the same cores slow each other."""
+        return self.device.slots - sum(1 for slot in self.peers if slot.outstanding or slot.recalled)
+
+    def alone(self, since: float) -> bool:
+        """Whether no other worker of its device has run, or started, after that moment."""
+        return not any(slot is not self and (slot.outstanding or slot.idle_since > since or slot.state is SlotState.STARTING) for slot in self.peers)
 
     def remaining(self, now: float) -> float:
         """Predicted seconds until it is free. A task past its prediction is taken to need as long again as it has run."""
@@ -128,18 +144,9 @@ class Slot:
 def new_slots(runtimes: Sequence[RuntimeManager], lanes: Callable[[str, str], Sequence[str]], present: Sequence[Slot]) -> list[Slot]:
     """The slots of every device and backend that has none among those present."""
     have = {(slot.device.id, slot.backend) for slot in present}
+    peers = {slot.device.id: slot.peers for slot in present}
     return [
-        Slot(runtime, device, backend, index, lanes(device.id, backend))
+        Slot(runtime, device, backend, index, lanes(device.id, backend), peers.setdefault(device.id, []))
         for runtime in runtimes for device in runtime.devices() for backend in device.backends for index in range(device.slots)
         if (device.id, backend) not in have
-    ]  # fmt: skip
-
-
-def rivals_of(task: Task, here: Slot, slots: Sequence[Slot], takes: Callable[[str, str, Call], bool]) -> list[Slot]:
-    """The slots that a task could wait for, `here` among them; none where the backend here cannot run it."""
-    if not here.primary and not takes(here.device.id, here.backend, task.call):
-        return []
-    return [
-        slot for slot in slots
-        if slot is here or (slot.state is not SlotState.FAILED and task.lane in slot.lanes and takes(slot.device.id, slot.backend, task.call))
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from openruntime.tasks.slots import Slot, SlotState
 
 log = logging.getLogger(__name__)
 
+GROW_EVERY = 0.01  # seconds between looks at what should be started: a look costs as much as several tiny tasks
 GROW_AFTER = 0.05  # seconds a task waits before another worker is started for it
 LOOK = 1.0  # seconds between looks at how much memory workers have
 RETRY_START = (0.1, 0.5, 2.0, 10.0, 30.0)  # seconds between tries of a worker that does not start
@@ -24,11 +25,13 @@ RETRY_START = (0.1, 0.5, 2.0, 10.0, 30.0)  # seconds between tries of a worker t
 class Workers:
     """`idle`: seconds; `growth`: bytes that an idle worker may have gained.
 
-    `wanted(slot)` is the task waiting longest for such a slot; `on_lost(slot, tasks, reason)` gets what a dead worker held.
+    `wanted(slot)` is the task waiting longest for such a slot, `pays(slot)` whether its worker is worth starting without one;
+    `on_start(device, backend, seconds)` hears how long a start took, `on_lost(slot, tasks, reason)` gets what a dead worker held.
     """
 
     def __init__(
-        self, slots: Sequence[Slot], events: EventSink, *, idle: float, growth: int, wanted: Callable[[Slot], Task | None], wake: Callable[[], None],
+        self, slots: Sequence[Slot], events: EventSink, *, idle: float, growth: int, wanted: Callable[[Slot], Task | None],
+        pays: Callable[[Slot], bool], on_start: Callable[[str, str, float], None], wake: Callable[[], None],
         on_answer: Callable[[Slot, Answer], None], on_progress: Callable[[Slot, int, float, str | None], None],
         on_lost: Callable[[Slot, Sequence[Task], str], None],
     ) -> None:  # fmt: skip
@@ -37,11 +40,14 @@ class Workers:
         self._idle = idle
         self._growth = growth
         self._wanted = wanted
+        self._pays = pays
+        self._on_start = on_start
         self._wake = wake
         self._on_answer = on_answer
         self._on_progress = on_progress
         self._on_lost = on_lost
         self._grow_timer: asyncio.TimerHandle | None = None
+        self._grown = 0.0  # monotonic, of the last look at what should be started
         self._look_timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
@@ -105,6 +111,7 @@ class Workers:
         slot.baseline, slot.swollen = private_memory(slot.worker.pid or 0), False
         slot.state = SlotState.READY
         seconds, pid = slot.worker.start_seconds, slot.worker.pid
+        self._on_start(slot.device.id, slot.backend, seconds)
         log.info("%s worker %d of %s is ready after %.2f s", slot.backend, slot.index, slot.device.id, seconds, extra={"pid": pid})
         self._events.publish(DeviceChanged(time=time.time(), device=slot.device.id, status="ready"))
         self.became_idle(slot)
@@ -136,14 +143,23 @@ class Workers:
         self._on_lost(slot, tasks, reason)
 
     def grow(self, accepts: Callable[[str], bool]) -> None:
-        """Start a cold slot's worker when a task has waited for a while and every warm one is busy or drives it worse."""
+        """Start a cold slot's worker when a task has waited for a while and every warm one is busy or drives it worse, or when it pays."""
         now, later = time.monotonic(), float("inf")  # not the clock, which may be set back
+        if now - self._grown < GROW_EVERY:
+            self._grow_later(GROW_EVERY)
+            return
+        self._grown = now
         asked: list[Slot] = []  # the first cold slot of each driver: one starts at a time
         for slot in self.slots:
             if slot.state is not SlotState.COLD or self._stopping or not accepts(slot.device.id) or any(map(slot.twin_of, asked)):
                 continue
             task = self._wanted(slot)
-            if task is None or any(other.state is SlotState.STARTING and slot.twin_of(other) for other in self.slots):
+            if any(other.state is SlotState.STARTING and slot.twin_of(other) for other in self.slots):
+                continue
+            if task is None:
+                if self._pays(slot):
+                    asked.append(slot)
+                    self._start(slot)
                 continue
             asked.append(slot)
             remaining = GROW_AFTER - (now - task.arrived)
@@ -151,8 +167,12 @@ class Workers:
                 self._start(slot)
             else:
                 later = min(later, remaining)
-        if asked and later < GROW_AFTER and self._grow_timer is None:
-            self._grow_timer = asyncio.get_running_loop().call_later(later + 0.001, self._grow_again)
+        if asked and later < GROW_AFTER:
+            self._grow_later(later)
+
+    def _grow_later(self, seconds: float) -> None:
+        if self._grow_timer is None and not self._stopping:
+            self._grow_timer = asyncio.get_running_loop().call_later(seconds + 0.001, self._grow_again)
 
     def _grow_again(self) -> None:
         self._grow_timer = None

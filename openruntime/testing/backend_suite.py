@@ -1,6 +1,7 @@
 """The contract of a compute backend, as tests. Subclass `BackendSuite` and set `backend_class`."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,13 +11,16 @@ from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, Ope
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import ITEMSIZE, Array
 from openruntime.contracts.records import Call, Result
-from openruntime.operations.catalogue import OperationCatalogue
-from openruntime.testing.cases import Case, cases, numpy_array, payload
+from openruntime.operations.catalogue import FAMILIES, OperationCatalogue
+from openruntime.runtimes.batching import joined, parted
+from openruntime.testing.cases import Case, cases, in_bfloat16, numpy_array, payload
 
 _CASES = cases()
 _GOOD = [case for case in _CASES if case.refused is None and case.fails is None]
+_BFLOAT16 = [brain for case in _GOOD if (brain := in_bfloat16(case)) is not None]
 _FAILING = [case for case in _CASES if case.fails is not None]
 _REFUSED = [case for case in _CASES if case.refused is not None]
+_ALIKE = [name for names in FAMILIES.values() for name in names if OperationCatalogue().get(name).batch is not None]
 
 
 class BackendSuite:
@@ -24,6 +28,7 @@ class BackendSuite:
 
     backend_class: ClassVar[type[ComputeBackend]]
     device: ClassVar[str] = "cpu:0"
+    stacked_cases: ClassVar[int | None] = 3  # unlike ones of each operation; None for all, with which NumPy shows that the rules are right
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -35,7 +40,7 @@ class BackendSuite:
     def backend(cls) -> ComputeBackend:
         return cls.backend_class(device=cls.device, threads=1)  # type: ignore[call-arg]  # every backend takes them; the ABC has no __init__
 
-    @pytest.mark.parametrize("case", _GOOD, ids=str)
+    @pytest.mark.parametrize("case", [*_GOOD, *_BFLOAT16], ids=str)
     def test_answers_like_numpy(self, case: Case, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         _supported(case, backend)
         call = _bind(case, catalogue)
@@ -66,6 +71,31 @@ class BackendSuite:
             _bind(case, catalogue)
         assert caught.value.field == case.refused
         assert str(case.refused) in caught.value.message
+
+    @pytest.mark.parametrize("operation", _ALIKE)
+    def test_alike_calls_that_run_as_one_are_answered_as_alone(self, operation: str, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
+        if operation in backend.unsupported:
+            pytest.skip(f"unsupported: {backend.unsupported[operation]}")
+        seen: set[Any] = set()
+        for case in (case for case in _GOOD if case.operation == operation):
+            mine = {name: _given(value) for name, value in case.parameters.items()}
+            stacking = backend.stacking(operation, mine)
+            look = _looks(case)
+            if stacking is None or (self.stacked_cases is not None and (len(seen) >= self.stacked_cases or look in seen)):
+                continue
+            other = replace(case, parameters={name: _halved(value) if name in stacking.arrays else value for name, value in case.parameters.items()})
+            calls = [_bind(one, catalogue).parameters for one in (case, other, case)]
+            parameters = joined(stacking, calls)
+            catalogue.bind(operation, parameters)  # a call like any other
+            try:
+                parts = parted(stacking, asyncio.run(backend.execute(operation, parameters)).outputs, len(calls))
+            except UnsupportedOnDevice:
+                continue  # a dtype that the library lacks
+            for one, part in zip((case, other, case), parts, strict=True):
+                if one is case or callable(case.expected):
+                    one.check({name: numpy_array(output) for name, output in part.items()})
+            seen.add(look)
+        assert seen, f"no case of {operation} was joined"
 
     def test_every_unsupported_entry_raises_its_reason(self, backend: ComputeBackend, catalogue: OperationCatalogue) -> None:
         for name, reason in backend.unsupported.items():
@@ -149,6 +179,16 @@ def _given(value: Any) -> Any:
     if isinstance(value, list):
         return [_given(item) for item in value]
     return payload(value) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _looks(case: Case) -> Any:
+    """What tells cases apart as far as stacking them is concerned: ranks, kinds of numbers, which parameters are given."""
+    return tuple((name, (value.dtype.kind, value.ndim) if isinstance(value, np.ndarray) else repr(value)) for name, value in case.parameters.items())
+
+
+def _halved(value: Any) -> Any:
+    """Other numbers that an operation takes wherever it takes these."""
+    return np.multiply(value, 0.5, dtype=value.dtype) if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fc" else value
 
 
 def _inputs(call: Call) -> list[bytes]:

@@ -146,16 +146,20 @@ def test_what_a_backend_cannot_do_is_refused_before_queueing_or_goes_elsewhere(
         assert len(rt.tasks(limit=500)) == 201  # nothing refused was kept
 
 
-def test_a_task_for_one_backend_does_not_wait_behind_those_of_another(
+def test_backends_of_one_device_share_its_seats_and_the_more_urgent_task_comes_first(
     swift: Path, start_server: Callable[..., AbstractContextManager[Server]]
 ) -> None:
     with start_server(store="memory", environment=environment(swift)) as server, openruntime.connect(server.url) as rt:
         rt.devices()
-        held = [rt.submit("rogue_sleep", seconds=0.5, device="numpy", priority=10) for _ in range(24)]
+        held = [rt.submit("rogue_sleep", seconds=0.5, device="numpy") for _ in range(40)]
         begun = time.monotonic()
-        assert rt.run("rogue_sleep", seconds=0.5, device="swift", priority=1).tolist() == [2.0]
-        assert time.monotonic() - begun < 4  # its worker starts though every slot of NumPy's is wanted
+        assert rt.run("rogue_sleep", seconds=0.5, device="swift", priority=10).tolist() == [2.0]
+        assert time.monotonic() - begun < 5  # its worker starts though every slot of NumPy's is wanted, and finds a seat
         assert not all(task.done() for task in held)
+        for _ in range(30):
+            found = httpx.get(f"{server.url}/devices/cpu:0").json()
+            assert sum(worker["outstanding"] > 0 for worker in found["workers"]) <= found["slots"]
+            time.sleep(0.02)
         for task in held:
             task.cancel()
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 from openruntime.operations import Array, Estimate, Namespace, Spec, operation
+from openruntime.operations.stacking import each
 from openruntime.runtimes.channel import Done, Job, WireArray, frame
 
 
@@ -176,3 +177,14 @@ def rogue_hoard(*, megabytes: int, xp: Namespace) -> Array:
     """Takes much more memory than it declared, and touches all of it."""
     held = [b"\1" * (1 << 20) for _ in range(megabytes)]
     return xp.full((1,), float(len(held)))
+
+
+@operation(family="rogue", estimate=lambda x: Estimate(1.0, 8.0, 2 * x.nbytes), batch=each, cacheable=False)
+def rogue_mine(x: Array, *, xp: Namespace) -> Array:
+    """`x` after a tenth of a millisecond a call, however many calls run as one. A 13 in it ends the process, a 14 fails the call."""
+    time.sleep(1e-4)
+    if bool(xp.any(x == 13)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if bool(xp.any(x == 14)):
+        raise RuntimeError("there is a 14")
+    return x

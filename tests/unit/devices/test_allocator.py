@@ -108,3 +108,31 @@ def test_the_hot_path_is_cheap() -> None:
     two = [candidate(backlog=0.1, predicted=0.01), candidate(warm=False, start_cost=0.3, predicted=0.01)]
     decide = DeviceAllocator().decide
     assert min(timeit.repeat(lambda: decide(two), number=1000, repeat=20)) / 1000 < 15e-6  # 1.3 µs on a quiet machine
+
+
+def test_what_was_not_tried_is_tried_where_that_costs_less_than_the_allowance() -> None:
+    known, new = candidate(predicted=0.1), candidate("cuda:0", predicted=0.14, untried=True)
+    decision = DeviceAllocator().decide([known, new], allowance=1.0)
+    assert decision.choice is new
+    assert decision.price == pytest.approx(0.04)
+    assert DeviceAllocator().decide([known, new]).choice is known
+    assert DeviceAllocator().decide([known, new], allowance=0.03).choice is known, "it costs more than it may"
+    for worse in ({"warm": False}, {"backlog": 0.01}, {"outstanding": 1}):
+        other = candidate("cuda:0", **({"predicted": 0.14, "untried": True} | worse))
+        assert DeviceAllocator().decide([known, other], allowance=1.0).choice is known
+    assert DeviceAllocator("least_loaded").decide([known, new], allowance=1.0).choice is known
+
+
+def test_what_is_predicted_to_be_much_worse_is_tried_where_that_costs_next_to_nothing() -> None:
+    known, new = candidate(predicted=0.1), candidate("cuda:0", predicted=0.2, untried=True)
+    assert DeviceAllocator().decide([known, new], allowance=0.5).choice is known
+    assert DeviceAllocator().decide([known, new], allowance=1.5).choice is new
+    known.untried = True
+    assert DeviceAllocator().decide([known, new], allowance=9.0).choice is known, "the best comes first"
+
+
+def test_the_price_of_a_first_call_counts() -> None:
+    compiled, fresh = candidate(predicted=0.1), candidate("cuda:0", predicted=0.05, first_cost=0.06)
+    decision = DeviceAllocator().decide([fresh, compiled])
+    assert decision.choice is compiled
+    assert [row["first_cost"] for row in decision.explain()] == [0.0, 0.06]

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openruntime.contracts.records import Call, Estimate
-from openruntime.devices.cost_model import OVERHEAD, RATE, CostModel
+from openruntime.devices.cost_model import OVERHEAD, RATE, START, CostModel
+from openruntime.devices.profile import Document, Profile, Row, Start, shipped
 
 HERE = ("cpu:0", "numpy")
+EMPTY: dict[str, object] = {"version": 2, "cells": [], "fits": [], "firsts": [], "compilers": []}
 
 
 def matmul(n: int, dtype: str = "float32") -> Call:
@@ -69,8 +71,73 @@ def test_the_first_call_is_told_apart() -> None:
     before = model.predict(matmul(64), *HERE)
     model.record(matmul(64), *HERE, 2.0, first=True)
     assert model.predict(matmul(64), *HERE) == before
-    assert model.predict_first(matmul(64), *HERE) == 2.0
-    assert model.predict_first(matmul(64), "cuda:0", "cuda") == model.predict(matmul(64), "cuda:0", "cuda")
+    assert model.first("matmul", *HERE) == pytest.approx(2.0, rel=0.01)
+    assert model.first("svd", *HERE) == pytest.approx(2.0, rel=0.01), "the like of the driver's other operations"
+    assert model.first("matmul", "cuda:0", "cuda") == 0.0
+    assert not model.compiles(*HERE)
+
+
+def test_compiling_is_told_apart_from_computing() -> None:
+    model = CostModel()
+    model.record(matmul(64), *HERE, 0.501, compile=0.5)
+    assert model.compiles(*HERE)
+    assert model.first("matmul", *HERE) == 0.5
+    assert model.predict(matmul(64), *HERE) < 0.002
+
+
+def test_transfers_are_told_apart_and_hold_for_every_operation() -> None:
+    model, large = CostModel(), matmul(1024)  # 12 MiB
+    there = ("cuda:0", "cuda")
+    for _ in range(5):
+        model.record(matmul(8), *there, 3e-5, transfer=1e-5)
+        model.record(large, *there, 2e-3, transfer=1.2e-3)
+    moved = 4 * large.elements
+    assert model.transfer(large, *there) == pytest.approx(1e-5 + 1.2e-3)
+    assert model.predict(large, *there) == pytest.approx(2e-3, rel=0.1)
+    fft = Call("fft", 1, {}, {}, Estimate(1e6, 1e6), dtype="float32", elements=large.elements)
+    assert model.predict(fft, *there) > moved * 1.2e-3 / moved
+    assert model.transfer(large, *HERE) == 0.0
+
+
+def test_starts_are_learned() -> None:
+    model = CostModel(Profile(Document(starts=[Start("cpu", "torch", 1.5)])))
+    assert (model.start("cpu:0", "torch"), model.start("cpu:0", "unheard of")) == (1.5, START)
+    for seconds in (3.0, 4.0, 90.0):
+        model.started("cpu:0", "torch", seconds)
+    assert model.start("cpu:0", "torch") == 4.0
+
+
+def test_a_profile_of_another_machine_is_scaled_to_this_one() -> None:
+    sizes = (64, 256, 1024)
+    rows = [
+        Row("matmul", "float32", 2.0 * n**3 + 12.0 * n * n, "cpu", backend, pace * n**3)
+        for backend, pace in (("numpy", 2e-11), ("torch", 1e-11)) for n in sizes
+    ]  # fmt: skip
+    rows += [Row("fft", "float32", 1e6, "cpu", "numpy", 4e-3)]
+    model = CostModel(Profile(Document(rows=rows)))
+    assert model.predict(matmul(1024), *HERE) == pytest.approx(2e-11 * 1024**3, rel=0.01)
+    assert model.predict(matmul(512), *HERE) == pytest.approx(2e-11 * 512**3, rel=0.1)  # between the sizes
+    assert model.predict(matmul(512), "cpu:0", "torch") < model.predict(matmul(512), *HERE)
+    assert model.knows("matmul", "cpu:1", "torch")
+    assert not model.knows("matmul", "cuda:0", "torch")
+    learned(model, matmul(256), 2 * 2e-11 * 256**3)  # this machine is half as fast
+    fft = Call("fft", 1, {}, {}, Estimate(5e5, 5e5), dtype="float32")
+    assert model.predict(fft, *HERE) == pytest.approx(8e-3, rel=0.01)
+    assert model.predict(matmul(1024), *HERE) == pytest.approx(4e-11 * 1024**3, rel=0.1)
+
+
+def test_what_was_slowed_down_by_others_counts_only_where_little_is_known() -> None:
+    model = CostModel()
+    for _ in range(3):
+        model.record(matmul(64), *HERE, 1e-3)
+    for _ in range(20):
+        model.record(matmul(64), *HERE, 1.0, alone=False)
+    assert model.predict(matmul(64), *HERE) < 2e-3
+    assert model.samples(matmul(64), *HERE) == 3
+
+
+def test_the_shipped_profile_can_be_read() -> None:
+    assert shipped().start("cpu:0", "numpy") is not None
 
 
 def test_survives_a_restart() -> None:
@@ -78,11 +145,15 @@ def test_survives_a_restart() -> None:
     learned(model, matmul(1024), 0.013)
     learned(model, matmul(8), 1e-5, 3)
     model.record(matmul(8), *HERE, 0.5, first=True)
+    model.record(matmul(8), "cpu:0", "jax", 0.6, compile=0.5, transfer=1e-3)
+    model.started("cpu:0", "jax", 2.0)
     again = CostModel()
     again.load(json.loads(json.dumps(model.dump())))
     for n in (8, 64, 1024, 4096):
         assert again.predict(matmul(n), *HERE) == model.predict(matmul(n), *HERE)
-    assert again.predict_first(matmul(8), *HERE) == 0.5
+    assert again.first("matmul", *HERE) == model.first("matmul", *HERE) > 0.4
+    assert (again.compiles("cpu:0", "jax"), again.start("cpu:0", "jax")) == (True, 2.0)
+    assert again.transfer(matmul(8), "cpu:0", "jax") == model.transfer(matmul(8), "cpu:0", "jax") > 0
     assert again.dump() == model.dump()
 
 
@@ -90,11 +161,12 @@ def test_survives_a_restart() -> None:
     "saved",
     [
         {},
-        {"version": 2, "cells": [], "fits": [], "firsts": []},
-        {"version": 1, "cells": [[["f", "float32", 1, "cpu:0", "numpy"], 1.0, 1.0, []]], "fits": [], "firsts": []},
-        {"version": 1, "cells": [[["f", "float32", 1, "cpu:0", "numpy"], 1.0, 1.0, [-1.0]]], "fits": [], "firsts": []},
-        {"version": 1, "cells": [[["f", "float32", 1, "cpu:0", "numpy"], -1.0, nan, [1.0]]], "fits": [], "firsts": []},
-        {"version": 1, "cells": "x", "fits": [], "firsts": []},
+        EMPTY | {"version": 1},
+        EMPTY | {"cells": [[["f", "float32", 1], ["cpu:0", "numpy"], 1.0, 1.0, []]]},
+        EMPTY | {"cells": [[["f", "float32", 1], ["cpu:0", "numpy"], 1.0, 1.0, [-1.0]]]},
+        EMPTY | {"cells": [[["f", "float32", 1], ["cpu:0", "numpy"], -1.0, nan, [1.0]]]},
+        EMPTY | {"fits": [[["cpu:0", "numpy"], [[1.0]]]]},
+        EMPTY | {"cells": "x"},
     ],
 )
 def test_refuses_what_it_did_not_save(saved: dict[str, object]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.pictures import Axis, Curve, draw, short
+from openruntime.cli.curves import Axis, Curve, draw, short
 
 SVG = "{http://www.w3.org/2000/svg}"
 

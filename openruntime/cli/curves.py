@@ -8,14 +8,18 @@ from pathlib import Path
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 76, 20, 44, 52
-COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f28e2b", "#b07aa1")
+COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f28e2b", "#b07aa1", "#76b7b2", "#edc948", "#9c755f", "#ff9da7", "#79706e")
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
 @dataclass(frozen=True)
 class Curve:
+    """`line` through the points, `marks` on them."""
+
     name: str
     points: Sequence[tuple[float, float]]
+    line: bool = True
+    marks: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,10 @@ def draw(path: Path, title: str, x: Axis, y: Axis, curves: Sequence[Curve], *, g
     for number, curve in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
         placed = [at(point) for point in curve.points]
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(f"{px:.1f},{py:.1f}" for px, py in placed)}"/>')
-        lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in placed]
+        if curve.line:
+            lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(f"{px:.1f},{py:.1f}" for px, py in placed)}"/>')
+        if curve.marks:
+            lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in placed]
         lines.append(f'<rect x="{WIDTH - RIGHT - 150}" y="{TOP + 6 + 17 * number}" width="10" height="10" fill="{colour}"/>')
         lines.append(_text(WIDTH - RIGHT - 135, TOP + 15 + 17 * number, curve.name, "start"))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" fill="#333">'
