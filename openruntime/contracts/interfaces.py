@@ -346,7 +346,6 @@ class Kernels(Protocol):
 
     async def add(self, document: Any, *, principal: Principal = ...) -> dict[str, Any]:
         """Check, compile and keep one. One of that name that is there already is replaced, its `version` counted up where they differ.
-
         Raises `InvalidParameter` naming the field, `CompileError` with the log, `NoSuchDevice` where nothing here runs its language."""
 
     def list(self, *, principal: Principal = ...) -> Sequence[dict[str, Any]]:
