@@ -136,6 +136,8 @@ class Placement:
         self._turn += 1
         decision = self._allocator.decide(self._candidates(task, here, now), self._turn, self._allowance if self._calm() else 0.0)
         self._last = (task, now, decision)
+        if decision.choice is None:
+            task.placement = {"reason": decision.reason, "candidates": decision.rows()}
         return decision
 
     def _calm(self) -> bool:
