@@ -64,7 +64,8 @@ async def runtime(scratch: Path, **flags: object) -> AsyncIterator[Runtime]:
     shutil.rmtree(scratch, ignore_errors=True)
     settings = Settings.load({"store": "memory", "cache": False, "calibrate": False, "worker_idle": 3600.0, "data_dir": str(scratch), **flags})
     async with running(settings) as made:
-        await made.devices.found()
+        while any(backend["status"] == "looking" for backend in made.devices.backends()):
+            await made.devices.found()
         yield made
 
 
@@ -236,16 +237,18 @@ async def calibrate(made: Runtime) -> float:
 
 async def judge(arguments: argparse.Namespace) -> dict[str, Any]:
     asked = cases()
-    async with runtime(arguments.scratch) as made:
+    async with runtime(arguments.scratch, threads=arguments.threads) as made:
         await warm_up(made)
         table = await measure(made, asked, arguments.rounds)
+    alone = sorted({place for found in table.values() for place in found})
     document: dict[str, Any] = {
-        "machine": machine(), "versions": versions(LIBRARIES), "cases": len(asked), "oracle against itself": noise(table),
-        "rules": {place.partition("/")[2] + " alone": interval(single(table, place), table) for place in table[0]}
+        "machine": machine(), "versions": versions(LIBRARIES), "threads": arguments.threads, "cases": len(asked),
+        "oracle against itself": noise(table),
+        "rules": {place.partition("/")[2] + " alone": interval(single(table, place), table) for place in alone}
         | {"random, or least loaded": interval(chance(table), table)},
         "dmda (StarPU's rule, replayed)": dmda(table, arguments.tasks), "auto": {},
     }  # fmt: skip
-    async with runtime(arguments.scratch) as made:
+    async with runtime(arguments.scratch, threads=arguments.threads) as made:
         document["calibration seconds"] = await calibrate(made)
         document["starts"] = {place: made.cost.start(*place.split("/")) for place in places(made)}
         await warm_up(made)
@@ -269,7 +272,7 @@ async def judge(arguments: argparse.Namespace) -> dict[str, Any]:
 async def make_profile(arguments: argparse.Namespace) -> None:
     """The fastest of each counts: it had the least in its way."""
     asked = cases(profile=True)
-    async with runtime(arguments.scratch) as made:
+    async with runtime(arguments.scratch, threads=arguments.threads) as made:
         await warm_up(made)
         table = await measure(made, asked, arguments.rounds)
         rows = []
@@ -296,7 +299,7 @@ def _lines(value: Any) -> str:
 
 async def decision(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of one decision, all backends warm: nothing remembered, a small task where nothing is better than at home, a tiny one."""
-    async with runtime(arguments.scratch) as made:
+    async with runtime(arguments.scratch, threads=arguments.threads) as made:
         await warm_up(made)
         placement, slot = made.executor._placement, made.executor.slots[0]
         told = {}
@@ -328,6 +331,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["judge", "profile", "decision"], default="judge")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument("--threads", type=int, help="of each worker; by default every core, which wants a machine that does nothing else")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--scratch", type=Path, default=ROOT / "build/placement")
     arguments = parser.parse_args()

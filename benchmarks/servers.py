@@ -146,7 +146,7 @@ def spawn(command: Sequence[str], data_dir: Path, log: Path, environment: dict[s
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={"OPENRUNTIME_CALIBRATE": "false", **os.environ, **(environment or {})},  # a fresh server would measure beside what is measured
         )
     return Server(port, process, data_dir, log, spawned)
 

@@ -81,7 +81,7 @@ class Settings(BaseModel):
     calibrate: bool = Field(
         True,
         description="Measure at the first start how fast each backend is here: 5 seconds of computing in all, while nothing else runs. "
-        "With the `memory` store that, and what is learned later, is kept in the user's cache.",
+        "With the `memory` store that, and what is learned later, is kept in `cache_dir`.",
     )
     outstanding: Count = Field(64, description="Tasks sent to a worker ahead; it runs one at a time.")
     batch: Count = Field(64, description="Alike small tasks that run as one at most; 1 runs each by itself.")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from platformdirs import user_cache_path
 
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.interfaces import Catalogue, Store
@@ -89,8 +88,3 @@ class Learning:
         draft = self._file.with_suffix(".draft")
         draft.write_bytes(data)
         draft.replace(self._file)
-
-
-def cache_file() -> Path:
-    """Where what was learned is kept without a store on disk: the cache that XDG has for the user."""
-    return user_cache_path("openruntime", appauthor=False) / "learned.msgpack"

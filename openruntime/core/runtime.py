@@ -17,7 +17,7 @@ from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.records import Call
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
-from openruntime.core.learning import Learning, cache_file
+from openruntime.core.learning import Learning
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
@@ -84,7 +84,7 @@ class Runtime:
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
         self.catalogue = KernelCatalogue(self.operations, self.kernels.kernels)
         self.pool.limit = self.devices.memory_total() // 2
-        kept_by_user = cache_file() if settings.store == "memory" and settings.calibrate else None
+        kept_by_user = settings.cache_dir / "learned.msgpack" if settings.store == "memory" and settings.calibrate else None
         self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
         self.cost = self.learning.cost
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)

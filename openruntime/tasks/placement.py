@@ -20,7 +20,7 @@ TRIED = 2  # samples after which a candidate needs no trying
 TRIES = 3  # of one kind of call on one backend: what cannot be learned is not tried for ever
 LEARNING = 0.05  # of the time computed that trying may cost
 ADVANCE = 0.5  # seconds that it may cost before anything was computed
-REPEATS = 16  # of a shape, expected when it comes for the first time; later as often again as it came
+REPEATS = 128  # of a kind of call, expected when it comes for the first time (fewer leave what is compiled unused); later as often again as it came
 REMEMBERED = 4096  # shapes
 LASTING = 60.0  # seconds after which a gain that was missed counts for a third
 
@@ -136,6 +136,8 @@ class Placement:
         self._turn += 1
         decision = self._allocator.decide(self._candidates(task, here, now), self._turn, self._allowance if self._calm() else 0.0)
         self._last = (task, now, decision)
+        if decision.choice is None:
+            task.placement = {"reason": decision.reason, "candidates": decision.rows()}
         return decision
 
     def _calm(self) -> bool:

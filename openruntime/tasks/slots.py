@@ -38,6 +38,7 @@ class Slot:
         self.lanes = lanes
         self.peers = [] if peers is None else peers
         self.peers.append(self)
+        self._seats = device.slots
         self.primary = backend == device.backends[0]
         self.home = self.primary and device.type == "cpu"
         self.warm = index == 0 and self.home
@@ -70,7 +71,11 @@ class Slot:
 
     def seats(self) -> int:
         """How many more workers of its device may run now, whatever their backend: two at once on the same cores slow each other."""
-        return self.device.slots - sum(1 for slot in self.peers if slot.outstanding or slot.recalled)
+        free = self._seats
+        for slot in self.peers:  # a plain loop: the hot path comes here several times a task
+            if slot.outstanding or slot.recalled:
+                free -= 1
+        return free
 
     def alone(self, since: float) -> bool:
         """Whether no other worker of its device has run, or started, after that moment."""
