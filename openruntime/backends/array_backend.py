@@ -65,6 +65,8 @@ class ArrayBackend(ComputeBackend):
         if operation in self.unsupported:
             raise UnsupportedOnDevice(f"{operation} does not run on {self.device}/{self.name}: {self.unsupported[operation]}")
         found = self.catalogue.get(operation)
+        if self.lacks:
+            self._refuse_lacking(operation, params)
         memory = Memory(params.get("allocate"), self.inline)
         try:
             self.compiling = 0.0
@@ -91,6 +93,12 @@ class ArrayBackend(ComputeBackend):
             if translated is None:
                 raise
             raise translated from error
+
+    def _refuse_lacking(self, operation: str, params: Mapping[str, Any]) -> None:
+        for name, value in params.items():
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, Array) and (reason := self.lacks.get(f"{operation} {item.dtype}")) is not None:
+                    raise UnsupportedOnDevice(f"{operation} of {item.dtype} does not run on {self.device}/{self.name}: {reason}", field=name)
 
     def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: "Memory") -> dict[str, Any]:
         arguments: dict[str, Any] = {}

@@ -122,6 +122,8 @@ BACKENDS = Registry(
     {
         "numpy": ("openruntime.backends.cpu:NumpyBackend", ""),
         "torch": ("openruntime.backends.torch:TorchBackend", "torch"),
+        "jax": ("openruntime.backends.jax:JaxBackend", "jax"),
+        "mlx": ("openruntime.backends.mlx:MlxBackend", "mlx"),
         "cuda": ("openruntime.backends.cuda:CudaBackend", "cuda"),
         "metal": ("openruntime.backends.webgpu:MetalBackend", "webgpu"),
         "webgpu": ("openruntime.backends.webgpu:WebgpuBackend", "webgpu"),

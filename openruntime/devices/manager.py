@@ -316,8 +316,9 @@ class DeviceManager:
             return None, known.unsupported.get(call.operation)
         if known.lacks:
             for dtype in (call.dtype, *call.others):
-                if dtype in known.lacks:
-                    return dtype, known.lacks[dtype]
+                reason = known.lacks.get(dtype) or known.lacks.get(f"{call.operation} {dtype}")
+                if reason is not None:
+                    return dtype, reason
         return None
 
     def _no_language(self, call: Call) -> Unavailable | NoSuchDevice:
