@@ -18,9 +18,8 @@ class ComputeBackend(ABC):
     Constructed with `device=` (for example `cpu:0`) and `threads=`; on a device other than the processor also with `index=`, its own number
     for it as its `probe` told, and `memory=`, bytes of the device's memory that it may take (0: no bound). `name` is the backend's name.
     What it cannot do is data, so that it is refused before it is queued: `unsupported` is operation -> reason, `lacks` is dtype -> reason and
-    what would be right, or `operation dtype` -> reason where it lacks the dtype in that operation only (`qr complex64`).
-    `execute` raises `OutOfMemory` where memory was short, `WorkerCrashed` where the process can compute no more.
-    `batches`: in which numbers alike calls may come as one, rising, where each is compiled anew; any if it is empty.
+    what would be right, or `operation dtype` -> reason (`qr complex64`). `batches`: in which numbers alike calls may come as one, rising, where
+    each is compiled anew; any if empty. `execute` raises `OutOfMemory` where memory was short, `WorkerCrashed` where nothing works any more.
     """
 
     name: str
