@@ -27,6 +27,7 @@ from benchmarks.placement_cases import Case, cases
 from benchmarks.report import machine, versions
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.models import TaskRequest, TaskStatus
+from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
@@ -224,7 +225,7 @@ async def stream(made: Runtime, asked: Sequence[Case], count: int, seed: int) ->
 async def warm_up(made: Runtime) -> None:
     """A worker of each: how long they take to start is told apart."""
     for place in places(made):
-        task = await made.tasks.submit(TaskRequest(operation="sum", parameters={"x": [1.0]}, device_preference=place))
+        task = await made.tasks.submit(TaskRequest(operation="sum", device_preference=place), {"x": Array("float32", (1,), bytes(4))})
         assert await made.tasks.wait(task, 120)
 
 
