@@ -50,11 +50,11 @@ class CudaRunner(KernelRunner):
         self._cache = cache_folder()
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         versions = (cupy.cuda.runtime.driverGetVersion(), *nvrtc.getVersion())
-        self._identity = f"{name}\n{self._device.compute_capability}\n{versions}"
+        self.identity = f"{name}\n{self._device.compute_capability}\n{versions}"
 
     def compile(self, spec: KernelSpec) -> Compiled:
         started = perf_counter()
-        key = hashlib.sha256("\0".join((self._identity, spec.name, *spec.options, "", spec.source)).encode()).hexdigest()
+        key = hashlib.sha256("\0".join((self.identity, spec.name, *spec.options, "", spec.source)).encode()).hexdigest()
         path = self._cache / f"{key}.cuda"
         with suppress(OSError, msgspec.DecodeError, CUDADriverError):  # a damaged file is compiled again
             found = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
@@ -92,7 +92,8 @@ class CudaRunner(KernelRunner):
             compiled.built.function(blocks, block, (*(copy[guard:] for copy in copies), *numbers))
             ended.record()
             ended.synchronize()
-            for view, copy in zip(outputs, copies[len(inputs) :], strict=True):
+            first = 0 if self.fetch_inputs else len(inputs)
+            for view, copy in zip((*inputs, *outputs)[first:], copies[first:], strict=True):
                 if view.nbytes:
                     np.frombuffer(view, np.uint8)[:] = copy.get()
             return float(cupy.cuda.get_elapsed_time(began, ended)) * 1e-3

@@ -21,14 +21,14 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 class Fenced:
-    """`nbytes` zeros. `array`: they alone; `view`: with `GUARD` bytes on either side. `close` it: its views must not be used after.
+    """`nbytes` zeros. `array`: they alone; `view`: with `guard` bytes on either side. `close` it: its views must not be used after.
 
     Going further out than the guards is a segmentation fault, which ends the process and nothing else. Raises `MemoryError`.
     """
 
-    def __init__(self, nbytes: int, fill: int = FILL) -> None:
+    def __init__(self, nbytes: int, fill: int = FILL, guard: int = GUARD) -> None:
         room = -(-nbytes // ALIGNMENT) * ALIGNMENT
-        pages = -(-(room + 2 * GUARD) // _PAGE) * _PAGE
+        pages = -(-(room + 2 * guard) // _PAGE) * _PAGE
         for fence in FENCES:
             self._size = fence + pages + fence
             self._base = _libc.mmap(None, self._size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
@@ -42,10 +42,10 @@ class Fenced:
             raise MemoryError(f"no memory for {nbytes} bytes")
         if pages >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
             _libc.madvise(inside, pages, mmap.MADV_HUGEPAGE)  # a fault for 2 MiB rather than for 4 KiB
-        start = pages - GUARD - room  # as near to the fence behind as alignment lets it be: most strays go there
+        start = pages - guard - room  # as near to the fence behind as alignment lets it be: most strays go there
         whole = memoryview((ctypes.c_ubyte * pages).from_address(inside)).cast("B")
         self._before, self.array, self._after = whole[:start], whole[start : start + nbytes], whole[start + nbytes :]
-        self.view = whole[start - GUARD : start + nbytes + GUARD]
+        self.view = whole[start - guard : start + nbytes + guard]
         self._fill = bytes([fill])
         for part in (self._before, self._after):
             part[:] = self._fill * part.nbytes

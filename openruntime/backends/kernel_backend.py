@@ -12,9 +12,10 @@ import numpy as np
 from openruntime.backends.fences import GUARD, Fenced
 from openruntime.contracts.errors import CompileError, OperationFailed, OutOfMemory
 from openruntime.contracts.interfaces import ComputeBackend
-from openruntime.contracts.kernels import COMPILE, PROGRAM, Compiled, KernelRunner, KernelSpec, Report, decoded, requirement
+from openruntime.contracts.kernels import COMPILE, PROGRAM, TUNE, VERIFY, Compiled, KernelRunner, KernelSpec, Report, decoded, requirement
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Result
+from openruntime.contracts.tunables import settled, winner
 
 KEPT = 64  # compiled kernels that a worker holds
 INLINE = 65_536  # bytes up to which an output is not worth a buffer of its own
@@ -29,6 +30,7 @@ class KernelBackend(ComputeBackend):
 
     def __init__(self, *, device: str = "cpu:0", threads: int = 1, index: int = 0, memory: int = 0) -> None:
         self.device = device
+        self._started_with = (device, threads, index)
         self.runner = self.runner_class(device=device, threads=threads, index=index)
         self._compiled: OrderedDict[tuple[Any, ...], Compiled] = OrderedDict()
 
@@ -36,17 +38,32 @@ class KernelBackend(ComputeBackend):
         return [requirement(self.runner_class.language)]
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
-        """Run the kernel, or only compile it where `operation` is `COMPILE`.
+        """Run the kernel; where `operation` is `COMPILE`, `VERIFY` or `TUNE`, do that, and answer a report.
 
         Raises `CompileError`, `OutOfMemory`, and `OperationFailed` where the device refuses it or it wrote beyond its arrays."""
         spec = decoded(params[PROGRAM])
+        if operation in (VERIFY, TUNE):
+            from openruntime.backends.verification.trials import trial  # with all operations: they are the references
+
+            return _reported(trial(operation, spec, self.name, self._started_with, params))
         if operation == COMPILE:
-            return self._report(spec)
+            return self._report(settled(spec))
+        spec = self._chosen(spec, params)
         compiled, spent = self.compile(spec)
         try:
             return self._run(spec, compiled, params, spent)
         except MemoryError as error:
             raise OutOfMemory(f"{operation} ran out of memory on {self.device}{f': {error}' if str(error) else ''}") from error
+
+    def _chosen(self, spec: KernelSpec, params: Mapping[str, Any]) -> KernelSpec:
+        """The kernel with what it leaves open as tuning found best here for arrays of this size, else by default."""
+        if spec.tuned:
+            numbers = {scalar.name: params[scalar.name] for scalar in spec.scalars if scalar.name in params}
+            symbols = settled(spec).bind({argument.name: params[argument.name] for argument in spec.inputs}, numbers).symbols
+            best = winner(spec, self.runner.identity, symbols)
+            if best is not None:
+                return settled(spec, best.values)
+        return settled(spec)
 
     def compile(self, spec: KernelSpec) -> tuple[Compiled, float]:
         """The kernel, and the seconds that this took now. Raises `CompileError`."""
@@ -78,8 +95,7 @@ class KernelBackend(ComputeBackend):
                 error.message,
                 error.field,
             )
-        data = msgspec.json.encode(report)
-        return Result({"report": Array("uint8", (len(data),), data)}, 0.0, 0.0, seconds)
+        return _reported(msgspec.to_builtins(report), seconds)
 
     def _run(self, spec: KernelSpec, compiled: Compiled, params: Mapping[str, Any], spent: float) -> Result:
         given = {argument.name: params[argument.name] for argument in spec.inputs}
@@ -108,6 +124,11 @@ class KernelBackend(ComputeBackend):
         for name, memory in zip(names, memories, strict=True):
             if (where := memory.breach()) is not None:
                 raise OperationFailed(f"{spec.name} wrote outside of `{name}`, {where}: an index is not checked against the array's size")
+
+
+def _reported(report: Mapping[str, Any], compiling: float = 0.0) -> Result:
+    data = msgspec.json.encode(report)
+    return Result({"report": Array("uint8", (len(data),), data)}, 0.0, 0.0, compiling)
 
 
 def _kept(memory: Fenced, spec: Spec, allocate: Callable[[int], memoryview] | None) -> Array:

@@ -57,7 +57,8 @@ class MetalRunner(KernelRunner):
             compiled.built[1](*(copy[guard:] for copy in copies), *numbers, threads=sizes, group_size=list(local) or None)
             ended.record()
             ended.synchronize()
-            for view, copy in zip(outputs, copies[len(inputs) :], strict=True):
+            first = 0 if self.fetch_inputs else len(inputs)
+            for view, copy in zip((*inputs, *outputs)[first:], copies[first:], strict=True):
                 np.frombuffer(view, np.uint8)[:] = copy.cpu().numpy()
             return float(began.elapsed_time(ended)) * 1e-3
         except RuntimeError as error:

@@ -40,6 +40,7 @@ class OpenCLRunner(KernelRunner):
             os.environ.setdefault(variable, str(threads))
         self._device = OpenCLDevice(find(device, index), cache=cache_folder())
         self.in_place = self._device.processor
+        self.identity = self._device.identity
 
     def compile(self, spec: KernelSpec) -> Compiled:
         try:
@@ -101,7 +102,8 @@ class OpenCLRunner(KernelRunner):
             sizes = [-(-side // group) * group for side, group in zip(grid, local, strict=True)] if local else grid
             event = cl.enqueue_nd_range_kernel(device.queue, kernel, tuple(sizes), tuple(local) or None)
             event.wait()
-            self._fetch(views[len(inputs) :], buffers[len(inputs) :], held[len(inputs) :])
+            first = 0 if self.fetch_inputs else len(inputs)
+            self._fetch(views[first:], buffers[first:], held[first:])
             return float(event.profile.end - event.profile.start) * 1e-9
         except cl.Error as error:
             raise translated(error, spec.name, device.device.name) from error

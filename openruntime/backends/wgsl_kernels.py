@@ -60,6 +60,7 @@ class WGSLRunner(KernelRunner):
         self._limits: Mapping[str, int] = adapter.limits
         self._device = adapter.request_device_sync(required_limits={name: adapter.limits[name] for name in _LIMITS if name in adapter.limits})
         self._queue = self._device.queue
+        self.identity = "\n".join(str(adapter.info[name]) for name in ("vendor", "device", "description", "backend_type"))
 
     def compile(self, spec: KernelSpec) -> Compiled:
         started = perf_counter()
@@ -116,7 +117,8 @@ class WGSLRunner(KernelRunner):
             self._queue.submit([commands])
             self._queue.read_buffer(held[0], 0, 4)  # waits for the work
             seconds = perf_counter() - started
-            for view, buffer in zip(outputs, buffers[len(inputs) :], strict=True):
+            first = 0 if self.fetch_inputs else len(inputs)
+            for view, buffer in zip((*inputs, *outputs)[first:], buffers[first:], strict=True):
                 view[:] = self._queue.read_buffer(buffer, 0, view.nbytes)
             return seconds
         except wgpu.GPUError as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from openruntime.cli import kernel_trials
 from openruntime.cli.options import Device, Json, Priority, Server, client, console, duration, show_json, table
 from openruntime.cli.run import Inputs, NoCache, Timeout
 from openruntime.cli.run import run as run_operation
@@ -26,6 +27,9 @@ Name = Annotated[str, typer.Argument(help="The kernel's name; `openruntime kerne
 
 def register(commands: typer.Typer) -> None:
     commands.add_typer(app, name="kernels")
+
+
+kernel_trials.register(app)
 
 
 @app.command()

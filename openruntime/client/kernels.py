@@ -1,11 +1,13 @@
 """Kernels of the user's own: `rt.kernels.add(...)`, then `rt.run(name, ...)` or `rt.name(...)` like any operation."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Required, TypedDict, Unpack
 from urllib.parse import quote
 
 from openruntime.client.connection import Connection
+from openruntime.client.task import AsyncTask
 from openruntime.contracts.errors import InvalidParameter
 
 COMPILING = 110.0  # seconds that a server may take to answer: its compiler has 60, and it may only just have started
@@ -28,6 +30,33 @@ class Given(TypedDict, total=False):
     local: Sequence[Size] | Size
     options: Sequence[str] | str
     reference: Reference | None
+
+
+Progress = Callable[[float, str | None], None]
+
+
+class VerifyOptions(TypedDict, total=False):
+    """See `AsyncKernels.verify`."""
+
+    sizes: Sequence[Mapping[str, int]]
+    seed: int
+    launch: float
+    limit: float
+    device: str | None
+    priority: int
+
+
+class TuneOptions(TypedDict, total=False):
+    """See `AsyncKernels.tune`."""
+
+    sizes: Mapping[str, int] | None
+    baseline: str | None
+    rounds: int
+    seed: int
+    launch: float
+    limit: float
+    device: str | None
+    priority: int
 
 
 _ARGUMENT = re.compile(r"\s*(\w+)\s*:\s*(\w+)\s*(?:\[(.*)\])?\s*", re.DOTALL)
@@ -73,6 +102,41 @@ class AsyncKernels:
         """Give a kernel up; tasks that were submitted before still run. Raises `NotFound`."""
         await self._connection.json("DELETE", f"/kernels/{quote(name, safe='')}")
         self._changed()
+
+    async def verify(self, name: str, *, progress: Progress | None = None, **options: Unpack[VerifyOptions]) -> dict[str, Any]:
+        """Compare a kernel with its reference, and wait: the report. `["ok"]` says whether it does what it should, `["verdict"]` why not.
+
+        `sizes`: some to try besides, each a value for every symbol; `seed` of the inputs; `launch` and `limit`: seconds that one run and all
+        of it may take; `progress` is called with a fraction and what is being tried. Raises `NotFound`, `InvalidParameter`, `TaskFailed`.
+        """
+        return await self._tried("verify", name, dict(options), progress)
+
+    async def tune(self, name: str, *, progress: Progress | None = None, **options: Unpack[TuneOptions]) -> dict[str, Any]:
+        """Search the best values of what a kernel leaves open, and wait: the report. Later runs on that device use `["winner"]`.
+
+        `sizes` to tune for; `baseline`: a kernel with the same signature that gains are told against; else as `verify`.
+        """
+        return await self._tried("tune", name, dict(options), progress)
+
+    async def _tried(self, kind: str, name: str, options: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+        if "device" in options:
+            options["device_preference"] = options.pop("device")
+        path = f"/kernels/{quote(name, safe='')}/{kind}"
+        response = await self._connection.json("POST", path, options)
+        task = AsyncTask(self._connection, response["task_id"], f"{kind}_kernel")
+        try:
+            while not task.done():
+                await task.status(wait=1)
+                if progress is not None and task.progress is not None:
+                    progress(task.progress, task.message)
+        except asyncio.CancelledError:
+            await asyncio.shield(task.cancel())
+            raise
+        if task.error is not None:
+            raise task.error
+        self._changed()
+        report: dict[str, Any] = await self._connection.json("GET", path, query={"task_id": task.task_id})
+        return report
 
 
 def _argument(given: Argument, part: str, index: int) -> dict[str, Any]:

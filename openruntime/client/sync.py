@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from openruntime.client.arrays import TensorHandle
-from openruntime.client.kernels import AsyncKernels, Given
+from openruntime.client.kernels import AsyncKernels, Given, Progress, TuneOptions, VerifyOptions
 from openruntime.client.operations import Operations, unknown
 from openruntime.client.runtime import AsyncRuntime
 from openruntime.client.task import AsyncTask
@@ -200,6 +200,21 @@ class Kernels:
         """Give a kernel up; tasks that were submitted before still run. Raises `NotFound`."""
         self._portal.run(self._client.remove(name))
         self._methods.pop(name, None)
+
+    def verify(self, name: str, *, progress: Progress | None = None, **options: Unpack[VerifyOptions]) -> dict[str, Any]:
+        """Compare a kernel with its reference, and wait: the report. `["ok"]` says whether it does what it should, `["verdict"]` why not.
+
+        `sizes`: some to try besides, each a value for every symbol; `seed` of the inputs; `launch` and `limit`: seconds that one run and all
+        of it may take; `progress` is called with a fraction and what is being tried. Raises `NotFound`, `InvalidParameter`, `TaskFailed`.
+        """
+        return self._portal.run(self._client.verify(name, progress=progress, **options))
+
+    def tune(self, name: str, *, progress: Progress | None = None, **options: Unpack[TuneOptions]) -> dict[str, Any]:
+        """Search the best values of what a kernel leaves open, and wait: the report. Later runs on that device use `["winner"]`.
+
+        `sizes` to tune for; `baseline`: a kernel with the same signature that gains are told against; else as `verify`.
+        """
+        return self._portal.run(self._client.tune(name, progress=progress, **options))
 
 
 class Runtime(Operations):

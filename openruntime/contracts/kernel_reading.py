@@ -12,6 +12,7 @@ from openruntime.contracts.dimensions import Dimension
 from openruntime.contracts.errors import InvalidParameter, nearest
 from openruntime.contracts.kernels import LANGUAGES, LONGEST_SIDE, MOST_ITEMS, KernelSpec, Typed
 from openruntime.contracts.payload import ITEMSIZE, check_dtype
+from openruntime.contracts.tunables import settled
 
 LONGEST_SOURCE = 1 << 18  # bytes
 MOST_ARGUMENTS = 32  # inputs, outputs and scalars together
@@ -39,6 +40,8 @@ def read(document: Any) -> KernelSpec:
     `options` may be one string, as on a command line, and `reference` an operation's name."""
     if isinstance(document, Mapping):
         document = {name: value for name, value in document.items() if value is not None}
+        if "tuned" in document:
+            raise InvalidParameter("`tuned` is not a field of a kernel: tuning finds it", field="tuned")
         if isinstance(document.get("options"), str):
             document["options"] = _words(document["options"])
         if isinstance(document.get("reference"), str):
@@ -51,7 +54,8 @@ def read(document: Any) -> KernelSpec:
     _check_source(spec)
     _check_arrays(spec)
     _check_scalars(spec)
-    _check_launch(spec)
+    _check_launch(settled(spec))
+    _check_reference(spec)
     return spec
 
 
@@ -157,6 +161,23 @@ def _check_scalars(spec: KernelSpec) -> None:
             raise InvalidParameter(f"`{field}`: {scalar.dtype} does not go with {spec.language}: {why}", field=field)
         if scalar.name in spec.symbols and "int" not in scalar.dtype:
             raise InvalidParameter(f"`{field}`: `{scalar.name}` is a size of the inputs, and must be an integer, not {scalar.dtype}", field=field)
+
+
+def _check_reference(spec: KernelSpec) -> None:
+    reference = spec.reference
+    if reference is None:
+        return
+    taken = [argument.name for argument in (*spec.inputs, *spec.scalars)]
+    for name in reference.domain:
+        if name not in taken:
+            raise InvalidParameter(f"`reference.domain`: {name!r} is no input or scalar{nearest(name, taken)}", field="reference.domain")
+        domain = reference.domain[name]
+        if domain.low is not None and domain.high is not None and not domain.low <= domain.high:
+            raise InvalidParameter(f"`reference.domain.{name}`: low must be at most high", field=f"reference.domain.{name}")
+    given = [output.name for output in spec.outputs]
+    for name in reference.outputs:
+        if name not in given:
+            raise InvalidParameter(f"`reference.outputs`: {name!r} is no output{nearest(name, given)}", field="reference.outputs")
 
 
 def _check_launch(spec: KernelSpec) -> None:

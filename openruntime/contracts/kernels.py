@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from math import isfinite, prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from openruntime.contracts.dimensions import Dimension, parse, where
 from openruntime.contracts.errors import InvalidParameter, TooLarge
 from openruntime.contracts.payload import ITEMSIZE, Spec
+from openruntime.contracts.records import Principal, Task
 
 # language -> the backends whose devices run it
 LANGUAGES: dict[str, tuple[str, ...]] = {"opencl": ("opencl",), "cuda": ("cuda",), "metal": ("metal",), "wgsl": ("webgpu", "metal")}
@@ -19,6 +20,12 @@ WORKERS = "-kernels"
 
 COMPILE = "compile_kernel"
 """The operation that only compiles; its output `report` is a `Report` as JSON."""
+
+VERIFY = "verify_kernel"
+"""The operation that compares a kernel with its reference; its output `report` is JSON (`Judge.verify`)."""
+
+TUNE = "tune_kernel"
+"""The operation that searches the best values of what a kernel leaves open; its output `report` is JSON (`tune`)."""
 
 PROGRAM = "$kernel"
 """Where a job has the kernel, as `encoded`, beside the parameters, none of which can be called so."""
@@ -47,12 +54,41 @@ class Scalar(Typed, frozen=True, forbid_unknown_fields=True):
     """A number passed by value. One that is called like a symbol of the shapes is that symbol's value, and need not be given."""
 
 
-class KernelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers that a kernel takes in an input or scalar, where it does not take all: from `low` to `high`, or with `finite` any that are."""
+
+    low: float | None = None
+    high: float | None = None
+    finite: bool = False
+
+    @property
+    def bounded(self) -> bool:
+        return self.low is not None or self.high is not None
+
+    def range(self, least: float, most: float) -> tuple[float, float]:
+        """`low` and `high`, where one is open the nearest of `least` and `most` that leaves a range."""
+        low = min(least, self.high) if self.low is None and self.high is not None else self.low
+        high = max(most, self.low) if self.high is None and self.low is not None else self.high
+        return least if low is None else low, most if high is None else high
+
+
+class KernelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the kernel should compute: an operation. It gets the kernel's inputs and scalars by their names; `parameters` adds to them,
-    and `{"input": name}` or `{"scalar": name}` in it stands for one under another name."""
+    and `{"input": name}` or `{"scalar": name}` in it stands for one under another name. `outputs`: of a kernel's output that is called
+    otherwise than the operation's, that name. `domain`: by input and scalar."""
 
     operation: str
     parameters: dict[str, Any] = {}
+    outputs: dict[str, str] = {}
+    domain: dict[str, Domain] = {}
+
+
+class Tuned(msgspec.Struct, frozen=True):
+    """What tuning found: the best `values` of the constants left open (`contracts/tunables.py`) on the silicon `identity` for `sizes`."""
+
+    identity: str
+    sizes: dict[str, int]
+    values: dict[str, int]
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -82,6 +118,7 @@ class KernelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     local: tuple[int | str, ...] = ()
     options: tuple[str, ...] = ()
     reference: KernelReference | None = None
+    tuned: tuple[Tuned, ...] = ()
 
     @property
     def requires(self) -> str:
@@ -230,6 +267,10 @@ class KernelRunner(ABC):
     language: ClassVar[str]
     in_place: bool = False
     """Whether kernels touch the caller's memory itself: then fences around it stop them, else they work on copies."""
+    identity: str = ""
+    """The silicon and its driver: what was measured on one says nothing of another."""
+    fetch_inputs: bool = False
+    """Whether what a kernel leaves in its inputs comes back as outputs do: nobody but verification looks at it."""
 
     @abstractmethod
     def __init__(self, *, device: str, threads: int, index: int) -> None:
@@ -250,6 +291,16 @@ class KernelRunner(ABC):
         kernel leaves in `outputs` stands in them afterwards, `guard` bytes (a multiple of 512) before and after each array included: each view
         has them, of inputs too, and the kernel must not touch them. Arrays are aligned to 256 bytes.
         Raises `OperationFailed` where the device refuses the launch."""
+
+
+class KernelTrials(Protocol):
+    """Verifying (`kind` is `verify`) and tuning (`tune`) kernels: each a task whose one output is its report."""
+
+    async def begin(self, kind: str, name: str, options: Mapping[str, Any], run: Mapping[str, Any], *, principal: Principal = ...) -> Task:
+        """Submit it; `run` are `TaskRequest`'s own fields. Raises `NotFound`, `InvalidParameter` naming the option."""
+
+    async def report(self, kind: str, name: str, task_id: str | None = None, *, principal: Principal = ...) -> dict[str, Any]:
+        """The newest report, or that of a task. Raises `NotFound`, `NotReady`, `Expired`, or the `TaskFailed` that the task ended with."""
 
 
 def requirement(language: str) -> str:

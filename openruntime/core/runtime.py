@@ -14,7 +14,7 @@ from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nea
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.kernels import WORKERS
-from openruntime.contracts.records import Call
+from openruntime.contracts.records import Call, Task
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.core.learning import Learning
@@ -26,6 +26,7 @@ from openruntime.gateway.dependencies import Limits, Services
 from openruntime.kernels.catalogue import KernelCatalogue
 from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
+from openruntime.kernels.trials import KernelTrials
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_process
 from openruntime.monitoring.metrics import Metrics
@@ -82,6 +83,7 @@ class Runtime:
             workers=lambda device: self.executor.workers.describe(device),
         )  # fmt: skip
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
+        self.trials = KernelTrials(self.kernels, self.store.shelf)
         self.catalogue = KernelCatalogue(self.operations, self.kernels.kernels)
         self.pool.limit = self.devices.memory_total() // 2
         kept_by_user = settings.cache_dir / "learned.msgpack" if settings.store == "memory" and settings.calibrate else None
@@ -90,7 +92,7 @@ class Runtime:
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
-            on_end=lambda task: self.tasks.ended(task), outstanding=settings.outstanding, worker_idle=settings.worker_idle,
+            on_end=self._ended, outstanding=settings.outstanding, worker_idle=settings.worker_idle,
             worker_growth=settings.worker_growth,
         )  # fmt: skip
         memory = min(machine, self.worker_memory or machine)
@@ -102,6 +104,7 @@ class Runtime:
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
         self.kernels.use(self.tasks)
+        self.trials.use(self.tasks)
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
         self.devices.on_ready = self.executor.wake
@@ -117,6 +120,10 @@ class Runtime:
         """Of a card's memory, what one worker may take. Bytes."""
         wanted = self.settings.device_memory
         return int(total * wanted) if wanted <= 1 else min(total or int(wanted), int(wanted))
+
+    def _ended(self, task: Task) -> None:
+        self.trials.ended(task)
+        self.tasks.ended(task)
 
     def _predict(self, call: Call) -> float:
         first = self._first.device.id, self._first.backend
@@ -148,7 +155,7 @@ class Runtime:
             inline_elements=settings.inline_elements, websocket_queue=settings.websocket_queue, cors=settings.cors, hosts=hosts,
         )  # fmt: skip
         return Services(
-            tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels,
+            tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels, trials=self.trials,
             events=self.events, metrics=self.metrics,
             ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
         )  # fmt: skip

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unavailable
 from openruntime.contracts.models import Problem, TaskRequest
-from openruntime.gateway import admission, devices, documentation, kernels, operations, system, tasks, tensors
+from openruntime.gateway import admission, devices, documentation, kernel_trials, kernels, operations, system, tasks, tensors
 from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
@@ -51,6 +51,7 @@ def create_gateway(services: Services) -> "Front":
     app.include_router(tasks.router(services, submission, results, bodies))
     app.include_router(tensors.router(services, results, bodies))
     app.include_router(kernels.router(services, bodies))
+    app.include_router(kernel_trials.router(services, bodies))
     documentation.add(app)
 
     @app.websocket("/ws")
@@ -320,7 +321,7 @@ def _complete(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
-            for model in (Problem, TaskRequest, tasks.Batch, kernels.KernelRequest):
+            for model in (Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest):
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found

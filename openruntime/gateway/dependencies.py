@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Kernels, Tasks, Tensors
+from openruntime.contracts.kernels import KernelTrials
 from openruntime.contracts.records import LOCAL, Principal
 
 
@@ -37,6 +38,7 @@ class Services:
     devices: Devices
     catalogue: Catalogue
     kernels: Kernels
+    trials: KernelTrials
     events: EventLog
     metrics: Metrics
     ready: Callable[[], str | None]  # None, or the reason why not

@@ -34,11 +34,21 @@ class ScalarArgument(BaseModel, extra="forbid"):
     dtype: str = Field(examples=["float32"])
 
 
+class Domain(BaseModel, extra="forbid"):
+    """From `low` to `high`; with `finite` neither NaN nor infinities."""
+
+    low: float | None = None
+    high: float | None = None
+    finite: bool = False
+
+
 class ReferenceOperation(BaseModel, extra="forbid"):
     """What the kernel should compute. It gets the kernel's inputs and scalars by their names, and `parameters` besides."""
 
     operation: str = Field(examples=["expression"])
     parameters: dict[str, Any] = Field({}, examples=[{"formula": "a*x + y"}])
+    outputs: dict[str, str] = Field({}, description="The operation's names of outputs that the kernel calls otherwise.")
+    domain: dict[str, Domain] = Field({}, description="By input or scalar, the numbers that the kernel takes where it does not take all.")
 
 
 class KernelRequest(BaseModel, extra="forbid"):
@@ -46,7 +56,7 @@ class KernelRequest(BaseModel, extra="forbid"):
 
     name: str = Field(description="As the source has it, and as tasks call it: no operation's name.", examples=["saxpy"])
     language: str = Field(description="What the source is written in.", json_schema_extra={"enum": ["opencl", "cuda", "metal", "wgsl"]})
-    source: str = Field(description="At most 262,144 bytes.")
+    source: str = Field(description="At most 262,144 bytes. A line `// tune: TILE = 8, 16, 32` leaves a constant open for tuning.")
     inputs: list[ArrayArgument]
     outputs: list[ArrayArgument]
     scalars: list[ScalarArgument] = []
@@ -85,12 +95,15 @@ class KernelSummary(BaseModel):
     signature: str
     created_at: str
     compiled: Compilation
+    verified: dict[str, Any] | None = Field(None, description="How this version's last verification went; null where it was not verified.")
+    tuning: dict[str, Any] | None = Field(None, description="What its last tuning found.")
 
 
 class KernelInfo(KernelSummary):
-    """A registered kernel with its source."""
+    """A registered kernel with its source; `tuned` are the values that tuning found best, by sizes."""
 
     source: str
+    tuned: list[dict[str, Any]] = []
 
 
 class KernelList(BaseModel):

@@ -10,23 +10,25 @@ from openruntime.contracts import nested
 from openruntime.contracts.errors import InvalidParameter, UnknownOperation, nearest
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.kernel_reading import read
-from openruntime.contracts.kernels import COMPILE, KernelSpec, encoded
+from openruntime.contracts.kernels import COMPILE, TUNE, VERIFY, KernelSpec, encoded
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import LOCAL, Call, Estimate
+from openruntime.contracts.tunables import settled
+from openruntime.kernels.trial_calls import REPORT, trial_call
 from openruntime.operations.definition import Array as AnArray
 from openruntime.operations.definition import Parameter
 
-REPORT = Spec("uint8", (1 << 20,), exact=False)  # of `COMPILE`: the most that a report may have
-
 
 class Kernel(msgspec.Struct, frozen=True, dict=True):
-    """A registered kernel. `version` counts the changes; `created` in seconds since the epoch; `compiled` is how its compilation went."""
+    """A registered kernel. `version` counts the changes; `created` in seconds since the epoch; `compiled` is how its compilation went, `trials`
+    how verifying and tuning it did, by `verify` and `tune`."""
 
     spec: KernelSpec
     version: int
     tenant: str
     created: float
     compiled: dict[str, Any] = {}
+    trials: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def program(self) -> bytes:
@@ -69,7 +71,7 @@ class Kernel(msgspec.Struct, frozen=True, dict=True):
             value = given[argument.name]
             array = self.parameters[argument.name].read(name, value)
             arrays[argument.name] = array if isinstance(value, Array | Spec) else nested.cast(array, argument.dtype, argument.name)
-        binding = spec.bind(arrays, scalars)
+        binding = settled(spec).bind(arrays, scalars)
         specs = [Spec(array.dtype, array.shape) for array in arrays.values()] + list(binding.outputs.values())
         size = sum(found.nbytes for found in specs)
         largest = max(specs, key=lambda found: found.nbytes)
@@ -139,6 +141,8 @@ class KernelCatalogue(Catalogue):
             return kernel.bind(parameters)
         if name == COMPILE:
             return compilation(parameters)
+        if name in (VERIFY, TUNE):
+            return trial_call(name, parameters, self._all.get(self._tenant, {}))
         found: Call = self._known(name, lambda name: self._operations.bind(name, parameters))
         return found
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 from openruntime.contracts.errors import CompileError, InvalidParameter, NotFound, OpenRuntimeError, Unavailable, error_class, nearest
 from openruntime.contracts.interfaces import Catalogue, Devices, Shelf, Tasks
 from openruntime.contracts.kernel_reading import read
-from openruntime.contracts.kernels import COMPILE, LANGUAGES, WORKERS, KernelSpec, Report, requirement
+from openruntime.contracts.kernels import COMPILE, LANGUAGES, TUNE, VERIFY, WORKERS, KernelSpec, Report, requirement
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.records import LOCAL, Abilities, Principal, Task
 from openruntime.kernels.catalogue import Kernel, signature
@@ -87,18 +87,35 @@ class KernelRegistry:
             known = own.get(spec.name)
             if known is None and len(own) >= MOST:
                 raise InvalidParameter(f"`name`: there are {MOST} kernels already; delete one that is not used", field="name")
-            version = 1 if known is None else known.version + (known.spec != spec)
-            kernel = Kernel(spec, version, principal.tenant, time.time(), compiled)
-            key = _key(principal.tenant, spec.name)
-            await self._shelf.put(NAMESPACE, key, msgspec.msgpack.encode(kernel), {}, ttl=TTL, tenant=principal.tenant)
-            own[spec.name] = kernel
+            same = known is not None and msgspec.structs.replace(known.spec, tuned=()) == spec
+            if known is not None and same:  # what was found of it still holds
+                kernel = msgspec.structs.replace(known, created=time.time(), compiled=compiled)
+            else:
+                kernel = Kernel(spec, 1 if known is None else known.version + 1, principal.tenant, time.time(), compiled)
+            await self._put(kernel)
         return shown(kernel, source=True)
 
+    async def _put(self, kernel: Kernel) -> None:
+        tenant, name = kernel.tenant, kernel.spec.name
+        await self._shelf.put(NAMESPACE, _key(tenant, name), msgspec.msgpack.encode(kernel), {}, ttl=TTL, tenant=tenant)
+        self.kernels.setdefault(tenant, {})[name] = kernel
+
+    async def amend(self, tenant: str, name: str, changed: Callable[[Kernel], Kernel | None]) -> bool:
+        """Keep what `changed` makes of a kernel; whether it is there and was to be changed."""
+        async with self._writing:
+            known = self.kernels.get(tenant, {}).get(name)
+            kernel = changed(known) if known is not None else None
+            if kernel is None:
+                return False
+            if kernel != known:
+                await self._put(kernel)
+            return True
+
     def _check(self, spec: KernelSpec, tenant: str) -> None:
-        if spec.name == COMPILE or spec.name in self._operations.names():
+        if spec.name in (COMPILE, VERIFY, TUNE) or spec.name in self._operations.names():
             raise InvalidParameter(f"`name`: {spec.name!r} is an operation already; call the kernel another", field="name")
         if spec.reference is not None:
-            known = [*self._operations.names(), *(name for name in self.kernels.get(tenant, ()) if name != spec.name)]
+            known = self._operations.names()
             wanted = spec.reference.operation
             if wanted not in known:
                 raise InvalidParameter(f"`reference`: there is no operation {wanted!r:.100}{nearest(wanted, known)}", field="reference")
@@ -162,12 +179,14 @@ class KernelRegistry:
 
 def shown(kernel: Kernel, *, source: bool = False) -> dict[str, Any]:
     """A kernel as the API shows it."""
-    plain = msgspec.to_builtins(kernel.spec)
+    plain = {name: value for name, value in msgspec.to_builtins(kernel.spec).items() if name != "tuned"}
+    if source:
+        plain["tuned"] = [{"sizes": entry.sizes, "values": entry.values} for entry in kernel.spec.tuned]
     defaults: Mapping[str, Any] = {"scalars": [], "local": [], "options": [], "reference": None}
     about = {**defaults, **plain} if source else {**defaults, **{name: value for name, value in plain.items() if name != "source"}}
     return about | {
         "version": kernel.version, "signature": signature(kernel.spec), "created_at": datetime.fromtimestamp(kernel.created, UTC).isoformat(),
-        "compiled": kernel.compiled,
+        "compiled": kernel.compiled, "verified": kernel.trials.get("verify"), "tuning": kernel.trials.get("tune"),
     }  # fmt: skip
 
 

@@ -242,6 +242,25 @@ class SmallKernels:
         del self.kept[name]
 
 
+class SmallTrials:
+    """Every trial is a task that doubles."""
+
+    def __init__(self, tasks: "SmallTasks", kernels: SmallKernels) -> None:
+        self.tasks, self.kernels = tasks, kernels
+        self.begun: list[tuple[str, str, dict[str, Any]]] = []
+
+    async def begin(self, kind: str, name: str, options: Any, run: Any, *, principal: Principal = LOCAL) -> Task:
+        self.kernels.get(name)
+        self.begun.append((kind, name, {**options, **run}))
+        return await self.tasks.submit(TaskRequest(operation="double", parameters={"x": [1.0]}, **run), principal=principal)
+
+    async def report(self, kind: str, name: str, task_id: str | None = None, *, principal: Principal = LOCAL) -> dict[str, Any]:
+        self.kernels.get(name)
+        if not self.begun:
+            raise NotFound(f"{name} has not been tried yet", field="name")
+        return {"ok": True, "task_id": task_id}
+
+
 class SmallEvents:
     def __init__(self) -> None:
         self.events: list[AnyEvent] = []
@@ -310,9 +329,9 @@ async def start() -> AsyncIterator[Start]:
     running: list[tuple[_Server, asyncio.Task[None], httpx.AsyncClient]] = []
 
     async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
-        tasks, tensors, events, unready = SmallTasks(), SmallTensors(), SmallEvents(), []
+        tasks, tensors, events, kernels, unready = SmallTasks(), SmallTensors(), SmallEvents(), SmallKernels(), []
         services = Services(
-            tasks, tensors, SmallDevices(), SmallCatalogue(), SmallKernels(), events, SmallMetrics(),
+            tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), events, SmallMetrics(),
             lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
         )  # fmt: skip
         app = create_gateway(services)
