@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## Install, start a server, run a real job through it, show 
 
 test: lint ## Install what the tests need, lint, run every test
 	@tools/debian.sh curl redis-server $(if $(shell command -v apt-get),chromium nginx pocl-opencl-icd mesa-vulkan-drivers libopenblas0)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(VENV)/.test ## The long and the random tests
 	@tools/debian.sh curl redis-server

@@ -35,18 +35,19 @@ def body(seed: int) -> bytes:
     return json.dumps({"operation": "monte_carlo_pi", "parameters": {"samples": 20_000, "seed": seed}}).encode()
 
 
-def capacity(server: Server, seconds: float, seeds: "itertools.count[int]") -> float:
+def capacity(server: Server, seconds: float, bound: int, seeds: "itertools.count[int]") -> float:
     """Tasks a second while there are always some that wait: two clients send batch after batch."""
+    size = max(1, min(50, bound // 2))
     done = Counter[int]()
 
     def client(index: int) -> None:
         end = time.monotonic() + seconds
         with Connection(server.port) as connection:
             while time.monotonic() < end:
-                tasks = b",".join(body(next(seeds)) for _ in range(50))
+                tasks = b",".join(body(next(seeds)) for _ in range(size))
                 sent = request("POST", "/tasks/batch", b'{"tasks":[' + tasks + b"]}", JSON | {"Prefer": "wait=30"})
                 assert connection.ask(sent).status == 200
-                done[index] += 50
+                done[index] += size
 
     start = time.monotonic()
     threads = [threading.Thread(target=client, args=(index,)) for index in range(2)]
@@ -90,7 +91,7 @@ def overload(seconds: float, bound: int) -> dict[str, Any]:
     environment = {"OPENRUNTIME_QUEUE_BOUND": str(bound), "OPENRUNTIME_CACHE": "false"}
     seeds = itertools.count()
     with running(openruntime(store="memory"), ready="/health/ready", environment=environment) as server:
-        rate = capacity(server, 4.0, seeds)
+        rate = capacity(server, 4.0, bound, seeds)
         flood(server, FACTOR * rate, 2.0, seeds)  # caches, slabs and history have their size after this
         before = server.memory()[0]
         found = flood(server, FACTOR * rate, seconds, seeds)

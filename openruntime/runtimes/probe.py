@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable
 
 import msgspec
@@ -93,10 +94,13 @@ async def ask(name: str, timeout: float = TIMEOUT) -> Report:
     command = [sys.executable, "-P", "-m", "openruntime.runtimes.probe", name, str(timeout)]
     with tempfile.TemporaryFile() as said:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=said, env=os.environ | worker_environment(1)
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=said, env=os.environ | worker_environment(1)
         )
+        assert process.stdout is not None, "asked for above"
         try:
-            answer, _ = await asyncio.wait_for(process.communicate(), timeout)
+            async with asyncio.timeout(timeout):
+                answer = await process.stdout.read()
+                await process.wait()
         except TimeoutError:
             return Report(name, failure=f"backend {name} did not say within {timeout:g} s which devices it drives")
         finally:
@@ -111,9 +115,16 @@ async def ask(name: str, timeout: float = TIMEOUT) -> Report:
             return Report(name, failure=f"backend {name} cannot be asked which devices it drives: {how}")
 
 
+def _end_with_gateway() -> None:
+    """The gateway holds the other end of the standard input, and says nothing: it is over when that closes."""
+    os.read(0, 1)
+    os._exit(1)
+
+
 def main() -> None:
     name, timeout = sys.argv[1], float(sys.argv[2])
-    signal.alarm(int(timeout) + 5)  # outlives a gateway that was killed by no more than that
+    signal.alarm(int(timeout) + 5)  # where it hangs with the interpreter's lock
+    threading.Thread(target=_end_with_gateway, daemon=True).start()
     os.nice(10)  # tasks run beside it
     answer = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not look like the answer

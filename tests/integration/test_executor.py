@@ -12,7 +12,7 @@ import pytest
 from openruntime.contracts.errors import Conflict, DependencyFailed, InvalidParameter, NotReady, OperationFailed, TaskTimeout, WorkerCrashed
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array, Reference
-from openruntime.contracts.records import Task, Usage
+from openruntime.contracts.records import Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
 from openruntime.tasks.slots import Slot
@@ -351,7 +351,7 @@ async def _warm_every_slot(runtime: Runtime) -> None:
 
 async def test_a_task_that_does_not_fit_now_waits_and_holds_up_nobody(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     await _warm_every_slot(runtime)
-    monkeypatch.setattr(runtime.devices, "usage", lambda device: Usage(1 << 34, 0))
+    monkeypatch.setattr(runtime.devices, "memory_available", lambda device: 0)
     running = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.4))
     large = await runtime.tasks.submit(ask("monte_carlo_pi", samples=20_000_000, seed=1))
     begun = time.monotonic()

@@ -58,7 +58,7 @@ class _Only:
 
 
 async def test_a_result_is_judged_and_explained(tmp_path: Path) -> None:
-    async with running(Settings.load({"store": "memory", "threads": 1})) as runtime:
+    async with running(Settings.load({"store": "memory", "threads": 1, "backends": "numpy"})) as runtime:
         square, line = Array("float32", (700, 700), bytes(1_960_000)), Array("float32", (1 << 23,), bytes(1 << 25))
         first = await done(runtime, "matmul", a=square, b=square)
         assert "not measured yet" in (await runtime.tasks.explain(first))["achieved"]["reason"]
