@@ -165,7 +165,7 @@ async def _through(runtime: Runtime, where: str, work: Work) -> dict[str, float]
     if (failure := next((task.failure for task in tasks if task.failure), None)) is not None:
         raise RuntimeError(f"{work.kind.name}: {failure.message}")
     _check(work, [task.outputs for task in tasks])
-    return {"µs a task": took * 1e6 / len(tasks), "tasks a batch": mean((task.batch or (1, 1))[0] for task in tasks)}
+    return {"µs a task": took * 1e6 / len(tasks), "tasks a batch": mean((task.timings.batch or (1, 1))[0] if task.timings else 1 for task in tasks)}
 
 
 async def measure(notebook: Notebook, backends: Sequence[str], rounds: int, tasks: int) -> None:

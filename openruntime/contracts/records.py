@@ -31,6 +31,13 @@ class Estimate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     memory: int = 0
 
 
+class Program(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a worker needs to run a call that is no operation: `source`, an encoded kernel, goes with the task and not into history."""
+
+    requires: str  # what a backend must have among its operations
+    source: bytes = b""
+
+
 class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An operation bound to checked parameters: arrays as `Array`, the rest plain JSON values, defaults left out."""
 
@@ -43,13 +50,21 @@ class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     dtype: str = ""  # of the largest array: part of the cost model's key
     elements: int = 0  # of all array inputs and outputs: the size the cost model interpolates over
     others: tuple[str, ...] = ()  # further dtypes among its array inputs and outputs, sorted: a backend may lack one
-    requires: str = ""  # what a backend must have among its operations to run it, where that is not the operation's own name
-    program: bytes = b""  # what a worker needs besides: an encoded kernel, the same object for all its tasks
+    program: Program | None = None  # the same object for all its tasks
+
+    @property
+    def requires(self) -> str:
+        """What a backend must have among its operations to run it, where that is not the operation's own name."""
+        return self.program.requires if self.program is not None else ""
 
     @property
     def ability(self) -> str:
         """What a backend must have among its operations to run it."""
-        return self.requires or self.operation
+        return self.program.requires if self.program is not None else self.operation
+
+    def forgotten(self) -> "Call":
+        """What history keeps of it: neither inputs nor source."""
+        return msgspec.structs.replace(self, parameters={}, program=Program(self.program.requires) if self.program is not None else None)
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -107,6 +122,8 @@ class Timings(msgspec.Struct, gc=False, omit_defaults=True):
     received: float = 0.0
     transfer: float = 0.0
     compile: float = 0.0
+    batch: tuple[int, int] | None = None  # it ran as one with others alike: how many they were, and which of them it was, from 1 on
+    short: str | None = None  # where and how it ran out of memory before: it is tried elsewhere once
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -177,9 +194,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     arrived: float = 0.0  # monotonic seconds, where it was submitted
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
-    short: str | None = None  # where and how it ran out of memory: it is tried elsewhere once
     client: str = "local"  # whose fair share it counts on: the principal's id
-    batch: tuple[int, int] | None = None  # it ran as one with others alike: how many they were, and which of them it was, from 1 on
 
     @property
     def status(self) -> TaskStatus:

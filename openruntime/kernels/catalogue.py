@@ -12,7 +12,7 @@ from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.kernel_reading import read
 from openruntime.contracts.kernels import COMPILE, TUNE, VERIFY, KernelSpec, encoded
 from openruntime.contracts.payload import Array, Spec
-from openruntime.contracts.records import LOCAL, Call, Estimate
+from openruntime.contracts.records import LOCAL, Call, Estimate, Program
 from openruntime.contracts.tunables import settled
 from openruntime.kernels.trial_calls import REPORT, trial_call
 from openruntime.operations.definition import Array as AnArray
@@ -31,8 +31,8 @@ class Kernel(msgspec.Struct, frozen=True, dict=True):
     trials: dict[str, dict[str, Any]] = {}
 
     @cached_property
-    def program(self) -> bytes:
-        return encoded(self.spec)
+    def program(self) -> Program:
+        return Program(self.spec.requires, encoded(self.spec))
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -78,7 +78,7 @@ class Kernel(msgspec.Struct, frozen=True, dict=True):
         numbers = {scalar: value for scalar, value in binding.scalars.items() if scalar in scalars}
         return Call(
             name, self.version, arrays | numbers, binding.outputs, Estimate(0.0, float(size), 2 * size), True, largest.dtype,
-            sum(found.size for found in specs), (), spec.requires, self.program,
+            sum(found.size for found in specs), (), self.program,
         )  # fmt: skip
 
 
@@ -160,4 +160,4 @@ def compilation(parameters: Mapping[str, Any]) -> Call:
     spec = read(parameters.get("kernel"))
     outputs = {"report": REPORT}
     about = {"kernel": spec.name, "language": spec.language}
-    return Call(COMPILE, 1, about, outputs, Estimate(), False, "uint8", 0, (), spec.requires, encoded(spec))
+    return Call(COMPILE, 1, about, outputs, Estimate(), False, "uint8", 0, (), Program(spec.requires, encoded(spec)))

@@ -79,7 +79,7 @@ def trial_call(operation: str, given: Mapping[str, Any], kernels: "Mapping[str, 
             f"{options.kernel} leaves nothing open: a line such as '// tune: TILE = 8, 16, 32' in its source names a constant and its values",
             field="kernel",
         )
-    return Call(operation, 1, plain, {"report": REPORT}, Estimate(), False, "uint8", 0, (), kernel.spec.requires, kernel.program)
+    return Call(operation, 1, plain, {"report": REPORT}, Estimate(), False, "uint8", 0, (), kernel.program)
 
 
 def _found(name: str, kernels: "Mapping[str, Kernel]", field: str) -> "Kernel":

@@ -6,8 +6,6 @@ from itertools import islice
 from time import time
 from typing import TypedDict
 
-import msgspec
-
 from openruntime.contracts.errors import QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Filter, Task
@@ -124,7 +122,7 @@ class EmbeddedStore(Store):
         if task.finished is None:
             task.finished = time()
         if task.call.parameters or task.call.program:
-            task.call = msgspec.structs.replace(task.call, parameters={}, program=b"")
+            task.call = task.call.forgotten()
         size = result_bytes(task)
         self._ended[task.id] = task
         self._ended_bytes += size

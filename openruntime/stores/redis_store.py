@@ -154,7 +154,7 @@ class RedisStore(Store):
         if task.outputs is not None:
             outputs, blobs = pack(await self._rested(task.outputs) if self._spill.needed(task.outputs) else task.outputs)
         if task.call.parameters or task.call.program:
-            task.call = msgspec.structs.replace(task.call, parameters={}, program=b"")
+            task.call = task.call.forgotten()
         row = (
             task.id,
             attempt,

@@ -93,7 +93,8 @@ def _meta(task: Task) -> dict[str, object]:
 def _digest(call: Call, tenant: str, lane: str) -> str:
     digest = hashlib.sha256()
     scalars = {name: value for name, value in call.parameters.items() if type(value) is not Array}
-    digest.update(_canonical.encode([tenant, call.operation, call.version, "" if lane == "any" else lane]) + call.program)
+    source = call.program.source if call.program is not None else b""
+    digest.update(_canonical.encode([tenant, call.operation, call.version, "" if lane == "any" else lane]) + source)
     arrays = {}
     for name, value in sorted(call.parameters.items()):
         if type(value) is Array:

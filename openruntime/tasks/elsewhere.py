@@ -17,20 +17,25 @@ def with_figures(devices: DeviceManager, task: Task, slot: Slot, code: str, mess
         return message
     free, needed = devices.memory_available(slot.device.id), task.call.estimate.memory
     said = f"{message}; the task was estimated to need {needed} bytes, and the device has {free} free now"
-    return f"{said}; before that it was tried elsewhere: {task.short}" if task.short is not None else said
+    before = _short(task)
+    return f"{said}; before that it was tried elsewhere: {before}" if before is not None else said
 
 
 def moved(devices: DeviceManager, task: Task, slot: Slot, code: str, message: str) -> bool:
     """Put a task into the lane of the other places that it may run at; whether it is to be tried there."""
-    if code not in (OutOfMemory.code, UnsupportedOnDevice.code) or (code == OutOfMemory.code and task.short is not None):
+    if code not in (OutOfMemory.code, UnsupportedOnDevice.code) or (code == OutOfMemory.code and _short(task) is not None):
         return False
     here = slot.device.id, slot.backend
     others = [place for place in devices.places(task.lane, task.call.operation) if place != here and devices.takes(*place, task.call)]
     if not others:
         return False
     log.info("the task is tried elsewhere: %s", message, extra=about(task))
-    if code == OutOfMemory.code:
-        task.short = f"{slot.device.id}/{slot.backend}: {message}"
+    if code == OutOfMemory.code and task.timings is not None:
+        task.timings.short = f"{slot.device.id}/{slot.backend}: {message}"
     task.lane = "+".join(f"{device}/{backend}" for device, backend in others)
     devices.serve([task.lane])
     return True
+
+
+def _short(task: Task) -> str | None:
+    return task.timings.short if task.timings is not None else None

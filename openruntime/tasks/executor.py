@@ -174,8 +174,8 @@ class TaskExecutor:
         for task in tasks:
             try:
                 parameters = await self._store.load(task)
-                if task.call.program:
-                    parameters = {**parameters, PROGRAM: task.call.program}
+                if task.call.program is not None:
+                    parameters = {**parameters, PROGRAM: task.call.program.source}
                 large = output_bytes(task.call.outputs.values())
                 out = self._pool.allocate(large) if large else None
             except OpenRuntimeError as error:
@@ -185,7 +185,7 @@ class TaskExecutor:
                 continue  # cancelled while its inputs were read from disk
             self._jobs += 1
             task.device, task.backend = slot.device.id, slot.backend
-            task.timings = Timings(min(now, task.arrived), now)
+            task.timings = Timings(min(now, task.arrived), now, short=task.timings.short if task.timings is not None else None)
             slot.add(self._jobs, task)
             self._where[task.id] = slot
             jobs.append((self._jobs, task.call.operation, parameters, out))
@@ -301,12 +301,12 @@ class TaskExecutor:
         self._head_started(slot, now)
         if (timings := task.timings) is not None:
             timings.started, timings.finished, timings.received = answer.started, answer.finished, now
-            timings.transfer, timings.compile = answer.transfer, answer.compile
+            timings.transfer, timings.compile, timings.batch = answer.transfer, answer.compile, answer.batch
         if answer.failure is None:
             self.batched += answer.batch is not None and answer.batch[0] > 1
             self._placement.learn(task, slot, answer)
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
-                task.outputs, task.seconds, task.progress, task.batch = answer.outputs, answer.seconds, 1.0, answer.batch
+                task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
                 task.started = _clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return

@@ -42,7 +42,7 @@ def explain(task: Task, depths: dict[str, int], achieved: dict[str, Any], predic
         "waiting_for": list(task.needs),
         "waiting_in_lane": depths.get(task.lane, 0) if not task.status.ended else None,
         "cached": task.cached,
-        "batch": {"size": task.batch[0], "position": task.batch[1]} if task.batch else None,
+        "batch": {"size": task.timings.batch[0], "position": task.timings.batch[1]} if task.timings and task.timings.batch else None,
         "stages": stages(task),
         **ids(task.traceparent),
     }
@@ -133,7 +133,7 @@ def _work(task: Task, t: Timings) -> list[tuple[str, float]]:
 
 def _share(task: Task) -> int:
     """Of how many tasks that ran as one it was."""
-    return task.batch[0] if task.batch else 1
+    return task.timings.batch[0] if task.timings and task.timings.batch else 1
 
 
 def trace(task: Task) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from openruntime.contracts.errors import Expired, QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Reference
-from openruntime.contracts.records import Filter, Life, Task
+from openruntime.contracts.records import Filter, Life, Program, Task
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
 
 Opener = Callable[..., contextlib.AbstractAsyncContextManager[Store]]
@@ -216,12 +216,12 @@ class EndSuite(_Suite):
     async def test_a_program_goes_to_the_worker_and_not_into_history(self, store: Store) -> None:
         await store.submit([new_task(program=b"source")], promised=True)
         [task] = await store.claim(["any"], 1)
-        assert task.call.program == b"source"
+        assert task.call.program == Program("opencl", b"source")
         attempt = run(task)
         await store.finish(end(task), attempt)
         found = await store.get(task.id)
         assert found is not None
-        assert not found.call.program
+        assert found.call.program == Program("opencl")
 
     async def test_unknown_ids_are_none(self, store: Store) -> None:
         assert await store.get("'; DROP TABLE tasks; --") is None

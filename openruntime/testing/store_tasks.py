@@ -9,7 +9,7 @@ from uuid_utils import uuid7
 
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Spec
-from openruntime.contracts.records import Call, Estimate, Failure, Task
+from openruntime.contracts.records import Call, Estimate, Failure, Program, Task
 
 
 def new_task(
@@ -18,7 +18,9 @@ def new_task(
 ) -> Task:  # fmt: skip
     """A queued task as the task manager makes one."""
     given = {"x": new_array(16)} if parameters is None else parameters
-    call = Call(operation, 1, given, {"output": Spec("uint8", (16,))}, Estimate(1.0, 32.0, 32), program=program)
+    call = Call(
+        operation, 1, given, {"output": Spec("uint8", (16,))}, Estimate(1.0, 32.0, 32), program=Program("opencl", program) if program else None
+    )
     now = time()
     fields = {"tenant": "local", "created": now, "rank": now - 30.0 * priority, **fields}
     return Task(str(uuid7()), call, lane=lane, priority=priority, **fields)
