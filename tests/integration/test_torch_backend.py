@@ -48,7 +48,8 @@ def test_a_task_runs_on_torch(start_server: Starter) -> None:
 def test_without_torch_the_extra_is_named(tmp_path: Path, start_server: Starter) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with start_server(store="memory", environment={"PYTHONPATH": path}) as server, openruntime.connect(server.url) as rt:
+    environment = {"PYTHONPATH": path, "OPENRUNTIME_BACKENDS": "torch"}
+    with start_server(store="memory", environment=environment) as server, openruntime.connect(server.url) as rt:
         row = {row["name"]: row for row in rt.devices(backends=True)}["torch"]
         assert (row["status"], row["remedy"]) == ("absent", "pip install 'openruntime[torch]'")
         assert "torch is not installed" in row["reason"]
