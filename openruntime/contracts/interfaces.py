@@ -92,9 +92,9 @@ class Catalogue(Protocol):
 
         Raises `UnknownOperation`."""
 
-    def bind(self, name: str, parameters: Mapping[str, Any]) -> Call:
-        """Check names, types, shapes and dtypes. Arrays are `Array` (data not looked at); plain JSON elsewhere.
-
+    def bind(self, name: str, parameters: Mapping[str, Any], before: Call | None = None) -> Call:
+        """Check names, types, shapes and dtypes. Arrays are `Array` (data not looked at); plain JSON elsewhere. What the name meant in a call
+        bound `before`, while inputs were still to come, it means again.
         Raises `UnknownOperation`, or `InvalidParameter` naming the parameter."""
 
     def first_array(self, name: str) -> str:

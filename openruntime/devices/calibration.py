@@ -11,6 +11,7 @@ from typing import Any
 
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.interfaces import Catalogue
+from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Call
@@ -76,6 +77,7 @@ class Calibrator:
         try:
             for runtime, device, backend in todo:
                 try:
+                    await self._make_arrays()
                     await self._measure(runtime, device, backend, BUDGET / len(todo))
                 except (OpenRuntimeError, OSError) as error:  # tried again at the next start
                     log.warning("%s on %s cannot be calibrated: %s", backend, device.id, error)
@@ -87,16 +89,16 @@ class Calibrator:
         return len(todo)
 
     def _drivers(self) -> Iterator[tuple[RuntimeManager, DeviceInfo, str]]:
+        """All but the workers of kernels, NumPy's first."""
         for runtime in self._runtimes:
             for device in runtime.devices():
                 for backend in device.backends:
-                    yield runtime, device, backend
+                    if not backend.endswith(WORKERS):
+                        yield runtime, device, backend
 
     async def _measure(self, runtime: RuntimeManager, device: DeviceInfo, backend: str, budget: float) -> None:
         async with _Bench(runtime, device, backend, self._pool) as bench:
             self._cost.started(device.id, backend, bench.start_seconds)
-            if not self._arrays:
-                await self._make_arrays(bench)
             for operation, wanted in CALLS:
                 known = runtime.abilities(device.id, backend)
                 call = self._catalogue.bind(operation, {name: self._arrays.get(str(value), value) for name, value in wanted.items()})
@@ -106,11 +108,14 @@ class Calibrator:
                 if budget < 0:
                     return
 
-    async def _make_arrays(self, bench: "_Bench") -> None:
-        """The gateway has no library that makes them."""
-        for name, (dtype, shape) in LIKE.items():
-            call = self._catalogue.bind("uniform", {"shape": list(shape), "seed": 1, "dtype": dtype})
-            self._arrays[name] = (await bench.run(call)).outputs["output"]  # type: ignore[index]  # it did not fail
+    async def _make_arrays(self) -> None:
+        """By NumPy: the gateway has no library that makes them, and not every backend has random numbers."""
+        if self._arrays:
+            return
+        async with _Bench(*next(self._drivers()), self._pool) as bench:
+            for name, (dtype, shape) in LIKE.items():
+                call = self._catalogue.bind("uniform", {"shape": list(shape), "seed": 1, "dtype": dtype})
+                self._arrays[name] = (await bench.run(call)).outputs["output"]  # type: ignore[index]  # it did not fail
 
     async def _time(self, bench: "_Bench", call: Call, device: str, backend: str) -> float:
         """The first call of its kind, then some more, of which the fastest counts: this process had the least in its way then."""

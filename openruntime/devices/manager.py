@@ -300,7 +300,7 @@ class DeviceManager:
             why = f"there is no node {first!r}; this one is {self._node!r}"
         else:
             why = f"there is no device {preference.strip()!r} here"
-        offer = ", ".join(lane for lane in self._places if lane != ANY) or "no devices"
+        offer = ", ".join(lane for lane in self._places if lane != ANY and not lane.endswith(WORKERS)) or "no devices"
         raise NoSuchDevice(f"`device_preference`: {why} (there are {offer}){nearest(wish, lanes)}", field="device_preference")
 
     # -- what backends cannot do ----------------------------------------------------------------------------------------------

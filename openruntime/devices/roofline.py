@@ -13,6 +13,7 @@ from openruntime.contracts.records import Call
 
 ARITHMETIC, MEMORY = "matmul", "expression"
 LARGE = 48 << 20  # bytes: what no cache holds
+HEAVY = 1e8  # FLOPs: a lighter product, however long it took, spent its time on being called
 MEASURABLE = 1e-3  # seconds: a shorter call tells nothing of a ceiling
 SHORT = 50e-6  # seconds: the rates of a shorter call are those of calling
 PARTS = {"complex64": "float32", "complex128": "float64"}  # whose arithmetic is theirs
@@ -45,6 +46,8 @@ class Roofline:
             return
         found = self._ceilings.get(device) or self._ceilings.setdefault(device, Ceilings())
         if call.operation == ARITHMETIC:
+            if call.estimate.flops < HEAVY or call.others:
+                return
             dtype, rate = PARTS.get(call.dtype, call.dtype), call.estimate.flops / seconds
             if dtype not in found.flops or found.flops[dtype].rate < rate:
                 found.flops[dtype] = Peak(rate, backend)

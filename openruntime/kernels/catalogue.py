@@ -10,7 +10,7 @@ from openruntime.contracts import nested
 from openruntime.contracts.errors import InvalidParameter, UnknownOperation, nearest
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.kernel_reading import read
-from openruntime.contracts.kernels import COMPILE, TUNE, VERIFY, KernelSpec, encoded
+from openruntime.contracts.kernels import COMPILE, TUNE, VERIFY, KernelSpec, decoded, encoded
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import LOCAL, Call, Estimate, Program
 from openruntime.contracts.tunables import settled
@@ -135,7 +135,9 @@ class KernelCatalogue(Catalogue):
             raise InvalidParameter(f"{name} has no array parameter for an .npy body")
         return kernel.spec.inputs[0].name
 
-    def bind(self, name: str, parameters: Mapping[str, Any]) -> Call:
+    def bind(self, name: str, parameters: Mapping[str, Any], before: Call | None = None) -> Call:
+        if before is not None and before.program:  # its kernel may be another by now, or gone
+            return Kernel(decoded(before.program), before.version, self._tenant, 0.0).bind(parameters)
         kernel = self._kernel(name)
         if kernel is not None:
             return kernel.bind(parameters)

@@ -95,7 +95,7 @@ class OperationCatalogue:
     def first_array(self, name: str) -> str:
         return self.get(name).first_array
 
-    def bind(self, name: str, parameters: Mapping[str, Any]) -> Call:
+    def bind(self, name: str, parameters: Mapping[str, Any], before: Call | None = None) -> Call:
         """Check names, types, shapes and dtypes; remembers the answer by operation, specs and scalars."""
         key = _key(name, parameters)
         if key is not None:

@@ -72,7 +72,7 @@ class Dependencies:
                             return None
                         items[index] = output_of(other, item)
                 parameters[name] = items if type(value) is list else items[0]
-            return self._catalogue.of(task.tenant).bind(task.call.operation, parameters)
+            return self._catalogue.of(task.tenant).bind(task.call.operation, parameters, task.call)
         except OpenRuntimeError as error:
             return error
 

@@ -26,7 +26,7 @@ def moved(devices: DeviceManager, task: Task, slot: Slot, code: str, message: st
     if code not in (OutOfMemory.code, UnsupportedOnDevice.code) or (code == OutOfMemory.code and _short(task) is not None):
         return False
     here = slot.device.id, slot.backend
-    others = [place for place in devices.places(task.lane, task.call.operation) if place != here and devices.takes(*place, task.call)]
+    others = [place for place in devices.places(task.lane, task.call.ability) if place != here and devices.takes(*place, task.call)]
     if not others:
         return False
     log.info("the task is tried elsewhere: %s", message, extra=about(task))

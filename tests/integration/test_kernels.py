@@ -245,6 +245,22 @@ def test_what_was_submitted_runs_though_its_kernel_is_gone(client: httpx.Client,
             runtime.kernels.get("saxpy")
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["another by then", "gone by then"])
+def test_what_waits_for_its_input_runs_the_kernel_it_was_submitted_for(own: Server, gone: bool) -> None:
+    with openruntime.connect(own.url) as runtime:
+        runtime.kernels.add("saxpy", **TEXT)
+        steps = {"alpha": 0.1, "iterations": 100_000, "device": "numpy", "cache": "no-store"}
+        slow = runtime.submit("heat2d", np.ones((32, 32), np.float32), **steps)
+        row = runtime.submit("sum", slow, axis=0, device="numpy")
+        waiting = runtime.submit("saxpy", row, row, a=1)
+        if gone:
+            runtime.kernels.remove("saxpy")
+        else:
+            runtime.kernels.add("saxpy", **{**TEXT, "source": OPENCL.replace("a * x[i]", "-a * x[i]")})
+        assert waiting.status().status == "queued"
+        assert np.array_equal(waiting.result(60), np.full(32, 64, np.float32))
+
+
 def test_results_are_cached_by_version(own: Server) -> None:
     slow = OPENCL.replace("z[i] =", "for (volatile int k = 0; k < 100000; k++); z[i] =").replace("saxpy", "slow")
     with openruntime.connect(own.url) as runtime:

@@ -50,6 +50,21 @@ async def test_it_is_calibrated_once_and_what_was_learned_is_kept(tmp_path: Path
         assert runtime.cost.samples(call, *CPU) == 1, "it was not measured again"
 
 
+async def test_a_library_that_comes_later_is_calibrated_too_and_kernels_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "BUDGET", 0.2)
+    settings = Settings.load({"store": "memory", "threads": 1, "calibrate": False, "backends": ["webgpu"]})
+    async with running(settings) as runtime:
+        await runtime.devices.found()
+        if ("cpu:0", "webgpu") not in runtime.devices.places("any", "matmul"):
+            pytest.skip("not run here: webgpu, which makes no random numbers, drives nothing on the processor")
+        calibrator = calibration.Calibrator(
+            runtime.catalogue, runtime.runtimes, runtime.cost, runtime.devices.roofline, runtime.pool, runtime.executor.calm
+        )
+        calibrator.done = {CPU}
+        assert await calibrator.run() == 1
+        assert calibrator.done == {CPU, ("cpu:0", "webgpu")}
+
+
 class _Only:
     """No backend but NumPy."""
 

@@ -282,6 +282,13 @@ async def test_backends_are_found_and_told_of() -> None:
         devices.lane("cpu:0/jax", call("sort"))
 
 
+def test_workers_of_kernels_are_nobodys_wish(devices: DeviceManager) -> None:
+    devices.adopt([Report("opencl-kernels", [Probe("opencl-kernels", "cpu")], {"cpu": Abilities(frozenset({"kernel:opencl"}))})])
+    with pytest.raises(NoSuchDevice, match=r"there are cpu, ") as refused:
+        devices.lane("tpu", call("fft"))
+    assert "kernels" not in refused.value.message
+
+
 def test_no_devices_at_all() -> None:
     devices = DeviceManager([], Events())
     assert list(devices.list()) == []

@@ -32,8 +32,10 @@ def test_the_best_of_all_backends_is_the_ceiling() -> None:
         (MATMUL, 1e-4),
         (Call("fft", 1, {}, {}, Estimate(1e12, 1e12), dtype="float32"), 0.01),
         (Call("expression", 1, {}, {}, Estimate(1e6, 1e6)), 0.01),
+        (Call("matmul", 1, {}, {}, Estimate(16.0, 96.0), dtype="int64"), 0.004),
+        (Call("matmul", 1, {}, {}, Estimate(2e9, 12e6), dtype="int64", others=("float64",)), 0.02),
     ],
-    ids=["too short", "its work is not known exactly", "it may lie in a cache"],
+    ids=["too short", "its work is not known exactly", "it may lie in a cache", "a tiny product that took long", "of two dtypes"],
 )
 def test_what_says_nothing_of_a_ceiling_does_not_raise_it(call: Call, seconds: float) -> None:
     roofline = measured()

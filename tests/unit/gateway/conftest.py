@@ -211,7 +211,7 @@ class SmallCatalogue:
             raise UnknownOperation(f"there is no operation {name!r}", field="operation")
         return {"name": name, "parameters": {"type": "object"}}
 
-    def bind(self, name: str, parameters: Any) -> Call:
+    def bind(self, name: str, parameters: Any, before: Call | None = None) -> Call:
         raise NotImplementedError
 
     def first_array(self, name: str) -> str:
