@@ -5,7 +5,7 @@ import time
 import pytest
 
 from openruntime.contracts.kernels import requirement
-from openruntime.contracts.records import Abilities, Call, Estimate, Probe, Task
+from openruntime.contracts.records import Abilities, Call, Estimate, Probe, Program, Task, Timings
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime
 from openruntime.kernels.registry import workers
@@ -30,13 +30,13 @@ def runtime() -> Runtime:
     ("call", "backend"),
     [
         (Call("matmul", 1, {}, {}, Estimate(), dtype="float32"), "opencl"),
-        (Call("saxpy", 1, {}, {}, Estimate(), dtype="float32", requires=requirement("opencl")), "opencl-kernels"),
+        (Call("saxpy", 1, {}, {}, Estimate(), dtype="float32", program=Program(requirement("opencl"))), "opencl-kernels"),
     ],
     ids=["operation", "kernel"],
 )
 def test_short_memory_is_tried_on_the_other_device_once(runtime: Runtime, call: Call, backend: str) -> None:
     card = next(slot for slot in runtime.executor.slots if slot.backend == backend and slot.device.type != "cpu")
-    task = Task("t", call, "local", backend, 5, time.time(), 0.0)
+    task = Task("t", call, "local", backend, 5, time.time(), 0.0, timings=Timings())
     assert moved(runtime.devices, task, card, "out_of_memory", "no more")
     assert task.lane == f"cpu:0/{backend}"
     assert not moved(runtime.devices, task, card, "out_of_memory", "no more")
