@@ -67,7 +67,7 @@ def add(
                 reference=_reference(reference, runtime.operations()),
             )  # fmt: skip
         except CompileError as error:
-            if not json:
+            if not json and error.log not in error.message:
                 console(stderr=True).print(error.log, style="dim", markup=False, soft_wrap=True)
             raise
     if json:

@@ -137,7 +137,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str | None]]:
 
 def _near(achieved: dict[str, Any]) -> list[str]:
     if achieved["fraction"] is None:
-        return [achieved["reason"]] if achieved["gflops"] is not None else []
+        return [achieved["reason"]] if achieved["gbytes"] is not None else []
     return [f"{achieved['fraction']:.0%} of what {achieved['bound']} allows" + (f" ({achieved['reason']})" if achieved["reason"] else "")]
 
 

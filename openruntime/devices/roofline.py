@@ -73,9 +73,11 @@ class Roofline:
         """FLOPs and bytes of a call that computed for so long, its rates in 1e9/s, and its share of what `bound` it allows; null with `reason`."""
         flops, moved = call.estimate.flops, call.estimate.bytes
         told: dict[str, Any] = {"flops": flops, "bytes": moved, "gflops": None, "gbytes": None, "fraction": None, "bound": None, "reason": None}
+        if call.requires:
+            told["flops"] = None
         if not seconds or device is None:
             return told | {"reason": "nothing was computed"}
-        told["gflops"], told["gbytes"] = flops / seconds / 1e9, moved / seconds / 1e9
+        told["gflops"], told["gbytes"] = None if call.requires else flops / seconds / 1e9, moved / seconds / 1e9
         if seconds < SHORT:
             return told | {"reason": f"it took less than {SHORT * 1e6:.0f} µs, which is what calling takes"}
         found = self._ceilings.get(device)
@@ -86,7 +88,9 @@ class Roofline:
         memory = moved / found.bandwidth.rate
         told["fraction"] = max(arithmetic, memory) / seconds
         told["bound"] = "arithmetic" if arithmetic > memory else "memory"
-        if peak is None and flops:
+        if call.requires:
+            told["reason"] = "of memory alone: how much a kernel computes is not known"
+        elif peak is None and flops:
             told["reason"] = f"of memory alone: no ceiling of arithmetic on {call.dtype or 'this dtype'} is measured"
         elif told["fraction"] > 1:
             told["reason"] = "beyond the ceiling of memory: its data lay in a cache" if told["bound"] == "memory" else "its estimate counts too much"

@@ -355,3 +355,7 @@ def test_the_commands(own: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "wrong.cl:3:" in ended.stderr
     assert "error: `source` of wrong does not compile: line 3" in ended.stderr
+    ended = subprocess.run(
+        [*("axpy.cl" if word == "wrong.cl" else word for word in words), "--name", "right"], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.stderr.count("has no kernel called 'right'") == 1

@@ -65,6 +65,14 @@ def test_null_comes_with_the_reason() -> None:
     assert "a cache" in roofline.judge(Call("sum", 1, {}, {}, Estimate(1e6, 4e6), dtype="float32"), "cpu:0", 1e-4)["reason"]
 
 
+def test_what_a_kernel_computes_is_not_known() -> None:
+    kernel = Call("saxpy", 1, {}, {}, Estimate(0.0, 4e6), dtype="float32", requires="kernel:opencl")
+    found = measured().judge(kernel, "cpu:0", 8e-4)
+    assert (found["flops"], found["gflops"], found["gbytes"], found["fraction"]) == (None, None, pytest.approx(5), pytest.approx(0.5))
+    assert found["reason"] == "of memory alone: how much a kernel computes is not known"
+    assert measured().judge(kernel, "cpu:0", 1e-4)["reason"].startswith("of memory alone")
+
+
 def test_survives_a_restart() -> None:
     again = Roofline()
     again.load(measured().dump())
