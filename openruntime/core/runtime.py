@@ -13,7 +13,6 @@ from typing import Any
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
-from openruntime.contracts.kernels import WORKERS
 from openruntime.contracts.records import Call, Task
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
@@ -21,7 +20,7 @@ from openruntime.core.learning import Learning
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
-from openruntime.devices.manager import DeviceManager
+from openruntime.devices.manager import ANY, DeviceManager
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.kernels.catalogue import KernelCatalogue
 from openruntime.kernels.registry import KernelRegistry
@@ -128,7 +127,7 @@ class Runtime:
     def _predict(self, call: Call) -> float:
         first = self._first.device.id, self._first.backend
         if call.requires:
-            first = next((place for place in self.devices.places("any", call.requires) if place[1].endswith(WORKERS)), first)
+            first = next(iter(self.devices.places(ANY, call.requires)), first)
         return self.cost.predict(call, *first)
 
     def _watch(self) -> None:

@@ -22,6 +22,7 @@ from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.probe import Report
 
 ANY = "any"
+KERNELS = f"{ANY}{WORKERS}"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
@@ -76,7 +77,7 @@ class DeviceManager:
         """Take the devices as the runtime managers have them now."""
         self._devices.clear()
         self._remembered.clear()
-        self._places = {ANY: []}
+        self._places = {ANY: [], KERNELS: []}
         for runtime in self._managers:
             for found in runtime.devices():
                 if found.id in self._devices:
@@ -85,7 +86,8 @@ class DeviceManager:
                 self._devices[found.id] = found.model_copy(update={"name": cpu_name()}) if found.type == "cpu" else found
                 for backend in found.backends:
                     place = found.id, backend
-                    lanes = [ANY, found.type, found.id, backend, f"{found.id}/{backend}"]
+                    suffix = WORKERS if backend.endswith(WORKERS) else ""  # kernels and operations wait apart: neither runs the other's
+                    lanes = [f"{wide}{suffix}" for wide in (ANY, found.type, found.id)] + [backend, f"{found.id}/{backend}"]
                     self._lanes.setdefault(place, lanes)
                     for lane in lanes:
                         self._places.setdefault(lane, []).append(place)
@@ -234,7 +236,8 @@ class DeviceManager:
 
     def places(self, lane: str, operation: str) -> Sequence[Place]:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
-        places = self._places.get(lane) or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
+        named = [*self._places.get(lane, ()), *(self._places[KERNELS] if lane == ANY else ())]
+        places = named or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
         return [place for place in places if place in self._lanes and (not (known := self._abilities(place)) or operation in known.operations)]
 
     def takes(self, device: str, backend: str, call: Call) -> bool:
@@ -256,11 +259,13 @@ class DeviceManager:
             language = call.requires.partition(":")[2]
             named = f"{device}{slash}{language}{WORKERS}"
             lane = named if backend in LANGUAGES.get(language, ()) and named in self._places else lane
+            wide = f"{lane}{WORKERS}"
+            lane = wide if lane in (ANY, *self._devices, *(device.type for device in self._devices.values())) and wide in self._places else lane
         places = self._places[lane]
         refusals = {place: refusal for place in places if (refusal := self._refusal(place, call)) is not None}
         able = [place for place in places if place not in refusals]
         if not able:
-            raise self._no_language(call) if call.requires and lane == ANY else self._unsupported(lane, call, refusals.values())
+            raise self._no_language(call) if lane == KERNELS else self._unsupported(lane, call, refusals.values())
         if refusals:
             lane = self._lane_of(able)
         if all(map(self._abilities, places)):  # else what is only possible now is certain, or refused, soon
@@ -333,8 +338,9 @@ class DeviceManager:
 
     def _unsupported(self, lane: str, call: Call, refusals: Iterable[Refusal]) -> UnsupportedOnDevice:
         """Says why, and where it would run."""
-        able = [f"{device}/{backend}" for device, backend in self._places[ANY] if self._refusal((device, backend), call) is None]
-        where = "anything here" if lane == ANY else lane
+        places = self._places[KERNELS if call.requires else ANY]
+        able = [f"{device}/{backend}" for device, backend in places if self._refusal((device, backend), call) is None]
+        where = "anything here" if lane == ANY else lane.removesuffix(WORKERS)
         refusals = tuple(refusals)
         reasons = "; ".join(dict.fromkeys(reason for _, reason in refusals if reason))
         told = (f": {reasons}" if reasons else "") + (f"; it runs on {', '.join(able)}" if able else "")

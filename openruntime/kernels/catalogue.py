@@ -136,8 +136,8 @@ class KernelCatalogue(Catalogue):
         return kernel.spec.inputs[0].name
 
     def bind(self, name: str, parameters: Mapping[str, Any], before: Call | None = None) -> Call:
-        if before is not None and before.program:  # its kernel may be another by now, or gone
-            return Kernel(decoded(before.program), before.version, self._tenant, 0.0).bind(parameters)
+        if before is not None and before.program is not None:  # its kernel may be another by now, or gone
+            return Kernel(decoded(before.program.source), before.version, self._tenant, 0.0).bind(parameters)
         kernel = self._kernel(name)
         if kernel is not None:
             return kernel.bind(parameters)

@@ -164,7 +164,8 @@ class TaskManager:
         task.needs = needs
         task.traceparent = traceparent
         if not needs and cache != "no-store" and self._cache.worth(call, predicted):
-            key = await self._cache.key(call, principal.tenant, lane)
+            binding = lane if request.device_preference else "any"  # which libraries are there changes no result
+            key = await self._cache.key(call, principal.tenant, binding)
             hit = await self._cache.get(key) if cache != "no-cache" else None
             if hit is None:
                 self._cache_keys[task.id] = key

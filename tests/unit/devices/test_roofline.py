@@ -2,7 +2,7 @@
 
 import pytest
 
-from openruntime.contracts.records import Call, Estimate
+from openruntime.contracts.records import Call, Estimate, Program
 from openruntime.devices.roofline import LARGE, Roofline
 
 MATMUL = Call("matmul", 1, {}, {}, Estimate(2e9, 12e6), dtype="float32")
@@ -66,7 +66,7 @@ def test_null_comes_with_the_reason() -> None:
 
 
 def test_what_a_kernel_computes_is_not_known() -> None:
-    kernel = Call("saxpy", 1, {}, {}, Estimate(0.0, 4e6), dtype="float32", requires="kernel:opencl")
+    kernel = Call("saxpy", 1, {}, {}, Estimate(0.0, 4e6), dtype="float32", program=Program("kernel:opencl"))
     found = measured().judge(kernel, "cpu:0", 8e-4)
     assert (found["flops"], found["gflops"], found["gbytes"], found["fraction"]) == (None, None, pytest.approx(5), pytest.approx(0.5))
     assert found["reason"] == "of memory alone: how much a kernel computes is not known"
