@@ -15,6 +15,7 @@ from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Result
 from openruntime.runtimes import channel, worker
+from openruntime.runtimes.batching import Batching
 from openruntime.runtimes.channel import Done, Failed, Job, Run, Segment
 from openruntime.runtimes.worker import Mappings, Worker
 
@@ -56,7 +57,8 @@ def serve(backend: ComputeBackend, *runs: Run, during: float = 0.0) -> list[Any]
     """What a worker answers to these messages; its channel stays open for `during` seconds."""
     ours, theirs = socket.socketpair()
     control, _ = socket.socketpair()
-    thread = threading.Thread(target=lambda: asyncio.run(Worker(backend, theirs, control).serve()))
+    worker = Worker(backend, theirs, control, Batching(backend.stacking, (), most=1, nbytes=0))
+    thread = threading.Thread(target=lambda: asyncio.run(worker.serve()))
     thread.start()
     for run in runs:
         ours.sendall(channel.frame(run))
