@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -53,6 +53,17 @@ def scripts() -> dict[str, tuple[str, str]]:
             source = f"{flags}\n{common}{body}"
             found[name] = (sha1(source.encode()).hexdigest(), source)
     return found
+
+
+async def stopped(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them until they have ended: while a connection breaks, redis-py now and then swallows a cancellation."""
+    given = list(tasks)
+    left = {task for task in given if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.5)
+    await asyncio.gather(*given, return_exceptions=True)
 
 
 class _Call:
@@ -124,9 +135,7 @@ class Link:
 
     async def close(self) -> None:
         self._closed = True
-        for task in self._flights:
-            task.cancel()
-        await asyncio.gather(*self._flights, return_exceptions=True)
+        await stopped(self._flights)
         for call in self._waiting:
             if not call.answer.done():
                 call.answer.set_exception(Unavailable(f"the store on {self.where} is closed", retry_after=1.0))

@@ -15,7 +15,7 @@ from openruntime.contracts.events import AnyEvent, TaskFinished
 from openruntime.contracts.interfaces import Hears, Peers
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
-from openruntime.stores.redis import Link
+from openruntime.stores.redis import Link, stopped
 from openruntime.stores.redis_records import become, standing
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ class RedisPeers(Peers):
             await self._publish()
         if self._looking is not None:
             self._looking.cancel()
-        for task in (*self._background, *self._looks):
-            task.cancel()
-        await asyncio.gather(*self._background, *self._looks, return_exceptions=True)
+        await stopped((*self._background, *self._looks))
 
     def follows(self, task: Task) -> bool:
         return self._live.get(task.id) is task
