@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 from uuid_utils import uuid7
 
-from openruntime.contracts.errors import Expired, InvalidParameter, KeyTaken, NotFound, NotReady, OpenRuntimeError, TooLarge, Unavailable, error_class
+from openruntime.contracts.errors import (
+    Expired,
+    Internal,
+    InvalidParameter,
+    KeyTaken,
+    NotFound,
+    NotReady,
+    OpenRuntimeError,
+    TooLarge,
+    Unavailable,
+    error_class,
+)
 from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Peers, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
@@ -288,7 +299,11 @@ class TaskManager:
 
     async def _met(self, task: Task) -> None:
         """Queue a task whose last dependency has ended, or fail it with that dependency."""
-        outcome = await self._dependencies.resolve(task)
+        try:
+            outcome = await self._dependencies.resolve(task)
+        except Exception as error:
+            log.error("the inputs of task %s could not be put in place", task.id, exc_info=error)
+            outcome = Internal("its inputs could not be put in place; the server's log has the cause under this task's id")
         if outcome is None or task.life.status.ended:
             return
         if isinstance(outcome, OpenRuntimeError):

@@ -273,6 +273,19 @@ async def test_a_batch_sent_again_under_its_key_is_the_same_tasks(runtime: Runti
         await runtime.tasks.submit_many(requests[1:], idempotency="k")
 
 
+async def test_a_defect_while_inputs_are_put_in_place_fails_the_task(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.3))
+
+    async def broken(task: Task) -> None:
+        raise TypeError("secret")
+
+    monkeypatch.setattr(runtime.tasks._dependencies, "resolve", broken)
+    second = await runtime.tasks.submit(ask("sum"), {"x": Reference(task=first.id)})
+    assert await runtime.tasks.wait(second, 10)
+    assert second.failure is not None
+    assert (second.failure.code, "secret" in second.failure.message) == ("internal", False)
+
+
 async def test_too_early_for_a_result(runtime: Runtime) -> None:
     task = await runtime.tasks.submit(ask("rogue_sleep", seconds=0.3))
     with pytest.raises(NotReady, match="wait"):
