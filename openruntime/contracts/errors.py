@@ -2,9 +2,9 @@
 
 OpenRuntimeError
 ├── request refused (nothing was queued)
-│   InvalidRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · NotAcceptable · RequestTimeout
+│   InvalidRequest · Unauthorized · Forbidden · NotFound (ModelNotFound) · MethodNotAllowed · NotAcceptable · RequestTimeout
 │   Conflict (KeyTaken) · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
-│   InvalidParameter · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
+│   InvalidParameter (ContextTooLong) · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
 ├── server's own: Internal · Unavailable (MissingExtra, BrokenPlugin) · StorageFull
 └── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
 """
@@ -14,10 +14,11 @@ from difflib import get_close_matches
 
 # The tree, which is all that `openruntime.errors` shows.
 __all__ = [
-    "BrokenPlugin", "CompileError", "Conflict", "DependencyFailed", "Expired", "Forbidden", "Internal", "InvalidParameter", "InvalidRequest",
-    "KeyTaken", "MethodNotAllowed", "MissingExtra", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady", "OpenRuntimeError", "OperationFailed",
-    "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout", "StorageFull", "TaskCancelled", "TaskFailed", "TaskTimeout",
-    "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation", "UnsupportedMediaType", "UnsupportedOnDevice", "WorkerCrashed",
+    "BrokenPlugin", "CompileError", "Conflict", "ContextTooLong", "DependencyFailed", "Expired", "Forbidden", "Internal", "InvalidParameter",
+    "InvalidRequest", "KeyTaken", "MethodNotAllowed", "MissingExtra", "ModelNotFound", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady",
+    "OpenRuntimeError", "OperationFailed", "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout", "StorageFull",
+    "TaskCancelled", "TaskFailed", "TaskTimeout", "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation", "UnsupportedMediaType",
+    "UnsupportedOnDevice", "WorkerCrashed",
 ]  # fmt: skip
 
 
@@ -49,6 +50,10 @@ class Forbidden(OpenRuntimeError):
 
 class NotFound(OpenRuntimeError):
     code, status = "not_found", 404
+
+
+class ModelNotFound(NotFound):
+    """Nothing in the model repository has that name."""
 
 
 class MethodNotAllowed(OpenRuntimeError):
@@ -103,6 +108,12 @@ class UnknownOperation(OpenRuntimeError):
 
 class InvalidParameter(OpenRuntimeError):
     code, status = "invalid_parameter", 422
+
+
+class ContextTooLong(InvalidParameter):
+    """A prompt longer than the model can read; the sentence says how long it is, and how much is allowed, in tokens."""
+
+    code = "context_too_long"
 
 
 class NoSuchDevice(OpenRuntimeError):

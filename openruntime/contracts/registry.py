@@ -157,3 +157,12 @@ EXPORTERS = Registry(
 METERS = Registry("openruntime.meters", {"cuda": ("openruntime.backends.nvml:NvmlMeter", "cuda")})
 BLOBS = Registry("openruntime.blobs", {"shared": ("openruntime.stores.shared_blobs:SharedBlobs", "s3")})
 STORES = Registry("openruntime.stores", {"redis": ("openruntime.stores.redis_store:RedisStore", "redis")})
+# what speaks to a model; see `contracts/ai.py`
+MODELS = Registry(
+    "openruntime.models",
+    {
+        "openai": ("openruntime.ai.adapters.openai:OpenAIAdapter", "openai"),
+        "llamacpp": ("openruntime.ai.adapters.llamacpp:LlamaCppAdapter", "llamacpp"),
+        "embeddings": ("openruntime.ai.adapters.embeddings:SentenceEmbeddings", "embeddings"),
+    },
+)
