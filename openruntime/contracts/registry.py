@@ -166,3 +166,13 @@ MODELS = Registry(
         "embeddings": ("openruntime.ai.adapters.embeddings:SentenceEmbeddings", "embeddings"),
     },
 )
+# what an agent is; see `contracts/agents.py`
+AGENTS = Registry(
+    "openruntime.agents",
+    {
+        "developer": ("openruntime.ai.agents.developer:ROLE", ""),
+        "analyst": ("openruntime.ai.agents.analyst:ROLE", ""),
+        "optimizer": ("openruntime.ai.agents.optimizer:ROLE", ""),
+        "debugger": ("openruntime.ai.agents.debugger:ROLE", ""),
+    },
+)
