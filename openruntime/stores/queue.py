@@ -68,6 +68,8 @@ class LaneHeaps:
     def _front(self, lanes: Sequence[str]) -> list[Entry] | None:
         """The heap whose first entry is the smallest of all; its dead entries are gone."""
         front: list[Entry] | None = None
+        if not self._entries:  # asked several times a task, and a lone one leaves every lane empty
+            return None
         for lane in lanes:
             heap = self._heaps.get(lane)
             while heap and self._entries.get(heap[0][1]) is not heap[0]:

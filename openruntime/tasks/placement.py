@@ -52,7 +52,8 @@ class Placement:
 
     def turns(self) -> Sequence[Slot]:
         """The slots that may be sent something, in the order in which they may choose: by the task that each would take, where seats are few."""
-        ready = [slot for slot in self._slots if slot.room(self._outstanding) > 0]
+        outstanding = self._outstanding  # most slots have no worker, and this is asked twice a task: no call for those
+        ready = [slot for slot in self._slots if slot.state is SlotState.READY and slot.room(outstanding) > 0]
         if len(ready) > 1 and any(len(slot.peers) > slot.device.slots for slot in ready):
             ranks = {id(slot): task.rank if (task := self.best(slot)[0]) is not None else float("inf") for slot in ready}
             ready.sort(key=lambda slot: ranks[id(slot)])
