@@ -12,6 +12,7 @@ from openruntime.contracts.records import LOCAL, Principal, Task
 
 REQUIRES = "model:"  # with a model's `NAME:VERSION` after it, `Call.requires` of a task that a model does
 LANE = "io/"  # with the same after it, the lane that such tasks wait in: one model's full house does not hold up another's
+SAY = "say"  # what `ModelBackend.execute` is given besides the parameters: takes each `Delta` of the answer as it comes
 ANSWER = "answer"  # the output of such a task: a `Completion` or `Embeddings` as JSON in uint8
 
 
@@ -173,9 +174,12 @@ class ModelWork(Protocol):
     """How AI work is done as tasks, for those who are no HTTP client."""
 
     async def submit(
-        self, model: str, request: Generation | Sequence[str], *, principal: Principal = LOCAL, priority: int = 5, timeout: float | None = None
-    ) -> Task:
-        """A text, or a list of them to embed. Raises what `Tasks.submit` does, and `ModelNotFound`."""
+        self, model: str, request: Generation | Sequence[str], *, principal: Principal = LOCAL, priority: int = 5, timeout: float | None = None,
+        max_retries: int = 0, tags: Sequence[str] = (), cache: str = "", idempotency: str | None = None, traceparent: str | None = None,
+    ) -> Task:  # fmt: skip
+        """A text, or a list of them to embed. Not promised: who is told of the task before it ended asks `Tasks.keep` first.
+
+        `cache`, `idempotency`, `traceparent` as in `Tasks.submit`. Raises what that does, and `ModelNotFound`."""
 
 
 def answer_of(outputs: Mapping[str, Array]) -> bytes:

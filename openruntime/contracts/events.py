@@ -32,6 +32,14 @@ class TaskProgressed(TaskEvent, tag="task.progress"):
     message: str | None = None
 
 
+class TaskSaid(TaskEvent, tag="task.said"):
+    """Pieces of a model's answer from the number `first` on, encoded; from gateway to gateway, and shown to nobody."""
+
+    attempt: int = 1
+    first: int = 0
+    pieces: bytes = b""
+
+
 class TaskFinished(TaskEvent, tag="task.finished"):
     """`status` is completed, failed or cancelled; on the wire the type is `task.<status>`."""
 
@@ -69,4 +77,4 @@ class Gap(Event, tag="gap"):
     missed: int | None = None
 
 
-AnyEvent = TaskQueued | TaskStarted | TaskProgressed | TaskFinished | DeviceChanged | WorkerDied | MetricsSampled | Gap
+AnyEvent = TaskQueued | TaskStarted | TaskProgressed | TaskSaid | TaskFinished | DeviceChanged | WorkerDied | MetricsSampled | Gap

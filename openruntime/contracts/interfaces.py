@@ -80,12 +80,14 @@ class EventSink(Protocol):
 
 
 class Catalogue(Protocol):
-    """Everything that can be called by name: operations, kernels, and later models and pipelines."""
+    """Everything that can be called by name: operations, kernels, models, and later pipelines."""
 
     def of(self, tenant: str) -> "Catalogue":
         """What this tenant can call: everybody's operations, and its own."""
 
     def names(self) -> Sequence[str]: ...
+
+    def has(self, name: str) -> bool: ...
 
     def describe(self, name: str) -> dict[str, Any]:
         """`{"name", "family", "version", "summary", "doc", "parameters": JSON Schema, "outputs", "steps", "cacheable"}`.
@@ -272,16 +274,9 @@ class Tasks(Protocol):
     """The front door inside the process: what gateway, agents and kernels use. All raise the errors of `errors.py`."""
 
     async def submit(
-        self,
-        request: "TaskRequest",
-        arrays: Mapping[str, Array] = ...,
-        *,
-        principal: Principal = ...,
-        promised: bool = True,
-        idempotency: str | None = None,
-        cache: str = "",
-        traceparent: str | None = None,
-    ) -> Task:
+        self, request: "TaskRequest", arrays: Mapping[str, Array] = ..., *, principal: Principal = ..., promised: bool = True,
+        idempotency: str | None = None, cache: str = "", traceparent: str | None = None,
+    ) -> Task:  # fmt: skip
         """Validate, look in the cache, queue. `arrays` are parameters that came as bytes. `promised`: durable before return.
 
         `cache` is the request's Cache-Control: `no-store` goes past the cache both ways, `no-cache` computes anew and keeps.

@@ -31,7 +31,7 @@ def _share_or_size(value: object) -> object:
 
 
 _SIZE = TypeAdapter(ByteSize)
-DeviceMemory = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_share_or_size)]
+Memory = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_share_or_size)]
 
 
 class Settings(BaseModel):
@@ -93,9 +93,14 @@ class Settings(BaseModel):
     worker_growth: Size = Field(
         ByteSize(1 << 30), description="Memory of its own that an idle worker may have gained since its start; one with more is replaced."
     )
-    device_memory: DeviceMemory = Field(
+    device_memory: Memory = Field(
         0.9, description="Memory of a GPU that each of its workers may take: a share of it (`0.5`) or a size (`8GiB`); 0 for no bound."
     )
+    model_memory: Memory = Field(
+        0.5, description="Memory that loaded models may take together: a share of the machine's (`0.5`) or a size (`8GiB`); 0 for no bound."
+    )
+    model_idle: Interval = Field(300.0, description="Seconds without a request after which a model is unloaded.")
+    model_requests: Count = Field(64, description="Requests to models that are answered at once, whatever each takes.")
     ageing_step: Interval = Field(30.0, description="Seconds of waiting that raise a task as much as one step of priority.")
     queue_bound: Count = Field(100_000, description="Tasks that may wait; more are refused with `queue_full`.")
     shutdown_grace: Seconds = Field(30.0, description="Seconds that running tasks have to end after SIGTERM; what is left runs after the next start.")

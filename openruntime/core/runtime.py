@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from openruntime.ai.backend import kept
+from openruntime.ai.work import ModelTasks
+from openruntime.contracts.ai import REQUIRES, Models
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
@@ -17,6 +20,7 @@ from openruntime.contracts.records import Call, Task
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.core.learning import Learning
+from openruntime.core.models import NoModels, open_backend, share
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
@@ -26,8 +30,9 @@ from openruntime.kernels.catalogue import KernelCatalogue
 from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.kernels.trials import KernelTrials
+from openruntime.models.catalogue import ModelCatalogue
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
-from openruntime.monitoring.gauges import watch_devices, watch_process
+from openruntime.monitoring.gauges import watch_devices, watch_models, watch_process
 from openruntime.monitoring.metrics import Metrics
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
@@ -43,9 +48,12 @@ from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.events import EventBus, finished
 from openruntime.tasks.executor import TaskExecutor
 from openruntime.tasks.hearing import Hearing
+from openruntime.tasks.io import IoExecutor
 from openruntime.tasks.manager import TaskManager
+from openruntime.tasks.outcomes import Outcomes
 from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.shared_events import SharedEvents
+from openruntime.tasks.streams import TaskStreams
 from openruntime.tasks.tensors import TensorRegistry
 
 log = logging.getLogger(__name__)
@@ -57,14 +65,15 @@ HOUSEKEEPING = 60.0  # seconds between rounds of pruning
 class Runtime:
     """All parts of one server. `start` before use, `stop` after; `services` is what the gateway needs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: Models | None = None) -> None:
         self.settings = settings
         self.pool = SlabPool()
         self.operations = OperationCatalogue()
         self.store = open_store(settings)
         peers = self.store.peers
         self.events = EventBus(self._replay) if peers is None else SharedEvents(peers, self._replay)
-        machine = Host().usage().memory_total
+        host = Host()
+        machine = host.usage().memory_total
         self.worker_memory = machine * 9 // 10 if settings.worker_memory is None else int(settings.worker_memory)
         self._backends = optional_backends(settings)
         shared: dict[str, Any] = {
@@ -79,36 +88,48 @@ class Runtime:
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
             self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,
-            workers=lambda device: self.executor.workers.describe(device),
+            workers=lambda device: self.executor.workers.describe(device), models=lambda device: self.model_backend.describe(device), host=host,
         )  # fmt: skip
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
         self.trials = KernelTrials(self.kernels, self.store.shelf)
-        self.catalogue = KernelCatalogue(self.operations, self.kernels.kernels)
+        self.models = models or NoModels()
+        self.model_backend = open_backend(
+            settings, self.models, machine=machine, available=lambda: host.usage().memory_available, accepts=self.devices.accepts
+        )
+        self.catalogue = ModelCatalogue(KernelCatalogue(self.operations, self.kernels.kernels), self.models)
         self.pool.limit = self.devices.memory_total() // 2
         kept_by_user = settings.cache_dir / "learned.msgpack" if settings.store == "memory" and settings.calibrate else None
         self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
         self.cost = self.learning.cost
-        self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes)
+        self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept)
+        self.outcomes = Outcomes(self.queue, self.store, self.events, on_end=self._ended, wake=self.wake)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
-            on_end=self._ended, outstanding=settings.outstanding, worker_idle=settings.worker_idle,
+            self.outcomes, outstanding=settings.outstanding, worker_idle=settings.worker_idle,
             worker_growth=settings.worker_growth,
+        )  # fmt: skip
+        self.streams = TaskStreams(self.events, shared=peers is not None)
+        self.io = IoExecutor(
+            self.queue, self.store, self.events, self.outcomes, self.model_backend, self.streams, lanes=self.devices.io_lanes,
+            total=settings.model_requests,
         )  # fmt: skip
         memory = min(machine, self.worker_memory or machine)
         self.tasks = TaskManager(
             self.catalogue, self.devices, self.queue, self.store, self.cache, self.events, predict=self._predict,
-            predictions=self.executor.predictions, memory=lambda: memory, wake=self.executor.wake,
-            watch_deadline=self.executor.watch_deadline, interrupt=self.executor.interrupt, refuse=self.executor.refuse,
+            predictions=self.executor.predictions, memory=lambda: memory, wake=self.wake,
+            watch_deadline=self.outcomes.watch_deadline, interrupt=self.outcomes.interrupt, refuse=self.outcomes.refuse,
         )  # fmt: skip
+        self.streams.tasks = self.tasks
+        self.work = ModelTasks(self.models, self.tasks)
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
         self.kernels.use(self.tasks)
         self.trials.use(self.tasks)
         self.metrics = Metrics(flush=self.events.flush)
         self.events.observe(self.metrics.observe)
-        self.devices.on_ready = self.executor.wake
+        self.devices.on_ready = self.wake
         if peers is not None and isinstance(self.events, SharedEvents):
-            peers.listen(Hearing(self.executor, self.tasks, self.events))
+            peers.listen(Hearing(self._heard, self.outcomes, self.tasks, self.events, self.streams))
         self._watch()
         self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
@@ -117,8 +138,17 @@ class Runtime:
 
     def _share_of(self, total: int) -> int:
         """Of a card's memory, what one worker may take. Bytes."""
-        wanted = self.settings.device_memory
-        return int(total * wanted) if wanted <= 1 else min(total or int(wanted), int(wanted))
+        return share(self.settings.device_memory, total)
+
+    def wake(self) -> None:
+        """There may be work."""
+        self.executor.wake()
+        self.io.wake()
+
+    def _heard(self) -> None:
+        """There may be work, of another server too."""
+        self.devices.serve(self.queue.depths())
+        self.wake()
 
     def _ended(self, task: Task) -> None:
         self.trials.ended(task)
@@ -126,6 +156,8 @@ class Runtime:
 
     def _predict(self, call: Call) -> float:
         first = self._first.device.id, self._first.backend
+        if call.requires.startswith(REQUIRES):
+            return self.model_backend.predict(call)
         if call.requires:
             first = next(iter(self.devices.places(ANY, call.requires)), first)
         return self.cost.predict(call, *first)
@@ -134,6 +166,7 @@ class Runtime:
         """Figures that are read when somebody asks for metrics."""
         metrics, slots = self.metrics, self.executor.slots
         watch_devices(metrics, self.devices)
+        watch_models(metrics, self.model_backend)
         watch_process(metrics)
         metrics.gauge("openruntime_queue_depth", "Tasks that wait, by lane.", self.queue.depths, "lane")
         metrics.counter("openruntime_cache_hits_total", "Tasks answered from the result cache.", lambda: float(self.cache.hits))
@@ -155,7 +188,7 @@ class Runtime:
         )  # fmt: skip
         return Services(
             tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels, trials=self.trials,
-            events=self.events, metrics=self.metrics,
+            models=self.models, work=self.work, streams=self.streams, events=self.events, metrics=self.metrics,
             ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
         )  # fmt: skip
 
@@ -172,6 +205,7 @@ class Runtime:
 
     async def start(self) -> None:
         """Own the store, take up what waited there, start the warm worker."""
+        self.io.start()
         self.executor.start()  # the worker comes up while the store is read
         self.operations.broken()  # the log says now which plugins cannot be used
         recovered = await self.store.open()
@@ -209,12 +243,15 @@ class Runtime:
         """Finish what runs within the grace, leave the rest in the store, end the workers."""
         if not self.tasks.draining:
             self.drain(self.settings.shutdown_grace)
-        await self.executor.drain(self._drained - time.monotonic())
+        grace = self._drained - time.monotonic()
+        await asyncio.gather(self.executor.drain(grace), self.io.drain(grace))
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.tasks.close()
+        await self.io.stop()
         await self.executor.stop()
+        await self.model_backend.close()
         await self.learning.save()
         await self.store.close()
         self.pool.close()
@@ -236,7 +273,7 @@ class Runtime:
         self.executor.add_slots()
         self.executor.wake()
         if self.settings.calibrate:
-            await self.learning.calibrate(self.catalogue, self.runtimes, self.pool, self.executor.calm)
+            await self.learning.calibrate(self.catalogue, self.runtimes, self.pool, lambda device: self.executor.calm(device) and not self.io.running)
 
     async def _keep_house(self) -> None:
         while True:
@@ -299,9 +336,9 @@ def open_blobs(settings: Settings) -> CountedBlobs:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Runtime]:
-    """A runtime from start to stop; its first worker is up inside."""
-    runtime = Runtime(settings)
+async def running(settings: Settings, models: Models | None = None) -> AsyncIterator[Runtime]:
+    """A runtime from start to stop; its first worker is up inside. `models`, if not those of its repository."""
+    runtime = Runtime(settings, models)
     await runtime.start()
     try:
         await runtime.ready()

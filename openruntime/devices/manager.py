@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from openruntime.contracts.ai import LANE, REQUIRES
 from openruntime.contracts.errors import InvalidParameter, NoSuchDevice, NotFound, Unavailable, UnsupportedOnDevice, nearest
 from openruntime.contracts.events import DeviceChanged
 from openruntime.contracts.interfaces import EventSink
@@ -37,7 +38,8 @@ class DeviceManager:
     """Implements the `Devices` interface over what the runtime managers found.
 
     `depths()` gives waiting tasks by lane; `workers(device)` one mapping a slot, in which `outstanding` counts the tasks sent to its worker
-    and `state` is `failed` where no worker comes up. `registered` are the backends that `adopt` will tell of.
+    and `state` is `failed` where no worker comes up; `models(device)` one a model that is taken up there. `registered` are the backends that
+    `adopt` will tell of.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DeviceManager:
         registered: Sequence[str] = (),
         depths: Callable[[], Mapping[str, int]] = dict,
         workers: Callable[[str], Sequence[Mapping[str, Any]]] = lambda device: (),
+        models: Callable[[str], Sequence[Mapping[str, Any]]] = lambda device: (),
         host: Host | None = None,
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None  # what to do when a device takes tasks again
@@ -57,6 +60,7 @@ class DeviceManager:
         self._node = node.casefold()
         self._depths = depths
         self._workers = workers
+        self._models = models
         self._host = host or Host()
         self._managers = runtimes
         self._registered = registered
@@ -69,6 +73,7 @@ class DeviceManager:
         self._places: dict[str, list[Place]] = {}  # lane that a client can name -> who serves it
         self._lanes: dict[Place, list[str]] = {}  # the lists that the slots hold
         self._joined: dict[str, None] = {}  # lanes of several places that no name stands for
+        self.io_lanes: list[str] = []  # those of models that tasks were put into, growing
         self._read()
         if not registered:
             self._looked.set()
@@ -113,17 +118,20 @@ class DeviceManager:
         return [self._describe(device) for device in self._devices.values()]
 
     def get(self, device_id: str) -> dict[str, Any]:
-        """`DeviceInfo` fields, `load`, `workers` and `ceilings` (FLOP/s and bytes/s, null until they are measured). Raises `NotFound`."""
+        """`DeviceInfo` fields, `load`, `workers`, `models` and `ceilings` (FLOP/s and bytes/s, null until they are measured). Raises `NotFound`."""
         device = self._device(device_id)
         described = self._describe(device)
         load = {"busy": described["busy"], "slots": device.slots, "queued": described["queued"], "utilization": described["utilization"]}
         if device.type == "cpu":
             load["average"] = load_average()
         workers = [dict(worker) for worker in self._workers(device_id)]
-        return described | {"load": load, "workers": workers, "ceilings": self.roofline.describe(device_id)}
+        models = [dict(model) for model in self._models(device_id)]
+        return described | {"load": load, "workers": workers, "models": models, "ceilings": self.roofline.describe(device_id)}
 
     def achieved(self, task: Task) -> dict[str, Any]:
         """How well a task used its device, as `Roofline.judge` has it."""
+        if task.call.requires.startswith(REQUIRES):
+            return self.roofline.judge(task.call, None, None) | {"reason": "what a model computes for an answer is not counted"}
         computed = task.life.status is TaskStatus.COMPLETED and not task.cached
         found = self.roofline.judge(task.call, task.device, task.seconds if computed else None)
         if not computed:
@@ -225,8 +233,11 @@ class DeviceManager:
         return self._lanes[self._device(device).id, backend]
 
     def serve(self, lanes: Iterable[str]) -> None:
-        """Have the slots serve these lanes too, where they are of several places: tasks wait there since an earlier start."""
-        for lane in [lane for lane in lanes if "+" in lane]:
+        """Have the slots serve these lanes too, where they are of several places, and note those of models: tasks wait there since an earlier
+        start, or from another server."""
+        lanes = list(lanes)
+        self.io_lanes += [lane for lane in lanes if lane.startswith(LANE) and lane not in self.io_lanes]
+        for lane in [lane for lane in lanes if "+" in lane and not lane.startswith(LANE)]:
             self._joined[lane] = None
             for place in lane.split("+"):
                 device, _, backend = place.partition("/")
@@ -236,6 +247,8 @@ class DeviceManager:
 
     def places(self, lane: str, operation: str) -> Sequence[Place]:
         """The (device, backend) pairs of a lane that run `operation`, or may: a backend that never had a worker has not said yet."""
+        if operation.startswith(REQUIRES):
+            return ()
         named = [*self._places.get(lane, ()), *(self._places[KERNELS] if lane == ANY else ())]
         places = named or [(device, backend) for device, _, backend in (place.partition("/") for place in lane.split("+"))]
         return [place for place in places if place in self._lanes and (not (known := self._abilities(place)) or operation in known.operations)]
@@ -254,6 +267,8 @@ class DeviceManager:
 
     def _find(self, key: tuple[str | None, str, str, tuple[str, ...]], call: Call) -> str:
         lane = self._parse(key[0] or ANY)
+        if call.requires.startswith(REQUIRES):
+            return self._model_lane(lane, key[0], call)
         if call.requires:  # `opencl` and `cpu:0/opencl` mean its kernel workers
             device, slash, backend = lane.rpartition("/")
             language = call.requires.partition(":")[2]
@@ -273,6 +288,16 @@ class DeviceManager:
                 self._remembered.clear()
             self._remembered[key] = lane
         return lane
+
+    def _model_lane(self, lane: str, preference: str | None, call: Call) -> str:
+        if lane != ANY:
+            raise UnsupportedOnDevice(
+                f"`device_preference` is {preference!r}, and {call.operation} is a model, which its adapter places; leave it out, or send `auto`",
+                field="device_preference",
+            )
+        found = LANE + call.requires.removeprefix(REQUIRES)
+        self.serve([found])
+        return found
 
     def _lane_of(self, places: Sequence[Place]) -> str:
         named = next((lane for lane, served in self._places.items() if served == places), None)

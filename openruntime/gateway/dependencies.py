@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
+from openruntime.contracts.ai import Models, ModelWork, Streams
 from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Kernels, Tasks, Tensors
 from openruntime.contracts.kernels import KernelTrials
 from openruntime.contracts.records import LOCAL, Principal
@@ -39,6 +40,9 @@ class Services:
     catalogue: Catalogue
     kernels: Kernels
     trials: KernelTrials
+    models: Models
+    work: ModelWork
+    streams: Streams
     events: EventLog
     metrics: Metrics
     ready: Callable[[], str | None]  # None, or the reason why not

@@ -45,6 +45,7 @@ class DeviceDetail(DeviceInfo):
 
     load: Any = None
     workers: Any = None
+    models: Any = None
     ceilings: Any = None
 
 

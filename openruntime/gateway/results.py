@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts import nested, npy, safetensors
+from openruntime.contracts.ai import ANSWER, REQUIRES, answer_of
 from openruntime.contracts.errors import Expired, NotAcceptable, TaskCancelled, TaskFailed, error_class
 from openruntime.contracts.interfaces import Devices, Tasks, Tensors
 from openruntime.contracts.models import Achieved, TaskStatus
@@ -75,6 +76,9 @@ class Results:
         if outputs is None:
             return describe(task, None, self._achieved(task))
         result: dict[str, Any] = {}
+        if task.call.program is not None and task.call.requires.startswith(REQUIRES):  # a model's answer is JSON already
+            whole = outputs if outputs[ANSWER].data is not None else await self.outputs(task, principal)
+            return describe(task, {ANSWER: msgspec.Raw(answer_of(whole))}, self._achieved(task))
         for name, array in outputs.items():
             result[name] = nested.from_array(array) if self._fits(array) else await self._tensor(task, name, array, principal)
         return describe(task, result, self._achieved(task))

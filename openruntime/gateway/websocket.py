@@ -13,7 +13,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError
-from openruntime.contracts.events import AnyEvent, DeviceChanged, Gap, MetricsSampled, TaskEvent, TaskFinished, WorkerDied
+from openruntime.contracts.events import AnyEvent, DeviceChanged, Gap, MetricsSampled, TaskEvent, TaskFinished, TaskSaid, WorkerDied
 from openruntime.contracts.interfaces import EventLog
 from openruntime.contracts.records import Principal
 from openruntime.gateway.dependencies import Limits, principal
@@ -51,7 +51,7 @@ def wire(event: AnyEvent) -> dict[str, Any]:
 def concerns(event: AnyEvent, topics: set[str], tenant: str) -> bool:
     """Whether a reader of these topics may and wants to see the event."""
     if isinstance(event, TaskEvent):
-        return event.tenant == tenant and ("tasks" in topics or f"tasks.{event.task_id}" in topics)
+        return event.tenant == tenant and type(event) is not TaskSaid and ("tasks" in topics or f"tasks.{event.task_id}" in topics)
     if isinstance(event, (DeviceChanged, WorkerDied)):
         return "devices" in topics
     if isinstance(event, MetricsSampled):

@@ -122,6 +122,9 @@ class KernelCatalogue(Catalogue):
     def names(self) -> Sequence[str]:
         return [*self._operations.names(), *sorted(self._all.get(self._tenant, ()))]
 
+    def has(self, name: str) -> bool:
+        return self._kernel(name) is not None or name in (COMPILE, VERIFY, TUNE) or self._operations.has(name)
+
     def describe(self, name: str) -> dict[str, Any]:
         kernel = self._kernel(name)
         return kernel.describe() if kernel is not None else self._known(name, self._operations.describe)

@@ -85,6 +85,9 @@ class OperationCatalogue:
                 raise UnknownOperation(f"there is no operation {name!r:.100}{nearest(name, self.names())}", field="operation") from None
         return found
 
+    def has(self, name: str) -> bool:
+        return name in self._operations or name in self.names()
+
     def of(self, tenant: str) -> "OperationCatalogue":
         """Itself: these are everybody's."""
         return self

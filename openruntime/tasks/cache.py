@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 import msgspec
 
@@ -16,16 +16,27 @@ LOOKUP = 1e-3  # seconds: a read of the shelf, and its share of the writes
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
 
-class ResultCache:
-    """Key: tenant, operation and version, parameters, digests of the inputs; the lane too where the device was binding."""
+def _whole(task: Task) -> Mapping[str, Array]:
+    return task.outputs or {}
 
-    def __init__(self, store: Store, *, enabled: bool = True, ttl: float = 86_400.0, max_bytes: int = 1 << 30) -> None:
+
+class ResultCache:
+    """Key: tenant, operation and version, program, parameters, digests of the inputs; the lane too where the device was binding.
+
+    `kept(task)`: its outputs as they are to be answered next time.
+    """
+
+    def __init__(
+        self, store: Store, *, enabled: bool = True, ttl: float = 86_400.0, max_bytes: int = 1 << 30,
+        kept: Callable[[Task], Mapping[str, Array]] = _whole,
+    ) -> None:  # fmt: skip
         self._shelf = store.shelf
         self._enabled = enabled
         self._ttl = ttl
         self._max_bytes = max_bytes
         self._unsized = 0  # bytes put since the last trim
-        self._writing: dict[str, Task] = {}  # on their way to disk, and answering already
+        self._kept = kept
+        self._writing: dict[str, tuple[dict[str, object], dict[str, Array]]] = {}  # on their way to disk, and answering already
         self.hits = 0
         self.misses = 0
 
@@ -43,10 +54,10 @@ class ResultCache:
 
     async def get(self, key: str) -> tuple[dict[str, object], dict[str, Array]] | None:
         """What was kept beside the outputs (`device`, `backend`, `seconds`), and the outputs."""
-        task = self._writing.get(key)
-        if task is not None and task.outputs is not None:
+        writing = self._writing.get(key)
+        if writing is not None:
             self.hits += 1
-            return _meta(task), task.outputs
+            return writing
         found = await self._shelf.get(NAMESPACE, key)
         if found is None:
             self.misses += 1
@@ -57,11 +68,11 @@ class ResultCache:
 
     def put(self, key: str, task: Task) -> Coroutine[None, None, None]:
         """Keep a finished task's outputs: at hand from now on, on disk when what is returned was awaited."""
-        self._writing[key] = task
-        return self._put(key, task)
+        outputs = dict(self._kept(task))
+        self._writing[key] = _meta(task), outputs
+        return self._put(key, task, outputs)
 
-    async def _put(self, key: str, task: Task) -> None:
-        outputs = task.outputs or {}
+    async def _put(self, key: str, task: Task, outputs: dict[str, Array]) -> None:
         size = sum(array.nbytes for array in outputs.values())
         try:
             if not outputs or size > self._max_bytes / 4:

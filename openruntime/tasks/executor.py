@@ -7,12 +7,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, StorageFull, TaskCancelled, TaskTimeout, Unavailable, WorkerCrashed
-from openruntime.contracts.events import TaskProgressed, TaskStarted
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, StorageFull, TaskCancelled, Unavailable, WorkerCrashed
+from openruntime.contracts.events import TaskProgressed
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.kernels import PROGRAM
 from openruntime.contracts.models import TaskStatus
@@ -25,9 +24,9 @@ from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.process import Answer
 from openruntime.runtimes.shared_memory import SlabPool
 from openruntime.tasks.elsewhere import moved, with_figures
-from openruntime.tasks.ends import Ends, about
-from openruntime.tasks.events import announce
-from openruntime.tasks.lifecycle import Event, Instruction, advance
+from openruntime.tasks.ends import about
+from openruntime.tasks.lifecycle import Event
+from openruntime.tasks.outcomes import Outcomes, clock
 from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.slots import TINY, Slot, new_slots
@@ -35,7 +34,6 @@ from openruntime.tasks.workers import Workers
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 OVERSTAY = 0.02  # seconds a task may hold up others that were sent to its worker behind it
 PAUSE = 0.1  # seconds before trying again what could not be done
 # what cannot succeed by trying again: the values or the request are wrong
@@ -43,11 +41,11 @@ _FINAL = frozenset({"invalid_parameter", "invalid_request", "unknown_operation",
 
 
 class TaskExecutor:
-    """Runs what waits in the queue. `on_end(task)` is called once for every task that ends here."""
+    """Runs what waits in the queue for a device; `outcomes` has it do what is to be done in turn with that."""
 
     def __init__(
         self, queue: TaskQueue, store: Store, devices: DeviceManager, runtimes: Sequence[RuntimeManager], allocator: DeviceAllocator,
-        cost: CostModel, events: EventSink, pool: SlabPool, *, on_end: Callable[[Task], None], outstanding: int = 64, worker_idle: float = 60.0,
+        cost: CostModel, events: EventSink, pool: SlabPool, outcomes: Outcomes, *, outstanding: int = 64, worker_idle: float = 60.0,
         worker_growth: int = 1 << 30,
     ) -> None:  # fmt: skip
         self._queue = queue
@@ -55,7 +53,7 @@ class TaskExecutor:
         self._devices = devices
         self._events = events
         self._pool = pool
-        self._ends = Ends(store, events, on_end)
+        self._outcomes = outcomes
         self._outstanding = outstanding
         self._runtimes = runtimes
         self.slots: list[Slot] = []
@@ -63,11 +61,11 @@ class TaskExecutor:
         self._placement = Placement(queue, self.slots, devices, allocator, cost, outstanding)
         self._jobs = 0
         self.batched = 0  # tasks that ran as one with others
-        self._where: dict[str, Slot] = {}  # task id -> the slot it was sent to
-        self._todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the pump, in order
+        self._where = outcomes.where
+        self._todo = outcomes.todo
+        self._settle = outcomes.settle
         self._answers: deque[tuple[Slot, Answer]] = deque()
         self._wake = asyncio.Event()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pumping: asyncio.Task[None] | None = None
         self._stopping = False
         self.workers = Workers(
@@ -90,22 +88,21 @@ class TaskExecutor:
 
     def start(self) -> None:
         """Begin to work. The warm workers are asked for, not up yet."""
-        self._pumping = asyncio.get_running_loop().create_task(self._pump(), name="executor")
+        self._pumping = self._outcomes.serving = asyncio.get_running_loop().create_task(self._pump(), name="executor")
         self.workers.start()
 
     async def drain(self, grace: float) -> None:
         """Take nothing new; wait up to `grace` seconds for what runs; what is left stays in the store."""
         self._stopping = True
         end = time.monotonic() + grace
-        while (self._ends.pending or any(slot.outstanding for slot in self.slots)) and time.monotonic() < end:
+        while (self._outcomes.pending or any(slot.outstanding for slot in self.slots)) and time.monotonic() < end:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         self._stopping = True
-        for timer in self._timers.values():
-            timer.cancel()
+        self._outcomes.forget_deadlines()
         await self.workers.stop()
-        self._ends.stop()
+        self._outcomes.stop()
         if self._pumping is not None:
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
@@ -152,15 +149,15 @@ class TaskExecutor:
             released = False
             for index, task in enumerate(claimed):
                 if task.deadline is not None and (reason := self._placement.too_late(task, slot, len(claimed) == 1)):
-                    await self.interrupt(task, Event.EXPIRED, reason)
+                    await self._outcomes.interrupt(task, Event.EXPIRED, reason)
                 elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
                     await self._settle(task, Event.RELEASED)
                     released = True
                 else:
                     sending.append(task)
                     self._placement.claimed(task)
-                    if task.deadline is not None and task.id not in self._timers:  # it was submitted elsewhere
-                        self.watch_deadline(task)
+                    if task.deadline is not None:  # it may have been submitted elsewhere
+                        self._outcomes.watch_deadline(task)
             if (sending and not await self._send(slot, sending)) or released:
                 return
 
@@ -218,7 +215,8 @@ class TaskExecutor:
         known = isinstance(error, OpenRuntimeError)
         log.log(logging.INFO if known else logging.ERROR, "a task could not be sent", exc_info=None if known else error, extra=about(task))
         message = f"its parameters cannot be sent to a worker: {error}"
-        await self.refuse(task, Failure(error.code, error.message) if isinstance(error, OpenRuntimeError) else Failure(OperationFailed.code, message))
+        failure = Failure(error.code, error.message) if isinstance(error, OpenRuntimeError) else Failure(OperationFailed.code, message)
+        await self._outcomes.refuse(task, failure)
         return False
 
     def _watch_overstay(self, slot: Slot, delay: float, suspect: int | None) -> None:
@@ -253,18 +251,9 @@ class TaskExecutor:
             return
         task = slot.outstanding.get(job)
         if task is not None and task.status is TaskStatus.QUEUED:
-            self._begun(slot, task, now)
+            self._outcomes.begun(task, now)
         elif task is None or task.status is not TaskStatus.RUNNING:  # what runs already began with others
-            self._let_go(slot, job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
-
-    def _begun(self, slot: Slot, task: Task, now: float) -> None:
-        task.life, _ = advance(task.life, Event.STARTED)
-        task.started = started = _clock(now)
-        announce(self._events, task)
-        waited = started - task.created
-        self._events.publish(
-            TaskStarted(started, 0, task.id, task.call.operation, task.tenant, slot.device.id, slot.backend, task.life.attempt, waited)
-        )
+            slot.let_go(job)  # cancelled or taken back while it waited in the worker, which may have begun it before it heard of that
 
     def _lost(self, slot: Slot, tasks: Sequence[Task], reason: str) -> None:
         """A worker died: the task it ran may be tried again; those that only waited in it go back uncounted."""
@@ -284,7 +273,7 @@ class TaskExecutor:
     def _progressed(self, slot: Slot, job: int, progress: float, message: str | None) -> None:
         task = slot.outstanding.get(job)
         if task is not None and task.status is TaskStatus.QUEUED:
-            self._begun(slot, task, time.monotonic())
+            self._outcomes.begun(task, time.monotonic())
         elif task is not None and task.status is TaskStatus.RUNNING:
             task.progress, task.message = progress, message
             self._events.publish(TaskProgressed(time.time(), 0, task.id, task.call.operation, task.tenant, progress, message))
@@ -307,7 +296,7 @@ class TaskExecutor:
             self._placement.learn(task, slot, answer)
             if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
                 task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
-                task.started = _clock(answer.started)
+                task.started = clock(answer.started)
             await self._settle(task, Event.SUCCEEDED)
             return
         code, message = answer.failure
@@ -318,79 +307,3 @@ class TaskExecutor:
             self.wake()
             return
         await self._settle(task, event, Failure(code, message))
-
-    async def refuse(self, task: Task, failure: Failure) -> None:
-        """Fail a task for a cause that trying again does not change."""
-        await self._queue.remove(task)
-        await self._settle(task, Event.REFUSED, failure)
-
-    async def _settle(self, task: Task, event: Event, failure: Failure | None = None) -> None:
-        attempt = task.life.attempt
-        task.life, instruction = advance(task.life, event, task.max_retries)
-        if instruction is Instruction.REQUEUE:
-            task.started = task.device = task.backend = None
-            if failure is not None and event is not Event.RELEASED:
-                log.info("task is tried again: %s", failure.message, extra=about(task))
-            # what was released waits for something else to happen; waking now would spin
-            await self._ends.tell(self._requeue(task, wake=event is not Event.RELEASED), aside=asyncio.current_task() is self._pumping)
-        elif instruction is Instruction.FINISH or instruction is Instruction.FINISH_AND_STOP:
-            await self._finish(task, attempt, failure)
-
-    async def _finish(self, task: Task, attempt: int, failure: Failure | None) -> None:
-        timer = self._timers.pop(task.id, None)
-        if timer is not None:
-            timer.cancel()
-        await self._ends.record(task, attempt, failure, aside=asyncio.current_task() is self._pumping)
-
-    async def _requeue(self, task: Task, *, wake: bool) -> None:
-        await self._queue.requeue(task)
-        if wake:
-            self.wake()
-
-    # -- stopping one ---------------------------------------------------------------------------------------------------------
-
-    def watch_deadline(self, task: Task) -> None:
-        """End the task when its time is over."""
-        if task.deadline is not None:
-            delay = max(0.0, task.deadline - time.time())
-            self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self.later(task, Event.EXPIRED))
-
-    def later(self, task: Task, event: Event) -> None:
-        """Interrupt a task when the pump comes to it."""
-        self._todo.append(partial(self.interrupt, task, event))
-        self.wake()
-
-    async def interrupt(self, task: Task, event: Event, reason: str = "") -> None:
-        """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is; `reason`, if it is not simply over."""
-        slot = self._where.get(task.id)
-        if slot is None:
-            await self._queue.remove(task)
-        attempt = task.life.attempt
-        task.life, instruction = advance(task.life, event)
-        if instruction is Instruction.IGNORE:
-            return
-        if slot is not None:
-            self._stop_job(slot, task, runs=instruction is not Instruction.FINISH)
-        if instruction is not Instruction.STOP:
-            given = (task.deadline or 0.0) - task.created
-            reason = reason or ("was over while it ran" if slot is not None and task.started else "was over before it started")
-            await self._finish(task, attempt, Failure(TaskTimeout.code, f"its `timeout` of {given:g} s {reason}"))
-
-    def _stop_job(self, slot: Slot, task: Task, *, runs: bool) -> None:
-        job = slot.job_of(task)
-        if job is None or slot.worker is None:
-            return
-        slot.worker.cancel(job)
-        if runs:
-            self._let_go(slot, job)
-
-    def _let_go(self, slot: Slot, job: int) -> None:
-        """The worker has a moment to end this job by itself, else it is killed."""
-        worker = slot.worker
-        if worker is not None:
-            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if slot.holds(job) else None)
-
-
-def _clock(moment: float) -> float:
-    """The time of day of a monotonic moment, as workers report them; by the clock as it is now, because it may have been set."""
-    return time.time() - time.monotonic() + moment

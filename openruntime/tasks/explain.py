@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openruntime.contracts.ai import LANE
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task, Timings
 from openruntime.contracts.trace import ids
@@ -53,6 +54,8 @@ def _reason(task: Task) -> str:
         return "the result cache had the answer; no device was touched"
     if task.placement:
         return _compared(task.placement["reason"], _candidates(task, ()))
+    if task.device is None and task.lane.startswith(LANE):
+        return f"waiting until {task.lane.removeprefix(LANE)} takes one more request"
     if task.device is None:
         return "waiting for tasks whose results it uses" if task.needs else "waiting for a slot"
     where = f"{task.device}/{task.backend}"

@@ -13,6 +13,7 @@ from openruntime.runtimes.process import WorkerProcess
 
 WINDOW = 0.005  # seconds of predicted work a worker may hold beyond the job it runs
 TINY = 0.001  # seconds: tasks predicted shorter are sent several at once
+STOP_GRACE = 0.25  # seconds a running task has to stop by itself before its worker is killed
 
 
 class SlotState(StrEnum):
@@ -116,7 +117,22 @@ class Slot:
         head = next(iter(self.outstanding), None)
         return min(self.recalled if head is None else (head, *self.recalled)) if self.recalled else head
 
-    def holds(self, job: int) -> bool:
+    def stop(self, task: Task, *, runs: bool) -> None:
+        """As `Holder` has it."""
+        job = self._job_of(task)
+        if job is None or self.worker is None:
+            return
+        self.worker.cancel(job)
+        if runs:
+            self.let_go(job)
+
+    def let_go(self, job: int) -> None:
+        """The worker has a moment to end this job by itself, else it is killed."""
+        worker = self.worker
+        if worker is not None:
+            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: worker.kill("a task it ran was stopped") if self._holds(job) else None)
+
+    def _holds(self, job: int) -> bool:
         return job in self.outstanding or job in self.recalled
 
     def head(self) -> Task | None:
@@ -142,7 +158,7 @@ class Slot:
         """Whether both are of one backend on one device."""
         return self.backend == other.backend and self.device.id == other.device.id
 
-    def job_of(self, task: Task) -> int | None:
+    def _job_of(self, task: Task) -> int | None:
         return next((job for job, held in self.outstanding.items() if held is task), None)
 
 

@@ -330,8 +330,9 @@ async def start() -> AsyncIterator[Start]:
 
     async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
         tasks, tensors, events, kernels, unready = SmallTasks(), SmallTensors(), SmallEvents(), SmallKernels(), []
+        nothing: Any = None  # no model is asked here
         services = Services(
-            tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), events, SmallMetrics(),
+            tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), nothing, nothing, nothing, events, SmallMetrics(),
             lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
         )  # fmt: skip
         app = create_gateway(services)

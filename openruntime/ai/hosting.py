@@ -1,0 +1,221 @@
+"""The models that are loaded: opened at first use, shared by all who ask, closed when idle or when memory is short."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from openruntime.contracts.ai import ModelSpec, TextModel
+from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory
+from openruntime.contracts.registry import MODELS, Registry
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0  # seconds between looks at who has been idle, and how much memory is taken
+RESERVE = 0.05  # of the machine's memory that a model is not loaded into
+OVERHEAD = 1.2  # memory a loaded model takes, over the size of its weights: the cache of a context or two
+
+
+class Host:
+    """One version of a model. `users` now; `requests` in all; `used` is monotonic seconds."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.state = "closed"
+        self.reason: str | None = None  # why it could not be opened
+        self.adapter: TextModel | None = None
+        self.users = 0
+        self.requests = 0
+        self.used = time.monotonic()
+        self.opening: asyncio.Task[None] | None = None
+        self.closing: asyncio.Task[None] | None = None
+
+    @property
+    def local(self) -> bool:
+        return local(self.spec)
+
+    def bytes(self) -> int:
+        return self.adapter.resident() if self.adapter is not None else 0
+
+    def needs(self) -> int:
+        """Bytes that it will take, or takes."""
+        return self.bytes() or (int(self.spec.size * OVERHEAD) if self.local else 0)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "model": self.spec.id, "adapter": self.spec.adapter, "state": self.state, "pid": getattr(self.adapter, "pid", None),
+            "bytes": self.bytes(), "requests": self.users, "requests_total": self.requests, "reason": self.reason,
+        }  # fmt: skip
+
+
+class Hosting:
+    """`idle` seconds without a request after which a model is closed; `memory`: bytes that all may take together (0: no bound).
+
+    `available()` are the machine's free bytes, of `total`.
+    """
+
+    def __init__(self, *, idle: float, memory: int, available: Callable[[], int], total: int, adapters: Registry = MODELS) -> None:
+        self._idle = idle
+        self._memory = memory
+        self._available = available
+        self._total = total
+        self._adapters = adapters
+        self._hosts: dict[str, Host] = {}
+        self._freed = asyncio.Event()
+        self._loading = asyncio.Lock()  # one at a time: what the next needs is judged when this one has what it takes
+        self._watching: asyncio.Task[None] | None = None
+        self.loads = 0
+        self.unloads = 0
+
+    def list(self) -> list[Host]:
+        return list(self._hosts.values())
+
+    async def enter(self, spec: ModelSpec) -> tuple[Host, TextModel, float]:
+        """The adapter, open, and the seconds that waiting for that took. Each `enter` that returned has its `leave`.
+
+        Raises `OutOfMemory`, `MissingExtra`, and what the adapter's `open` does."""
+        host = self._hosts.get(spec.id)
+        if host is None or host.spec != spec:  # the repository has other weights under the name now
+            if host is not None and not host.users:
+                self._close(host)
+            host = self._hosts[spec.id] = Host(spec)
+        host.users += 1
+        host.requests += 1
+        host.used = time.monotonic()
+        try:
+            waited = 0.0
+            if host.state != "ready":
+                waited = await self._opened(host)
+            assert host.adapter is not None
+            return host, host.adapter, waited
+        except BaseException:
+            self.leave(host)
+            raise
+
+    def leave(self, host: Host) -> None:
+        host.users -= 1
+        host.used = time.monotonic()
+        if not host.users:
+            self._freed.set()
+            if self._hosts.get(host.spec.id) is not host:
+                self._close(host)
+
+    async def close(self) -> None:
+        """Close them all."""
+        if self._watching is not None:
+            self._watching.cancel()
+        for host in self.list():
+            self._close(host)
+        await asyncio.gather(*(host.closing for host in self.list() if host.closing is not None), return_exceptions=True)
+
+    # -- opening --------------------------------------------------------------------------------------------------------------
+
+    async def _opened(self, host: Host) -> float:
+        began = time.monotonic()
+        if host.closing is not None:
+            await asyncio.shield(host.closing)
+        if host.state != "ready" and (host.opening is None or host.opening.done()):
+            host.opening = asyncio.get_running_loop().create_task(self._open(host))
+            host.opening.add_done_callback(_seen)
+        if host.opening is not None:
+            await asyncio.shield(host.opening)  # who goes away leaves it to those who wait too, and to the next
+        return time.monotonic() - began
+
+    async def _open(self, host: Host) -> None:
+        host.state, host.reason = "loading", None
+        began = time.monotonic()
+        try:
+            if host.adapter is None:
+                made = await asyncio.to_thread(self._adapters.load, host.spec.adapter)  # importing it must not hold up the loop
+                host.adapter = made(host.spec)
+            if host.local:
+                async with self._loading:
+                    await self._room(host)
+                    await host.adapter.open()
+            else:
+                await host.adapter.open()
+        except BaseException as error:
+            host.state = "failed"
+            host.reason = error.message if isinstance(error, OpenRuntimeError) else type(error).__name__
+            raise
+        host.state, host.used = "ready", time.monotonic()
+        if host.local:
+            self.loads += 1
+            log.info("the model %s is loaded after %.2f s", host.spec.id, time.monotonic() - began)
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(), name="models")
+
+    async def _room(self, host: Host) -> None:
+        """Close what was used longest ago until there is memory for one more; wait for those that are at work. Raises `OutOfMemory`."""
+        needed = host.needs()
+        if self._memory and needed > self._memory:
+            raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and models may take {self._memory} together (the setting `model_memory`)")
+        while self._short(needed):
+            if not any(other.bytes() or other.state == "closing" for other in self._hosts.values() if other is not host):
+                raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and the machine has {self._available()} free")
+            if (idle := self._longest_idle(host)) is not None:
+                await asyncio.shield(self._close(idle))
+                continue
+            self._freed.clear()
+            try:
+                await asyncio.wait_for(self._freed.wait(), LOOK)
+            except TimeoutError:
+                continue
+
+    def _over(self, needed: int) -> bool:
+        return bool(self._memory) and sum(host.bytes() for host in self._hosts.values()) + needed > self._memory
+
+    def _short(self, needed: int) -> bool:
+        return bool(needed) and (self._over(needed) or self._available() < needed + self._total * RESERVE)
+
+    def _longest_idle(self, other: Host | None = None) -> Host | None:
+        idle = [host for host in self._hosts.values() if host is not other and host.local and host.state == "ready" and not host.users]
+        return min(idle, key=lambda host: host.used, default=None)
+
+    # -- closing --------------------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(LOOK, max(0.05, self._idle / 4)))
+            now = time.monotonic()
+            for host in self.list():
+                if host.state == "ready" and not host.users and now - host.used > self._idle:
+                    self._close(host)
+            if self._over(0) or (self._available() < self._total * RESERVE and any(host.bytes() for host in self._hosts.values())):
+                idle = self._longest_idle()
+                if idle is not None:
+                    log.info("memory is short: the model %s is unloaded", idle.spec.id)
+                    self._close(idle)
+
+    def _close(self, host: Host) -> asyncio.Task[None]:
+        if host.closing is None:
+            loaded, host.state = host.state == "ready", "closing"  # from now on nobody enters
+            host.closing = asyncio.get_running_loop().create_task(self._closed(host, loaded))
+        return host.closing
+
+    async def _closed(self, host: Host, loaded: bool) -> None:
+        try:
+            if host.opening is not None and not host.opening.done():
+                host.opening.cancel()
+                await asyncio.gather(host.opening, return_exceptions=True)
+            if host.adapter is not None:
+                await host.adapter.close()
+        except Exception as error:
+            log.warning("the model %s could not be closed: %s", host.spec.id, error)
+        finally:
+            host.state, host.closing = "closed", None
+            if loaded and host.local:
+                self.unloads += 1
+            self._freed.set()
+
+
+def local(spec: ModelSpec) -> bool:
+    """Whether its weights are on this machine; else it is reached over the network."""
+    return bool(spec.source) and "://" not in spec.source
+
+
+def _seen(opening: asyncio.Task[None]) -> None:
+    """Who asked for it may have gone away; its error is told to those who did not."""
+    if not opening.cancelled():
+        opening.exception()
