@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from openruntime.contracts.ai import ModelSpec, TextModel
@@ -52,14 +52,18 @@ class Host:
 class Hosting:
     """`idle` seconds without a request after which a model is closed; `memory`: bytes that all may take together (0: no bound).
 
-    `available()` are the machine's free bytes, of `total`.
+    `available()` are the machine's free bytes, of `total`. `verify(spec)` raises where the weights are not what they should be.
     """
 
-    def __init__(self, *, idle: float, memory: int, available: Callable[[], int], total: int, adapters: Registry = MODELS) -> None:
+    def __init__(
+        self, *, idle: float, memory: int, available: Callable[[], int], total: int, verify: Callable[[ModelSpec], Awaitable[None]] | None = None,
+        adapters: Registry = MODELS,
+    ) -> None:  # fmt: skip
         self._idle = idle
         self._memory = memory
         self._available = available
         self._total = total
+        self._verify = verify
         self._adapters = adapters
         self._hosts: dict[str, Host] = {}
         self._freed = asyncio.Event()
@@ -70,6 +74,11 @@ class Hosting:
 
     def list(self) -> list[Host]:
         return list(self._hosts.values())
+
+    def uses(self, spec: ModelSpec) -> bool:
+        """Whether a request is answered with it now."""
+        host = self._hosts.get(spec.id)
+        return host is not None and host.users > 0
 
     async def enter(self, spec: ModelSpec) -> tuple[Host, TextModel, float]:
         """The adapter, open, and the seconds that waiting for that took. Each `enter` that returned has its `leave`.
@@ -131,6 +140,8 @@ class Hosting:
                 host.adapter = made(host.spec)
             if host.local:
                 async with self._loading:
+                    if self._verify is not None:
+                        await self._verify(host.spec)
                     await self._room(host)
                     await host.adapter.open()
             else:

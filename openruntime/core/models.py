@@ -11,7 +11,9 @@ from openruntime.core.config import Settings
 
 def open_backend(settings: Settings, models: Models, *, machine: int, available: Callable[[], int], accepts: Callable[[str], bool]) -> ModelBackend:
     """`machine`: bytes of memory; `available` of them now. `accepts(device)`: whether it takes new work."""
-    hosting = Hosting(idle=settings.model_idle, memory=share(settings.model_memory, machine), available=available, total=machine)
+    verify = getattr(models, "verify", None)
+    memory = share(settings.model_memory, machine)
+    hosting = Hosting(idle=settings.model_idle, memory=memory, available=available, total=machine, verify=verify)
     return ModelBackend(models, hosting, shared=settings.store not in ("memory", "sqlite"), accepts=accepts)
 
 

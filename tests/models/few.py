@@ -23,13 +23,13 @@ class Few:
 
     def __init__(self, *specs: ModelSpec, **aliases: str) -> None:
         self.specs = {spec.id: spec for spec in specs}
-        self._aliases = aliases
+        self.now = aliases
 
     def list(self) -> Sequence[ModelSpec]:
         return list(self.specs.values())
 
     def aliases(self) -> Mapping[str, str]:
-        return self._aliases | {spec.name: spec.id for spec in self.specs.values()}
+        return {spec.name: spec.id for spec in self.specs.values()} | self.now
 
     def resolve(self, name: str) -> ModelSpec:
         spec = self.specs.get(self.aliases().get(name, name))

@@ -36,7 +36,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
     return made
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def runtime(request: pytest.FixtureRequest, settings: Callable[..., Settings], vocal: Any) -> AsyncIterator[Runtime]:
-    async with running(settings(store=request.param, model_memory="100GiB"), few()) as made:
+@pytest.fixture
+async def runtime(settings: Callable[..., Settings], vocal: Any) -> AsyncIterator[Runtime]:
+    async with running(settings(model_memory="100GiB"), few()) as made:
         yield made
