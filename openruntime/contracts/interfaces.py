@@ -339,8 +339,8 @@ class Tensors(Protocol):
 class Kernels(Protocol):
     """Kernels of the user's own. Each is shown as its `KernelSpec`'s fields, `version`, `signature`, `created_at` and `compiled`."""
 
-    async def add(self, document: Any, *, principal: Principal = ...) -> dict[str, Any]:
-        """Check, compile and keep one. One of that name that is there already is replaced, its `version` counted up where they differ.
+    async def add(self, document: Any, *, principal: Principal = ..., replace: bool = True) -> dict[str, Any]:
+        """Check, compile and keep one. One of that name is replaced (else `Conflict`), its `version` counted up where they differ.
         Raises `InvalidParameter` naming the field, `CompileError` with the log, `NoSuchDevice` where nothing here runs its language."""
 
     def list(self, *, principal: Principal = ...) -> Sequence[dict[str, Any]]:

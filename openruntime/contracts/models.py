@@ -127,8 +127,12 @@ class ModelInfo(BaseModel):
 class AIRequest(BaseModel):
     """A prompt for an agent, and the workflow that chooses which."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     workflow: WorkflowType
-    prompt: str
-    parameters: dict[str, Any] | None = None
-    max_tokens: int = 2000
-    temperature: float = 0.7
+    prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+    parameters: dict[str, Any] | None = Field(
+        None, description="`model`, `session` (to continue), `budget` (tokens, seconds, device_seconds, tasks), `seed`, and the agent's own."
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = Field(2000, description="Of one answer of the model.")
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7

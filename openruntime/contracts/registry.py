@@ -176,3 +176,5 @@ AGENTS = Registry(
         "debugger": ("openruntime.ai.agents.debugger:ROLE", ""),
     },
 )
+# how a model uses a role's tools; see `ai/agents/mind.py`
+MINDS = Registry("openruntime.minds", {"agents": ("openruntime.ai.agents.mind:converse", "agents")})

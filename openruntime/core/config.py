@@ -105,6 +105,8 @@ class Settings(BaseModel):
     queue_bound: Count = Field(100_000, description="Tasks that may wait; more are refused with `queue_full`.")
     shutdown_grace: Seconds = Field(30.0, description="Seconds that running tasks have to end after SIGTERM; what is left runs after the next start.")
 
+    agents: Count = Field(8, description="Runs of AI agents that work at the same time; more wait for their turn.")
+
     cache: bool = Field(True, description="Answer repeated computations from the result cache.")
     cache_bytes: Size = Field(ByteSize(1 << 30), description="Size of the result cache; the least recently used go first.")
     cache_ttl: Seconds = Field(86_400.0, description="Seconds that a cached result stays good.")

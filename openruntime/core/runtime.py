@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from openruntime.ai.agents.manager import AIAgentManager
 from openruntime.ai.backend import kept
 from openruntime.ai.work import ModelTasks
 from openruntime.contracts.ai import REQUIRES, Models
@@ -41,6 +43,8 @@ from openruntime.runtimes.manager import RuntimeManager
 from openruntime.runtimes.mlx import MLXRuntimeManager
 from openruntime.runtimes.remembered import RememberedReports
 from openruntime.runtimes.shared_memory import SlabPool
+from openruntime.security.access import Access
+from openruntime.security.tokens import TokenIssuer, secret
 from openruntime.stores.blobs import CountedBlobs, FileBlobs
 from openruntime.stores.memory import MemoryStore
 from openruntime.stores.sqlite import SqliteStore
@@ -131,6 +135,11 @@ class Runtime:
         if peers is not None and isinstance(self.events, SharedEvents):
             peers.listen(Hearing(self._heard, self.outcomes, self.tasks, self.events, self.streams))
         self._watch()
+        self.access = Access(TokenIssuer(partial(secret, None if settings.store == "memory" else settings.data_dir)))
+        self.agents = AIAgentManager(
+            self.access.tokens, self.store.shelf, models=self.models, work=self.work, streams=self.streams, parallel=settings.agents,
+            shared=peers is not None,
+        )  # fmt: skip
         self._exporters = open_exporters(settings.exporters)  # a wrong name is an error at once
         self._background: list[asyncio.Task[None]] = []
         self._drained = 0.0
@@ -189,6 +198,7 @@ class Runtime:
         return Services(
             tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels, trials=self.trials,
             models=self.models, work=self.work, streams=self.streams, events=self.events, metrics=self.metrics,
+            access=self.access, agents=self.agents,
             ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
         )  # fmt: skip
 
@@ -243,6 +253,7 @@ class Runtime:
         """Finish what runs within the grace, leave the rest in the store, end the workers."""
         if not self.tasks.draining:
             self.drain(self.settings.shutdown_grace)
+        await self.agents.close()
         grace = self._drained - time.monotonic()
         await asyncio.gather(self.executor.drain(grace), self.io.drain(grace))
         for task in self._background:

@@ -15,13 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openruntime.contracts import trace
-from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unavailable
-from openruntime.contracts.models import Problem, TaskRequest
-from openruntime.gateway import admission, devices, documentation, kernel_trials, kernels, operations, system, tasks, tensors
+from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unauthorized, Unavailable
+from openruntime.contracts.models import AIRequest, Problem, TaskRequest
+from openruntime.gateway import admission, ai, devices, documentation, kernel_trials, kernels, operations, system, tasks, tensors
 from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
 from openruntime.gateway.direct import Line
+from openruntime.gateway.doors import Doors
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
 from openruntime.gateway.exchange import Request, Response, application
 from openruntime.gateway.openapi import problems
@@ -32,6 +33,10 @@ from openruntime.gateway.wire import Answer, Application, Receive, Scope, Send, 
 
 log = logging.getLogger(__name__)
 
+SCHEMAS = (
+    Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest,
+    AIRequest, ai.Decision, ai.SessionRequest,
+)  # fmt: skip  # that bodies have and no signature mentions
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 # headers that ask something of the gateway itself
 _ASKING = frozenset((b"origin", b"traceparent", b"x-request-id", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"authorization"))
@@ -52,13 +57,16 @@ def create_gateway(services: Services) -> "Front":
     app.include_router(tensors.router(services, results, bodies))
     app.include_router(kernels.router(services, bodies))
     app.include_router(kernel_trials.router(services, bodies))
+    app.include_router(ai.router(services, bodies))
     documentation.add(app)
 
     @app.websocket("/ws")
     async def events(socket: WebSocket) -> None:
         await sockets.serve(socket)
 
-    return Front(services, submission, bodies, app)
+    front = Front(services, submission, bodies, app)
+    services.agents.use(front)
+    return front
 
 
 def _api(services: Services) -> FastAPI:
@@ -87,6 +95,7 @@ class Front:
         posts = {b"POST /tasks HTTP/1.1": submission.submit, b"POST /tasks/batch HTTP/1.1": submission.batch}
         self._posts = {text: Line(text, handler) for text, handler in posts.items()}
         self._hosts = Hosts(services.limits.hosts)
+        self._doors = Doors(services.access, bodies)
         self._preflight: CORSMiddleware | None = None
         self._exposed: list[tuple[bytes, bytes]] = []
         if services.limits.cors:
@@ -101,7 +110,8 @@ class Front:
         if scope["type"] == "websocket":
             try:
                 self._hosts.check(headers(scope).get(b"host"))
-            except Forbidden:
+                await self._doors.enter(scope, receive)
+            except (Forbidden, Unauthorized):
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
                 return
         await self.rest(scope, receive, send)
@@ -120,6 +130,8 @@ class Front:
             self._hosts.check(given.get(b"host"))
             if b"content-encoding" in given and scope["method"] in ("POST", "PUT"):
                 admission.check_coding(given[b"content-encoding"])
+            if b"authorization" in given or "openruntime.principal" in scope:
+                await self._doors.enter(scope, receive)
             await (self._hot(scope) or self._unusual(scope) or self.rest)(scope, receive, answer)
         except Disconnected:
             pass
@@ -321,7 +333,7 @@ def _complete(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
-            for model in (Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest):
+            for model in SCHEMAS:
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
+from openruntime.ai.agents.manager import AIAgentManager
 from openruntime.contracts.ai import Models, ModelWork, Streams
 from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Kernels, Tasks, Tensors
 from openruntime.contracts.kernels import KernelTrials
 from openruntime.contracts.records import LOCAL, Principal
+from openruntime.security.access import Access
 
 
 class Metrics(Protocol):
@@ -47,12 +49,14 @@ class Services:
     metrics: Metrics
     ready: Callable[[], str | None]  # None, or the reason why not
     allocate: Callable[[int], memoryview]  # writable shared memory for a large body
+    access: Access
+    agents: AIAgentManager
     limits: Limits = Limits()
     version: str = "0"
 
 
 def principal(scope: MutableMapping[str, Any]) -> Principal:
-    """Who asks: what an authentication in front has put into the scope, else `local`."""
+    """Who asks: what a token of this server (`gateway/doors.py`) or an authentication in front has put into the scope, else `local`."""
     found = scope.get("openruntime.principal")
     return found if isinstance(found, Principal) else local(host_of(scope.get("client")), headers(scope).get(b"x-client"))
 

@@ -78,6 +78,8 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
     def beginning(kind: str) -> Any:
         async def begin(scope: Scope, receive: Receive, send: Send) -> None:
             given, who = headers(scope), principal(scope)
+            if kind == "tune":
+                services.access.kernel(who, scope["path_params"]["name"], f"to tune the kernel {scope['path_params']['name'][:100]}")
             data = bytes(await bodies.read(scope, receive, LARGEST))
             if data and media_type(given.get(b"content-type")) != JSON:
                 raise UnsupportedMediaType(f"the Content-Type must be {JSON}", field="Content-Type")

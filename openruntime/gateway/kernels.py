@@ -118,7 +118,12 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
         if media_type(headers(scope).get(b"content-type")) != JSON:
             raise UnsupportedMediaType(f"the Content-Type must be {JSON}", field="Content-Type")
         document = parse_json(await bodies.read(scope, receive, LARGEST))
-        made = await kernels.add(document, principal=principal(scope))
+        who, name = principal(scope), str(document.get("name")) if isinstance(document, dict) else ""
+        there = any(kernel["name"] == name for kernel in kernels.list(principal=who))
+        if there:
+            services.access.kernel(who, name, f"to replace the kernel {name[:100]}")
+        made = await kernels.add(document, principal=who, replace=services.access.may_replace(who, name))
+        services.access.registered(who, name, anew=not there)
         await respond(send, 201, JSON.encode(), [to_json(made)], [(b"location", f"/kernels/{made['name']}".encode())])
 
     failed = (422, "compile_error", "It does not compile (`log`, `lines`), or a field is not right, or no device here runs its language.",
@@ -148,7 +153,10 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
     @routes.delete("/kernels/{name}", status_code=204, response_class=Response, responses=problems(404, 503, 507))
     async def delete_kernel(request: Request, name: Annotated[str, Path(description="The kernel's name.")]) -> Response:
         """Give a kernel up. Tasks that were submitted before still run."""
-        await kernels.remove(name, principal=principal(request.scope))
+        who = principal(request.scope)
+        services.access.kernel(who, name, f"to delete the kernel {name[:100]}")
+        await kernels.remove(name, principal=who)
+        services.access.removed(who, name)
         return Response(status_code=204)
 
     return routes

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts import safetensors
-from openruntime.contracts.errors import Internal, InvalidRequest, OpenRuntimeError
+from openruntime.contracts.errors import Forbidden, Internal, InvalidRequest, OpenRuntimeError
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Buffer
-from openruntime.contracts.records import Task
+from openruntime.contracts.records import Principal, Task
 from openruntime.gateway.dependencies import Services
 from openruntime.gateway.errors import Disconnected, problem_json
 from openruntime.gateway.exchange import Handler, Request, Response
 from openruntime.gateway.requests import BATCH, parse, parse_batch
+from openruntime.gateway.requests import Submission as Parsed
 from openruntime.gateway.results import Results, describe, to_json
 from openruntime.gateway.wire import (
     JSON,
@@ -29,6 +30,7 @@ from openruntime.gateway.wire import (
     query,
     query_wait,
 )
+from openruntime.security.access import ALL
 
 log = logging.getLogger(__name__)
 _JSON = b"application/json"
@@ -40,6 +42,7 @@ class Submission:
         self._tasks = services.tasks
         self._limits = services.limits
         self._results = results
+        self._access = services.access
 
     def route(self, method: str, path: str) -> tuple[Handler, str] | None:
         """The handler of a hot path, and the task id in it; None for any other path."""
@@ -63,6 +66,8 @@ class Submission:
             media_type(given.get(b"content-type")), asked.query, await asked.read(), self._catalogue.of(asked.principal.tenant).first_array
         )
         asked.body = b""  # the task has what it needs of it
+        if ALL not in asked.principal.scopes:
+            self._access.operation(asked.principal, request.operation, request.parameters)
         task = await self._tasks.submit(
             request,
             arrays,
@@ -76,7 +81,8 @@ class Submission:
         location = (b"location", b"/tasks/" + task.id.encode())
         if wait is None:
             return Response(202, _JSON, [to_json(describe(task))], [location])
-        if task.life.status.ended or await self._wait(self._tasks.wait(task, wait), [task] if request.cancel_on_disconnect else (), asked):
+        doomed = [task] if request.cancel_on_disconnect and self._access.owns(asked.principal, task) else ()
+        if task.life.status.ended or await self._wait(self._tasks.wait(task, wait), doomed, asked):
             content_type, parts = await self._results.encoded(task, media, asked.principal)
             return Response(200, content_type, parts, [location, applied(wait)])
         await self._tasks.keep(task)
@@ -109,6 +115,8 @@ class Submission:
         media = accepted(given.get(b"accept"), (JSON, SAFETENSORS)) if wait is not None else JSON
         outcomes = parse_batch(media_type(given.get(b"content-type")), await asked.read())
         asked.body = b""
+        if ALL not in asked.principal.scopes:
+            outcomes = [self._allowed(outcome, asked.principal) for outcome in outcomes]
         good = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
         cache = given.get(b"cache-control", b"").decode("latin-1")
         made = (
@@ -128,13 +136,23 @@ class Submission:
         extra: list[tuple[bytes, bytes]] = []
         ended = False
         if wait is not None:
+            who = asked.principal
             doomed = [
                 task for outcome, task in zip(outcomes, tasks, strict=True)
-                if isinstance(task, Task) and isinstance(outcome, tuple) and outcome[0].cancel_on_disconnect
+                if isinstance(task, Task) and isinstance(outcome, tuple) and outcome[0].cancel_on_disconnect and self._access.owns(who, task)
             ]  # fmt: skip
             ended = await self._wait(self._wait_all([task for task in tasks if isinstance(task, Task)], wait), doomed, asked)
             extra = [applied(wait)]
         return await self._batch(asked, tasks, media, extra, 200 if ended else 202)
+
+    def _allowed(self, outcome: Parsed | OpenRuntimeError, who: Principal) -> Parsed | OpenRuntimeError:
+        """One request of a batch, or why `who` may not ask it."""
+        if isinstance(outcome, tuple):
+            try:
+                self._access.operation(who, outcome[0].operation, outcome[0].parameters)
+            except Forbidden as error:
+                return error
+        return outcome
 
     async def batch_results(self, asked: Request) -> Response:
         """`GET /tasks/batch?ids=...`."""

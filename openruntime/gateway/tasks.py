@@ -148,6 +148,7 @@ def router(services: Services, submission: Submission, results: Results, bodies:
     async def cancel_task(request: Request, task_id: TaskId) -> Response:
         """Cancel a task; one that has ended is answered unchanged."""
         who = principal(request.scope)
+        services.access.task(who, await tasks.status(task_id, principal=who))
         return Response(await results.json(await tasks.cancel(task_id, principal=who), who), media_type=JSON)
 
     @routes.get("/tasks/{task_id}/explain", response_model=Explanation, responses={200: example(examples.EXPLANATION), **problems(404, 503)})

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.errors import CompileError, InvalidParameter, NotFound, OpenRuntimeError, Unavailable, error_class, nearest
+from openruntime.contracts.errors import CompileError, Conflict, InvalidParameter, NotFound, OpenRuntimeError, Unavailable, error_class, nearest
 from openruntime.contracts.interfaces import Catalogue, Devices, Shelf, Tasks
 from openruntime.contracts.kernel_reading import read
 from openruntime.contracts.kernels import COMPILE, LANGUAGES, TUNE, VERIFY, WORKERS, KernelSpec, Report, requirement
@@ -73,7 +73,7 @@ class KernelRegistry:
             except OpenRuntimeError as error:
                 log.warning("what others have registered cannot be read: %s", error)
 
-    async def add(self, document: Any, *, principal: Principal = LOCAL) -> dict[str, Any]:
+    async def add(self, document: Any, *, principal: Principal = LOCAL, replace: bool = True) -> dict[str, Any]:
         spec = read(document)
         self._check(spec, principal.tenant)
         report, task = await self._compile(document, principal)
@@ -85,6 +85,8 @@ class KernelRegistry:
         async with self._writing:
             own = self.kernels.setdefault(principal.tenant, {})
             known = own.get(spec.name)
+            if known is not None and not replace:  # registered by somebody else while this was compiled
+                raise Conflict(f"`name`: there is a kernel {spec.name} already; call this one another", field="name")
             if known is None and len(own) >= MOST:
                 raise InvalidParameter(f"`name`: there are {MOST} kernels already; delete one that is not used", field="name")
             same = known is not None and msgspec.structs.replace(known.spec, tuned=()) == spec

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 import uvloop
 
+from openruntime.ai.agents.manager import AIAgentManager
 from openruntime.contracts import nested
 from openruntime.contracts.errors import InvalidParameter, NotFound, NotReady, QueueFull, UnknownOperation, error_class
 from openruntime.contracts.events import AnyEvent, Gap
@@ -21,6 +22,9 @@ from openruntime.contracts.records import ANY, LOCAL, Call, Estimate, Failure, F
 from openruntime.gateway.app import create_gateway
 from openruntime.gateway.dependencies import Limits, Services
 from openruntime.gateway.http_protocol import protocol_class
+from openruntime.security.access import Access
+from openruntime.security.tokens import TokenIssuer
+from openruntime.stores.memory import MemoryStore
 
 
 class SmallTasks:
@@ -330,10 +334,12 @@ async def start() -> AsyncIterator[Start]:
 
     async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
         tasks, tensors, events, kernels, unready = SmallTasks(), SmallTensors(), SmallEvents(), SmallKernels(), []
+        access = Access(TokenIssuer(lambda: b"secret"))
         nothing: Any = None  # no model is asked here
         services = Services(
             tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), nothing, nothing, nothing, events, SmallMetrics(),
-            lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
+            lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), access,
+            AIAgentManager(access.tokens, MemoryStore().shelf), Limits(**limits), "1.2.3",
         )  # fmt: skip
         app = create_gateway(services)
         http: Any = "httptools"
