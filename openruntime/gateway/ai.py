@@ -118,7 +118,7 @@ class _Applications:
         run = await self._agents.submit(request, principal=who)
         extra = [(b"location", f"/ai/tasks/{run.id}".encode())]
         if media == STREAM:
-            await _stream(send, run.events(), extra)
+            await _stream(send, run.feed.events(), extra)
             return
         if wait is not None:
             extra.append(applied(wait))
@@ -130,7 +130,7 @@ class _Applications:
         given, who, run_id = headers(scope), principal(scope), scope["path_params"]["run_id"]
         run = await self._agents.live(run_id, principal=who)
         if accepted(given.get(b"accept"), (JSON, STREAM)) == STREAM:
-            events = run.events(_number(given.get(b"last-event-id"))) if run is not None else self._told(run_id, who)
+            events = run.feed.events(_number(given.get(b"last-event-id"))) if run is not None else self._told(run_id, who)
             await _stream(send, events, [])
             return
         wait = query_wait(scope["query_string"], self._limits.longest_wait)
@@ -149,7 +149,7 @@ class _Applications:
         run = await self._agents.live(names["run_id"], principal=who)
         if run is None or run.record.ended:
             raise Conflict(f"run {names['run_id']} has ended: there is nothing to approve any more", field="approval")
-        entry = run.decide(names["approval"], decision.approve, by=who.id, reason=decision.reason)
+        entry = run.desk.decide(names["approval"], decision.approve, by=who.id, reason=decision.reason)
         await respond(send, 200, JSON.encode(), [to_json(approval_shown(entry))])
 
     async def begin(self, scope: Scope, receive: Receive, send: Send) -> None:

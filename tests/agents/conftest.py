@@ -82,7 +82,7 @@ class Agents:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def _runtime() -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
-    settings = Settings.load({"store": "memory", "backends": "numpy", "calibrate": False})
+    settings = Settings.load({"store": "memory", "backends": "numpy", "calibrate": False, "shutdown_grace": 0.1})
     async with running(settings) as runtime:
         app = create_gateway(runtime.services())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=60) as client:

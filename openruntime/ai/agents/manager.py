@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from openruntime.ai.agents import sessions
 from openruntime.ai.agents.budget import chosen
 from openruntime.ai.agents.prompts import asked
-from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted
+from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted, shown
 from openruntime.ai.agents.sessions import Sessions
 from openruntime.contracts.agents import Budget, BudgetSpent, Report, Role, Spent
 from openruntime.contracts.ai import Models, ModelSpec, ModelWork, Streams
@@ -55,7 +55,7 @@ class AIAgentManager:
         self._shelf = shelf
         self._application: Any = None
         self._runs: dict[str, Any] = {}  # id -> Run, those that go on and the last that ended
-        self._turn = asyncio.Semaphore(parallel)
+        self._places = asyncio.Semaphore(parallel)
         self._owner = str(uuid7())
         self._patience = 3 * BEAT if shared else 0.0
         self._saving: dict[str, asyncio.Task[None]] = {}
@@ -113,7 +113,9 @@ class AIAgentManager:
             beat=time.time(),
         )  # fmt: skip
         who = Principal(f"{principal.id}/{role.name}:{run_id}", principal.tenant, role.scopes)
-        run = Run(record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._saved)
+        run = Run(
+            record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._places, self._saved
+        )
         run.history = history
         if spec is not None and self.work is not None and self.streams is not None:
             from openruntime.ai.agents.writing import ModelWriter
@@ -150,9 +152,8 @@ class AIAgentManager:
         record: RunRecord = run.record
         beating = asyncio.create_task(self._beat(run))
         try:
-            async with self._turn:
-                run.turn = self._turn
-                await self._work(run, lack)
+            await run.desk.turn.take()
+            await self._work(run, lack)
         except asyncio.CancelledError:
             cut = run.stopping == CUT
             record.status, record.code, record.error = ("failed", "unavailable", CUT) if cut else ("cancelled", "cancelled", CANCELLED)
@@ -163,6 +164,7 @@ class AIAgentManager:
             record.status, record.code, record.error = "failed", "internal", "the run failed; the server's log has the cause under its id"
         finally:
             beating.cancel()
+            run.desk.turn.give()
             record.finished = time.time()
             if record.status in RUNNING:
                 record.status = "completed"
@@ -171,13 +173,13 @@ class AIAgentManager:
                 answer = record.report.text or record.report.summary
                 await self.sessions.add(record.session, record.id, record.prompt, answer, principal=user)
             await self._put(record)
-            run.finish()
+            run.feed.tell("finished", shown(record))
 
     async def _work(self, run: Any, lack: OpenRuntimeError | None) -> None:
         record: RunRecord = run.record
         record.status, record.started = "running", time.time()
         self._tokens.begin(record.id)
-        run.tell("started", {"task_id": record.id, "agent": record.agent, "model": record.model or None})
+        run.feed.tell("started", {"task_id": record.id, "agent": record.agent, "model": record.model or None})
         run.meter.start()
         async with run.own:
             working = asyncio.create_task(self._steps(run, lack))

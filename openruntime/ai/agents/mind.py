@@ -89,7 +89,7 @@ class Counted(WrapperModel):
         self._run.meter.tokens(Tokens(answer.usage.input_tokens, answer.usage.output_tokens))
         for part in answer.parts:
             if isinstance(part, TextPart):
-                self._run.say(part.content)
+                self._run.feed.say(part.content)
         return answer
 
 

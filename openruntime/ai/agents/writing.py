@@ -50,7 +50,7 @@ class ModelWriter:
             async for delta in self._streams.follow(task):
                 text.append(delta.text)
                 if aloud:
-                    run.say(delta.text)
+                    run.feed.say(delta.text)
                 for piece in delta.tool_calls:
                     _join(calls, piece)
                 finish, usage = delta.finish or finish, delta.usage or usage

@@ -229,7 +229,7 @@ class SmallKernels:
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Any]] = {}
 
-    async def add(self, document: Any, *, principal: Principal = LOCAL) -> dict[str, Any]:
+    async def add(self, document: Any, *, principal: Principal = LOCAL, replace: bool = True) -> dict[str, Any]:
         self.kept[document["name"]] = document
         return dict(document)
 
