@@ -57,6 +57,8 @@ class ModelWriter:
         finally:
             if usage is None and task is not None:  # it was cut off: what it was told, and what it has said
                 usage = Tokens(estimated(asked.messages or ()), len(text))
+            if task is not None and task.cached and usage is not None:  # nothing was computed
+                usage = Tokens(cached=usage.total)
             run.meter.tokens(usage or Tokens())
             if task is not None and not task.status.ended:
                 await asyncio.shield(run.own.cancel(task.id))
