@@ -14,6 +14,7 @@ from openruntime.client.arrays import Outputs, TensorHandle, from_wire, outputs,
 from openruntime.client.completions import Completions
 from openruntime.client.connection import Connection, decode, ended, failure
 from openruntime.client.kernels import AsyncKernels
+from openruntime.client.models import AsyncModels
 from openruntime.client.operations import AsyncOperations, arguments, check_names, unknown
 from openruntime.client.task import SAFETENSORS, AsyncTask
 from openruntime.client.transport import Reply, Transport
@@ -54,6 +55,8 @@ class AsyncRuntime(AsyncOperations):
         self._catalogue: dict[str, dict[str, Any]] = {}
         self.kernels = AsyncKernels(self.connection, self._forget_catalogue)
         """Kernels of your own: `add`, `all`, `get`, `remove`."""
+        self.models = AsyncModels(self.connection)
+        """The server's models: `all`, `get`, `add`, `use`, `promote`, `roll_back`, `check`, `remove`."""
 
     async def __aenter__(self) -> Self:
         await self.connection.transport.open()

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from openruntime.client.arrays import TensorHandle
 from openruntime.client.kernels import AsyncKernels, Given, Progress, TuneOptions, VerifyOptions
+from openruntime.client.models import Models
 from openruntime.client.operations import Operations, unknown
 from openruntime.client.runtime import AsyncRuntime
 from openruntime.client.task import AsyncTask
@@ -225,6 +226,8 @@ class Runtime(Operations):
         self._portal = Portal()
         self.kernels = Kernels(self._portal, client.kernels, self.__dict__)
         """Kernels of your own: `add`, `all`, `get`, `remove`."""
+        self.models = Models(self._portal, client.models)
+        """The server's models: `all`, `get`, `add`, `use`, `promote`, `roll_back`, `check`, `remove`."""
         try:
             self._portal.run(client.__aenter__())
         except BaseException:

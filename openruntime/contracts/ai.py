@@ -13,6 +13,7 @@ from openruntime.contracts.records import LOCAL, Principal, Task
 REQUIRES = "model:"  # with a model's `NAME:VERSION` after it, `Call.requires` of a task that a model does
 LANE = "io/"  # with the same after it, the lane that such tasks wait in: one model's full house does not hold up another's
 SAY = "say"  # what `ModelBackend.execute` is given besides the parameters: takes each `Delta` of the answer as it comes
+PRODUCTION = {"chat": "production", "embedding": "production-embedding"}  # kind -> the alias of the model in use
 ANSWER = "answer"  # the output of such a task: a `Completion` or `Embeddings` as JSON in uint8
 
 
@@ -159,6 +160,11 @@ class Models(Protocol):
 
     def default(self, kind: str = "chat") -> ModelSpec:
         """The one in use: set, else configured, else found. Raises `Unavailable` that says how to get one."""
+
+    async def verify(self, spec: ModelSpec) -> None:
+        """To be awaited before weights are opened: reads them through where their files have changed since that was last done.
+
+        Raises `DamagedModel`."""
 
 
 class Streams(Protocol):

@@ -5,7 +5,7 @@ OpenRuntimeError
 │   InvalidRequest · Unauthorized · Forbidden · NotFound (ModelNotFound) · MethodNotAllowed · NotAcceptable · RequestTimeout
 │   Conflict (KeyTaken) · NotReady · Expired · PayloadTooLarge · TooLarge · UnsupportedMediaType · UnknownOperation
 │   InvalidParameter (ContextTooLong) · NoSuchDevice · UnsupportedOnDevice · CompileError · QueueFull · RateLimited
-├── server's own: Internal · Unavailable (MissingExtra, BrokenPlugin) · StorageFull
+├── server's own: Internal · Unavailable (MissingExtra, BrokenPlugin, DamagedModel) · StorageFull
 └── TaskFailed: OperationFailed · TaskTimeout · WorkerCrashed · OutOfMemory · DependencyFailed · TaskCancelled
 """
 
@@ -14,11 +14,11 @@ from difflib import get_close_matches
 
 # The tree, which is all that `openruntime.errors` shows.
 __all__ = [
-    "BrokenPlugin", "CompileError", "Conflict", "ContextTooLong", "DependencyFailed", "Expired", "Forbidden", "Internal", "InvalidParameter",
-    "InvalidRequest", "KeyTaken", "MethodNotAllowed", "MissingExtra", "ModelNotFound", "NoSuchDevice", "NotAcceptable", "NotFound", "NotReady",
-    "OpenRuntimeError", "OperationFailed", "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout", "StorageFull",
-    "TaskCancelled", "TaskFailed", "TaskTimeout", "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation", "UnsupportedMediaType",
-    "UnsupportedOnDevice", "WorkerCrashed",
+    "BrokenPlugin", "CompileError", "Conflict", "ContextTooLong", "DamagedModel", "DependencyFailed", "Expired", "Forbidden", "Internal",
+    "InvalidParameter", "InvalidRequest", "KeyTaken", "MethodNotAllowed", "MissingExtra", "ModelNotFound", "NoSuchDevice", "NotAcceptable",
+    "NotFound", "NotReady", "OpenRuntimeError", "OperationFailed", "OutOfMemory", "PayloadTooLarge", "QueueFull", "RateLimited", "RequestTimeout",
+    "StorageFull", "TaskCancelled", "TaskFailed", "TaskTimeout", "TooLarge", "Unauthorized", "Unavailable", "UnknownOperation",
+    "UnsupportedMediaType", "UnsupportedOnDevice", "WorkerCrashed",
 ]  # fmt: skip
 
 
@@ -171,6 +171,12 @@ class MissingExtra(Unavailable):
 
 class BrokenPlugin(Unavailable):
     """A part that an installed package registers, and that cannot be loaded."""
+
+    retryable = False
+
+
+class DamagedModel(Unavailable):
+    """A model whose weights are gone, cut off, or no longer what they were when they were added: it is not served."""
 
     retryable = False
 

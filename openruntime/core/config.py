@@ -117,6 +117,16 @@ class Settings(BaseModel):
     tensor_ttl: Interval = Field(86_400.0, description="Seconds that a tensor is kept, unless its upload says otherwise.")
     tensor_bytes: Size = Field(ByteSize(4 << 30), description="Size of all kept tensors; more are refused with `storage_full`.")
 
+    model: str | None = Field(
+        None, description="The model in use where a request names none: `NAME`, `NAME:VERSION` or an alias. By default the one that was promoted, "
+        "else the newest that was added, else one that was found.",
+    )  # fmt: skip
+    embedding_model: str | None = Field(None, description="The same for embeddings.")
+    openai_model: str | None = Field(
+        None, description="The model to call where `OPENAI_API_KEY` or `OPENAI_BASE_URL` is set. By default `gpt-5-mini` at OpenAI, "
+        "elsewhere all that the server there lists.",
+    )  # fmt: skip
+
     body_limit: Size = Field(ByteSize(1 << 30), description="Largest request body; larger ones are refused with `payload_too_large`.")
     body_timeout: Interval = Field(30.0, description="Seconds a request body may make no progress before it is cut off.")
     longest_wait: Seconds = Field(60.0, description="Longest time a request may wait for a result; a longer wish is shortened to it.")

@@ -1,38 +1,20 @@
 """What of a server concerns models, wired together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from openruntime.ai.backend import ModelBackend
 from openruntime.ai.hosting import Hosting
-from openruntime.contracts.ai import Models, ModelSpec
-from openruntime.contracts.errors import ModelNotFound, Unavailable
+from openruntime.contracts.ai import Models
 from openruntime.core.config import Settings
 
 
 def open_backend(settings: Settings, models: Models, *, machine: int, available: Callable[[], int], accepts: Callable[[str], bool]) -> ModelBackend:
     """`machine`: bytes of memory; `available` of them now. `accepts(device)`: whether it takes new work."""
-    verify = getattr(models, "verify", None)
     memory = share(settings.model_memory, machine)
-    hosting = Hosting(idle=settings.model_idle, memory=memory, available=available, total=machine, verify=verify)
+    hosting = Hosting(idle=settings.model_idle, memory=memory, available=available, total=machine, verify=models.verify)
     return ModelBackend(models, hosting, shared=settings.store not in ("memory", "sqlite"), accepts=accepts)
 
 
 def share(wanted: float, total: int) -> int:
     """A share of `total` bytes, or a size."""
     return int(total * wanted) if wanted <= 1 else min(total or int(wanted), int(wanted))
-
-
-class NoModels:
-    """Implements `Models` until the repository is there."""
-
-    def list(self) -> Sequence[ModelSpec]:
-        return ()
-
-    def aliases(self) -> Mapping[str, str]:
-        return {}
-
-    def resolve(self, name: str) -> ModelSpec:
-        raise ModelNotFound(f"there is no model {name!r:.100}", field="model")
-
-    def default(self, kind: str = "chat") -> ModelSpec:
-        raise Unavailable("there is no model")

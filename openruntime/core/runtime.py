@@ -14,7 +14,7 @@ from typing import Any
 from openruntime.ai.agents.manager import AIAgentManager
 from openruntime.ai.backend import kept
 from openruntime.ai.work import ModelTasks
-from openruntime.contracts.ai import REQUIRES, Models
+from openruntime.contracts.ai import REQUIRES
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest
 from openruntime.contracts.events import AnyEvent, TaskQueued
 from openruntime.contracts.interfaces import Store
@@ -22,7 +22,8 @@ from openruntime.contracts.records import Call, Task
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.core.learning import Learning
-from openruntime.core.models import NoModels, open_backend, share
+from openruntime.core.models import open_backend, share
+from openruntime.core.repository import open_repository
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.gpu import merge
 from openruntime.devices.host import Host
@@ -33,6 +34,7 @@ from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.kernels.trials import KernelTrials
 from openruntime.models.catalogue import ModelCatalogue
+from openruntime.models.repository import ModelRepository
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_models, watch_process
 from openruntime.monitoring.metrics import Metrics
@@ -69,7 +71,7 @@ HOUSEKEEPING = 60.0  # seconds between rounds of pruning
 class Runtime:
     """All parts of one server. `start` before use, `stop` after; `services` is what the gateway needs."""
 
-    def __init__(self, settings: Settings, models: Models | None = None) -> None:
+    def __init__(self, settings: Settings, models: ModelRepository | None = None) -> None:
         self.settings = settings
         self.pool = SlabPool()
         self.operations = OperationCatalogue()
@@ -96,7 +98,7 @@ class Runtime:
         )  # fmt: skip
         self.kernels = KernelRegistry(self.store.shelf, self.devices, self.operations)
         self.trials = KernelTrials(self.kernels, self.store.shelf)
-        self.models = models or NoModels()
+        self.models = models or open_repository(settings, self.operations.names)
         self.model_backend = open_backend(
             settings, self.models, machine=machine, available=lambda: host.usage().memory_available, accepts=self.devices.accepts
         )
@@ -229,6 +231,7 @@ class Runtime:
         self._background = [
             start(self._find_backends(), name="backends"),
             start(self._keep_house(), name="housekeeping"),
+            start(self._find_models(), name="models"),
             start(
                 export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"
             ),
@@ -285,6 +288,12 @@ class Runtime:
         self.executor.wake()
         if self.settings.calibrate:
             await self.learning.calibrate(self.catalogue, self.runtimes, self.pool, lambda device: self.executor.calm(device) and not self.io.running)
+
+    async def _find_models(self) -> None:
+        """Read which models are here before somebody waits for it; what starts the server goes first."""
+        with contextlib.suppress(TimeoutError):
+            await self.ready(FIRST_WORKER)
+        await asyncio.to_thread(self.models.list)
 
     async def _keep_house(self) -> None:
         while True:
@@ -347,7 +356,7 @@ def open_blobs(settings: Settings) -> CountedBlobs:
 
 
 @asynccontextmanager
-async def running(settings: Settings, models: Models | None = None) -> AsyncIterator[Runtime]:
+async def running(settings: Settings, models: ModelRepository | None = None) -> AsyncIterator[Runtime]:
     """A runtime from start to stop; its first worker is up inside. `models`, if not those of its repository."""
     runtime = Runtime(settings, models)
     await runtime.start()

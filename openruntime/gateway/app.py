@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unauthorized, Unavailable
 from openruntime.contracts.models import AIRequest, Problem, TaskRequest
-from openruntime.gateway import admission, ai, devices, documentation, kernel_trials, kernels, operations, system, tasks, tensors
+from openruntime.gateway import admission, ai, ai_models, devices, documentation, kernel_trials, kernels, operations, system, tasks, tensors
 from openruntime.gateway.admission import Hosts
 from openruntime.gateway.body import BodyReader, drain
 from openruntime.gateway.dependencies import Services, headers
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 SCHEMAS = (
     Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest,
-    AIRequest, ai.Decision, ai.SessionRequest,
+    AIRequest, ai.Decision, ai.SessionRequest, ai_models.ModelAddition, ai_models.AliasTarget,
 )  # fmt: skip  # that bodies have and no signature mentions
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 # headers that ask something of the gateway itself
@@ -58,6 +58,7 @@ def create_gateway(services: Services) -> "Front":
     app.include_router(kernels.router(services, bodies))
     app.include_router(kernel_trials.router(services, bodies))
     app.include_router(ai.router(services, bodies))
+    app.include_router(ai_models.router(services, bodies))
     documentation.add(app)
 
     @app.websocket("/ws")

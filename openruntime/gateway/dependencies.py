@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from openruntime.ai.agents.manager import AIAgentManager
-from openruntime.contracts.ai import Models, ModelWork, Streams
+from openruntime.contracts.ai import ModelWork, Streams
 from openruntime.contracts.interfaces import Catalogue, Devices, EventLog, Kernels, Tasks, Tensors
 from openruntime.contracts.kernels import KernelTrials
 from openruntime.contracts.records import LOCAL, Principal
+from openruntime.models.repository import ModelRepository
 from openruntime.security.access import Access
 
 
@@ -42,7 +43,7 @@ class Services:
     catalogue: Catalogue
     kernels: Kernels
     trials: KernelTrials
-    models: Models
+    models: ModelRepository
     work: ModelWork
     streams: Streams
     events: EventLog

@@ -59,7 +59,8 @@ RULES = (
     Rule("GET", "/ai/tasks/{run_id}/approvals", "ai:read"), Rule("POST", "/ai/tasks/{run_id}/approvals/{approval}", "ai:approve"),
     Rule("GET", "/ai/sessions", "ai:read"), Rule("POST", "/ai/sessions", "ai:run"),
     Rule("GET", "/ai/sessions/{session}", "ai:read"), Rule("DELETE", "/ai/sessions/{session}", "ai:run"),
-    Rule("GET", "/ai/models", READ), Rule("GET", "/ai/models/{name}", READ), Rule("*", "/ai/models", "models:write"),
+    Rule("GET", "/ai/models", READ), Rule("GET", "/ai/models/{name}", READ), Rule("GET", "/ai/models/aliases/{alias}", READ),
+    Rule("*", "/ai/models", "models:write"),
     Rule("*", "/ai/models/**", "models:write"),
     Rule("GET", "/v1/models", READ), Rule("GET", "/v1/models/{model}", READ), Rule("POST", "/v1/**", WRITE),
     Rule("*", "/mcp", READ), Rule("*", "/mcp/", READ),  # each of its tools asks the API again

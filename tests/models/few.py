@@ -40,6 +40,9 @@ class Few:
     def default(self, kind: str = "chat") -> ModelSpec:
         return next(spec for spec in self.specs.values() if spec.kind == kind)
 
+    async def verify(self, spec: ModelSpec) -> None:
+        pass
+
 
 def few() -> Few:
     return Few(

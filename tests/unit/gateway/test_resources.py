@@ -140,8 +140,9 @@ async def test_documentation_is_complete_and_offline(gateway: Any) -> None:
         "/ /health /health/live /health/ready /metrics /devices /devices/{device_id} /devices/{device_id}/state /operations /operations/{name} "
         "/tasks /tasks/batch /tasks/{task_id} /tasks/{task_id}/result /tasks/{task_id}/explain /tasks/{task_id}/trace /tensors /tensors/{tensor_id} "
         "/kernels /kernels/{name} /kernels/{name}/verify /kernels/{name}/tune "
-            "/ai/agents /ai/tasks /ai/tasks/{run_id} /ai/tasks/{run_id}/approvals /ai/tasks/{run_id}/approvals/{approval} "
-            "/ai/sessions /ai/sessions/{session}"
+        "/ai/agents /ai/tasks /ai/tasks/{run_id} /ai/tasks/{run_id}/approvals /ai/tasks/{run_id}/approvals/{approval} "
+        "/ai/sessions /ai/sessions/{session} "
+        "/ai/models /ai/models/{name} /ai/models/{name}/check /ai/models/aliases/{alias} /ai/models/aliases/{alias}/rollback"
     )
     assert set(wanted.split()) == set(document["paths"])
     references = {item["$ref"] for item in _objects(document) if "$ref" in item}
