@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT = 600.0  # seconds: weights may be many gigabytes, and lie on a slow disk
 LONGEST_FRAME = 1 << 30  # bytes
 LONGEST_PATH = 90  # characters of a socket's path; macOS takes 103
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def needs(library: str) -> None:
-    """For the top of an adapter's file whose engine imports `library`, as the gateway should not. Raises `ModuleNotFoundError` as the import would."""
+    """For the top of an adapter's file whose engine imports `library`, which the gateway should not. Raises `ModuleNotFoundError`, as the import does."""
     if importlib.util.find_spec(library) is None:
         raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 
@@ -77,7 +78,7 @@ class Engine:
             subprocess.Popen,
             [sys.executable, "-P", "-m", self._module, str(theirs.fileno()), settings.decode()],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**os.environ, **worker_environment(self._threads), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={**os.environ, **worker_environment(self._threads), **OFFLINE},
             process_group=0,
         )  # fmt: skip
         self.pid = self._process.pid

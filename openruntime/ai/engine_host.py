@@ -1,4 +1,4 @@
-"""What every engine's process does, whatever it hosts: says that it is ready, and ends when its gateway has."""
+"""What every engine's process does, whatever it hosts: says that it is ready, hears its gateway, and ends when that has."""
 
 import os
 import resource
@@ -9,49 +9,51 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from openruntime.ai.engine import Ready
-from openruntime.runtimes.channel import frame
+from openruntime.ai.engine import LONGEST_FRAME, Ready
+from openruntime.runtimes.channel import FrameReader, frame
 
 
 class Host:
-    """`settings` as the gateway gave them, `channel` to it. `on_frame` hears what it says there, in a thread of its own."""
+    """The gateway's end of an engine's process: the `settings` it gave. Its frames are heard in a thread, so that its end is, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_frame: Callable[[bytes], None] | None = None) -> None:
         # a terminal and a service manager signal the whole group; an engine ends when its channel closes
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.dup2(2, 1)
-        self.channel = socket.socket(fileno=int(sys.argv[1]))
+        os.dup2(2, 1)  # what a library prints
         self.settings: dict[str, Any] = msgspec.json.decode(sys.argv[2])
+        self._channel = socket.socket(fileno=int(sys.argv[1]))
+        self._on_frame = on_frame
+        threading.Thread(target=self._listen, name="gateway", daemon=True).start()
 
-    def watch(self) -> None:
-        """End this process when the gateway is gone, however that came; from a thread, while the engine works."""
-        threading.Thread(target=self._watch, name="gateway", daemon=True).start()
-
-    def _watch(self) -> None:
-        while self.channel.recv(4096, socket.MSG_PEEK):
-            time.sleep(0.05)  # it said something that the other thread is to read
-        self.end()
+    def say(self, message: Any) -> None:
+        self._channel.sendall(frame(message))
 
     def ready(self, **about: Any) -> None:
         scale = 1 if sys.platform == "darwin" else 1024
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-        self.channel.sendall(frame(Ready(about, memory, time.monotonic() - self.settings["begun"])))
+        self.say(Ready(about, memory, time.monotonic() - self.settings["begun"]))
 
-    def refuse(self, code: str, error: str) -> None:
+    def refuse(self, error: str) -> NoReturn:
         """Say why there is nothing to host, and end."""
-        self.channel.sendall(frame(Ready(code=code, error=error)))
+        self.say(Ready(error=error))
         self.end()
 
-    def end(self) -> None:
+    def end(self) -> NoReturn:
         shutil.rmtree(self.settings["folder"], ignore_errors=True)
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(0)  # no destructor of a library that still computes
 
-
-def serve(host: Host, each: Callable[[bytes], None]) -> None:
-    raise NotImplementedError
+    def _listen(self) -> None:
+        reader = FrameReader(LONGEST_FRAME)
+        try:
+            while data := self._channel.recv(1 << 18):
+                for body in reader.feed(data):
+                    if self._on_frame is not None:
+                        self._on_frame(bytes(body))
+        finally:
+            self.end()

@@ -1,0 +1,99 @@
+"""Tools for models that were never taught to call any: told in the prompt, and held to by a grammar. Source of the grammar's form: llguidance
+(https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)."""
+
+import json
+import uuid
+from typing import Any
+
+import msgspec
+
+from openruntime.contracts.ai import Generation
+from openruntime.contracts.errors import OperationFailed
+
+_HEAD = "%llguidance {}\n"
+# whatever begins with a brace is a call, and nothing else does
+_EITHER = "start: call | text\ntext: /[^{](.|\\n)*/\ncall: %json "
+_CALL = "start: call\ncall: %json "
+
+
+def grammar(request: Generation) -> str | None:
+    """What the answer is held to; None where no tool may be called."""
+    choice = request.tool_choice
+    if not request.tools or choice == "none":
+        return None
+    only = choice["function"]["name"] if isinstance(choice, dict) else None
+    calls = [_call(tool["function"]) for tool in request.tools if only in (None, tool["function"]["name"])]
+    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return _HEAD + (_EITHER if choice in (None, "auto") else _CALL) + json.dumps(_lifted(schema, calls))
+
+
+def _call(function: dict[str, Any]) -> dict[str, Any]:
+    arguments = function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+    return {
+        "type": "object", "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+        "required": ["name", "arguments"], "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _lifted(schema: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """Definitions to the root, where references look for them: each tool's under a name of its own."""
+    definitions: dict[str, Any] = {}
+    for number, call in enumerate(calls):
+        arguments = call["properties"]["arguments"]
+        own = {}
+        for word in ("$defs", "definitions"):
+            for name, inner in (arguments.get(word) or {}).items() if isinstance(arguments, dict) else ():
+                own[f"#/{word}/{name}"] = f"{number}.{name}"
+                definitions[f"{number}.{name}"] = inner
+        if own:
+            call["properties"]["arguments"] = _renamed({k: v for k, v in arguments.items() if k not in ("$defs", "definitions")}, own)
+            for name in own.values():
+                definitions[name] = _renamed(definitions[name], own)
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    if isinstance(schema, dict):
+        return {key: f"#/$defs/{names[value]}" if key == "$ref" and value in names else _renamed(value, names) for key, value in schema.items()}
+    return [_renamed(each, names) for each in schema] if isinstance(schema, list) else schema
+
+
+def told(request: Generation) -> list[dict[str, Any]]:
+    """The messages as any template takes them: plain texts, the tools in the system's, calls and their results as texts."""
+    names: dict[str, str] = {}
+    messages: list[dict[str, Any]] = []
+    for message in request.messages or []:
+        role, text = message["role"], _text(message.get("content"))
+        if role == "developer":
+            role = "system"
+        for call in message.get("tool_calls") or []:
+            function = call["function"]
+            names[call.get("id", "")] = function["name"]
+            text += ("\n" if text else "") + f'{{"name": {json.dumps(function["name"])}, "arguments": {function["arguments"] or "{}"}}}'
+        if role == "tool":
+            name = names.get(message.get("tool_call_id", ""), message.get("name", ""))
+            role, text = "user", f"Result of {name or 'the call'}: {text}"
+        messages.append({"role": role, "content": text})
+    if request.tools and request.tool_choice != "none":
+        tools = "\n".join(json.dumps({k: v for k, v in tool["function"].items() if v and k != "strict"}) for tool in request.tools)
+        how = f'You can call these functions:\n{tools}\nTo call one, answer with nothing but {{"name": its name, "arguments": {{...}}}}.'
+        if messages and messages[0]["role"] == "system":
+            messages[0]["content"] += f"\n\n{how}"
+        else:
+            messages.insert(0, {"role": "system", "content": how})
+    return messages
+
+
+def _text(content: Any) -> str:
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
+
+
+def call_of(text: str, finish: str | None) -> dict[str, Any]:
+    """The call that `text` is, as OpenAI has it. Raises `OperationFailed` where it is none, as when it was cut off."""
+    try:
+        found = msgspec.json.decode(text)
+        function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
+    except (msgspec.DecodeError, KeyError, TypeError):
+        why = "it was cut off; allow more with max_tokens" if finish == "length" else "it is not whole"
+        raise OperationFailed(f"the model began the call of a tool, and {why}: {text:.100}") from None
+    return {"index": 0, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
