@@ -1,6 +1,7 @@
 """What engines and upstreams say in OpenAI's form: server-sent events as bytes -> `Delta`s -> a `Completion`. They may lie, or send anything."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
@@ -80,7 +81,8 @@ async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limi
     events = aiter(_events(pieces, who))
     finish: str | None = None
     usage: Tokens | None = None
-    told = done = calls = 0
+    told = calls = 0
+    done = False
     while True:
         try:
             async with asyncio.timeout(silence):
@@ -90,7 +92,10 @@ async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limi
         except TimeoutError:
             raise Unavailable(f"{who} said nothing for {silence:g} s; try again, or allow it more with the model's option `timeout`") from None
         if data == b"[DONE]":
-            done = 1
+            done = True
+            with contextlib.suppress(StopAsyncIteration, TimeoutError):  # to its very end: only then is the connection used again
+                async with asyncio.timeout(0.05):
+                    await anext(events)
             break
         try:
             chunk = _decoder.decode(data)

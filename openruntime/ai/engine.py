@@ -42,7 +42,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def needs(library: str) -> None:
-    """For the top of an adapter's file whose engine imports `library`, which the gateway should not. Raises `ModuleNotFoundError`, as the import does."""
+    """For the top of an adapter's file whose engine imports `library`, which its gateway should not. `ModuleNotFoundError` as of an import."""
     if importlib.util.find_spec(library) is None:
         raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 

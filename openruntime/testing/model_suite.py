@@ -314,7 +314,7 @@ class EmbeddingSuite(_Suite):
         assert caught.value.field == "input"
 
     async def test_writes_no_text(self, model: EmbeddingModel) -> None:
-        with pytest.raises(InvalidParameter, match="embed|vector"):
+        with pytest.raises(InvalidParameter, match=r"embed|vector"):
             await model.complete(asking())
 
     async def test_works_again_after_close(self, model: EmbeddingModel) -> None:

@@ -95,11 +95,14 @@ class OpenAIAdapter(EmbeddingModel):
                     raise OperationFailed(f"{self._who} sent {len(body)} bytes of vectors and did not end")
         try:
             told = msgspec.json.decode(body, type=_Vectors)
-            vectors = [each.embedding for each in sorted(told.data, key=lambda each: each.index)]
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise OperationFailed(f"{self._who} sent what are no embeddings: {bytes(body[:80])!r}") from None
-        if [each.index for each in sorted(told.data, key=lambda each: each.index)] != list(range(len(texts))):
-            raise OperationFailed(f"{self._who} was asked for vectors of {len(texts)} texts and sent {len(told.data)}")
+        found = sorted(told.data, key=lambda each: each.index)
+        vectors = [each.embedding for each in found]
+        if [each.index for each in found] != list(range(len(texts))):
+            raise OperationFailed(f"{self._who} was asked for vectors of {len(texts)} texts and sent {len(found)}, not one for each")
+        if len({len(vector) for vector in vectors}) > 1:
+            raise OperationFailed(f"{self._who} sent vectors of different lengths")
         return Embeddings(vectors, usage_of(told.usage), self._name)
 
     async def close(self) -> None:
