@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -163,7 +164,7 @@ async def test_what_may_pass_is_tried_again(server: Upstream, status: int) -> No
     assert (await model.complete(HI)).text == "Fine."
     await model.close()
     assert len(times) == 3
-    assert all(later - earlier > (0.29 if status == 429 else 0.15) for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier > (0.29 if status == 429 else 0.15) for earlier, later in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -24,7 +24,8 @@ _decoder = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, str | None])
 class SentenceEmbeddings(EmbeddingModel):
     """The folder at `spec.source`. Of a text longer than the model reads, the beginning counts, as in the library.
 
-    Of `spec.options`: `threads` (the machine's cores, at most 4), `batch` texts that are computed together (16; a cancel waits for them), `device` in PyTorch's words (`cpu`).
+    Of `spec.options`: `threads` (the machine's cores, at most 4), `batch` texts that are computed together (16; a cancel waits for
+    them), `device` in PyTorch's words (`cpu`).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
