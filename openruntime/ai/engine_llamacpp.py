@@ -14,7 +14,7 @@ def main() -> None:
     settings = host.settings
     params = xllamacpp.CommonParams()
     params.model.path = settings["path"]
-    params.hostnames = [f"{settings['folder']}/engine"]
+    params.hostnames = [f"{settings['folder']}/engine.sock"]
     params.n_parallel = settings["parallel"]
     params.n_ctx = settings["context"] * settings["parallel"]
     params.n_batch = params.n_ubatch = settings["batch"]

@@ -81,8 +81,9 @@ class _Suite:
         raise NotImplementedError("a subclass says which adapter is tested")
 
     @pytest_asyncio.fixture(scope="class", loop_scope="class")
-    async def model(self) -> AsyncIterator[Any]:
-        model = self.make()
+    @classmethod
+    async def model(cls) -> AsyncIterator[Any]:
+        model = cls().make()
         yield model
         await model.close()
 

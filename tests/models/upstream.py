@@ -83,7 +83,7 @@ async def upstream(*models: str) -> AsyncIterator[Upstream]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         at_work.add(asyncio.current_task())
         here.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
             while True:
                 first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
@@ -94,7 +94,8 @@ async def upstream(*models: str) -> AsyncIterator[Upstream]:
                     continue
                 here.asked.append(exchange)
                 await here.behave(exchange)
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 24)
     here = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", list(models))

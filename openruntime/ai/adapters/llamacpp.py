@@ -148,7 +148,7 @@ class LlamaCppAdapter(EmbeddingModel):
     async def _asking(self, engine: Engine, target: str, body: Any) -> AsyncIterator[Answer]:
         """The engine's answer, when it has begun one. Raises what it refused with, and why it ended where it did."""
         try:
-            async with post(engine.folder / "engine", target, body) as answer:
+            async with post(engine.folder / "engine.sock", target, body) as answer:
                 if answer.status != 200:
                     raise self._refusal(answer.status, await answer.body())
                 yield answer

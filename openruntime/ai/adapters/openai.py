@@ -130,10 +130,11 @@ class OpenAIAdapter(EmbeddingModel):
             try:
                 async with asyncio.timeout(self._silence + CONNECT):
                     response = await opened.__aenter__()
-            except (openai.OpenAIError, TimeoutError) as error:
-                pause = self._pause(error, attempt)
+            except (openai.OpenAIError, TimeoutError, _Refused, OpenRuntimeError) as raised:
+                told = raised.__cause__ if isinstance(raised.__cause__, (_Refused, OpenRuntimeError)) else raised  # the SDK may wrap it
+                pause = self._pause(told, attempt)
                 if pause is None or attempt == self._retries or time.monotonic() + pause > until:
-                    raise await self._translated(error) from None
+                    raise await self._translated(told) from None
                 await asyncio.sleep(pause)
                 continue
             try:
@@ -166,24 +167,20 @@ class OpenAIAdapter(EmbeddingModel):
 
     def _pause(self, error: Exception, attempt: int) -> float | None:
         """Seconds until it may be tried again; None where that cannot help."""
-        refused = error.__cause__
-        if isinstance(refused, _Refused):
-            if refused.status not in TRIED_AGAIN or refused.code == "insufficient_quota":
+        if isinstance(error, _Refused):
+            if error.status not in TRIED_AGAIN or error.code == "insufficient_quota":
                 return None
-            if refused.retry_after is not None:
-                return refused.retry_after
-        elif isinstance(error, (openai.APITimeoutError, TimeoutError)) or not isinstance(error, openai.APIConnectionError):
-            return None  # it had its time
-        elif isinstance(refused, OpenRuntimeError):
-            return None
+            if error.retry_after is not None:
+                return error.retry_after
+        elif isinstance(error, openai.APITimeoutError) or not isinstance(error, openai.APIConnectionError):
+            return None  # it had its time, or would say the same again
         return float(0.25 * 2**attempt * random.uniform(0.8, 1.2))
 
     async def _translated(self, error: Exception) -> OpenRuntimeError:
-        refused = error.__cause__
-        if isinstance(refused, OpenRuntimeError):
-            return refused
-        if isinstance(refused, _Refused):
-            return await self._refusal(refused)
+        if isinstance(error, OpenRuntimeError):
+            return error
+        if isinstance(error, _Refused):
+            return await self._refusal(error)
         if isinstance(error, (openai.APITimeoutError, TimeoutError)):
             return Unavailable(
                 f"{self._who} did not answer within {self._silence:g} s; try again, or allow it more with the model's option `timeout`"
