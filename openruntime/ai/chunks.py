@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -73,7 +73,7 @@ async def _events(pieces: AsyncIterable[bytes], who: str) -> AsyncIterator[bytes
         yield bytes(rest[5:].strip())
 
 
-async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limit: int | None = None) -> AsyncIterator[Delta]:
+async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limit: int | None = None) -> AsyncGenerator[Delta, None]:
     """An answer's pieces from its bytes, the last with `finish` and `usage`. `who` speaks is for the errors, `limit` a bound on tokens.
 
     Raises `Unavailable` after `silence` seconds without an event, `OperationFailed` for rubbish, and for an answer that breaks off.

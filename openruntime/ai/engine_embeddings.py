@@ -6,7 +6,6 @@ from collections import deque
 from typing import Any
 
 import msgspec
-import torch
 from sentence_transformers import SentenceTransformer
 
 from openruntime.ai.engine_host import Host
@@ -67,7 +66,6 @@ def main() -> None:
     asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     host = Host(asked.put)
     settings = host.settings
-    torch.set_num_threads(settings["threads"])
     try:
         model = SentenceTransformer(settings["path"], device=settings["device"], local_files_only=True, trust_remote_code=False)
     except Exception as error:

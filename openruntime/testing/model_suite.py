@@ -101,23 +101,20 @@ class _Suite:
         assert model.resident() >= 0
 
 
-@pytest.mark.asyncio(loop_scope="class")
-class ModelSuite(_Suite):
-    """`context`: tokens that it reads at most, where a prompt can be longer than that in a test; `parallel`: how many requests at once are tried."""
-
+class _Text(_Suite):
     context: ClassVar[int | None] = None
     parallel: ClassVar[int] = 4
     schemas: ClassVar[bool] = True  # whether it can be held to a JSON schema
     tools: ClassVar[bool] = True
     prompts: ClassVar[bool] = True  # whether it continues a prompt
 
-    def make(self) -> TextModel:
-        raise NotImplementedError("a subclass says which adapter is tested")
-
     async def computed(self, model: TextModel) -> float | None:
         """Seconds that it has computed so far, on any core; None where that cannot be seen."""
         return None
 
+
+@pytest.mark.asyncio(loop_scope="class")
+class _Answers(_Text):
     async def test_writes(self, model: TextModel) -> None:
         answer = await model.complete(asking())
         assert isinstance(answer, Completion)
@@ -145,7 +142,7 @@ class ModelSuite(_Suite):
         assert "".join(delta.text for delta in pieces) == whole.text
         assert len(pieces) > 2
         *before, last = pieces
-        assert (last.finish, last.usage) != (None, None)
+        assert last.usage is not None
         assert last.finish == whole.finish
         assert (last.usage.prompt, last.usage.completion) == (whole.usage.prompt, whole.usage.completion)
         assert all(delta.finish is None and delta.usage is None for delta in before)
@@ -167,6 +164,9 @@ class ModelSuite(_Suite):
         assert said[0] == said[1]
         assert len(set(said)) > 1
 
+
+@pytest.mark.asyncio(loop_scope="class")
+class _Forms(_Text):
     async def test_a_longer_prompt_is_more_tokens(self, model: TextModel) -> None:
         short, long = [(await model.complete(asking("Yes. " * times, max_tokens=1))).usage.prompt for times in (2, 40)]
         assert long - short >= 38
@@ -227,6 +227,9 @@ class ModelSuite(_Suite):
         assert answer.text
         assert not answer.tool_calls
 
+
+@pytest.mark.asyncio(loop_scope="class")
+class _Limits(_Text):
     async def test_a_cancelled_request_computes_no_more(self, model: Any) -> None:
         stream = model.stream(asking("Write a long story about a river.", max_tokens=1000))
         task = asyncio.ensure_future(gathered(stream))
@@ -278,6 +281,14 @@ class ModelSuite(_Suite):
         before = await model.complete(asking())
         await model.close()
         assert (await model.complete(asking())).text == before.text
+
+
+@pytest.mark.asyncio(loop_scope="class")
+class ModelSuite(_Answers, _Forms, _Limits):
+    """`context`: tokens that it reads at most, where a prompt can be longer than that in a test; `parallel`: how many requests at once are tried."""
+
+    def make(self) -> TextModel:
+        raise NotImplementedError("a subclass says which adapter is tested")
 
 
 @pytest.mark.asyncio(loop_scope="class")

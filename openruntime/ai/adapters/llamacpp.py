@@ -68,11 +68,11 @@ class LlamaCppAdapter(EmbeddingModel):
     async def stream(self, request: Generation) -> AsyncIterator[Delta]:
         self._writes(True)
         check(request, images=False, grammar=True)
-        body = _body(request)
+        body, who = _body(request), f"the engine of {self.spec.id}"
         async with self._places:
             engine = await self._opened()
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
-            async with self._asking(engine, target, body) as answer, aclosing(self._said(engine, answer)) as said:
+            async with self._asking(engine, target, body) as answer, aclosing(deltas(answer.pieces(), who, silence=SILENCE)) as said:
                 if not request.tools or request.tool_choice == "none":
                     async for delta in said:
                         yield delta
@@ -158,10 +158,6 @@ class LlamaCppAdapter(EmbeddingModel):
     async def _told(self, engine: Engine, target: str, body: Any) -> Any:
         async with self._asking(engine, target, body) as answer:
             return msgspec.json.decode(await answer.body())
-
-    async def _said(self, engine: Engine, answer: Answer) -> AsyncIterator[Delta]:
-        async for delta in deltas(answer.pieces(), f"the engine of {self.spec.id}", silence=SILENCE):
-            yield delta
 
     def _refusal(self, status: int, body: bytes) -> OpenRuntimeError:
         try:

@@ -126,7 +126,7 @@ class OpenAIAdapter(EmbeddingModel):
         resource = client.embeddings if embed else client.chat.completions if chat else client.completions
         until = time.monotonic() + self._patience
         for attempt in range(self._retries + 1):
-            opened: AbstractAsyncContextManager[Any] = resource.with_streaming_response.create(**_within(body, embed))  # type: ignore[union-attr]
+            opened: AbstractAsyncContextManager[Any] = resource.with_streaming_response.create(**_within(body, embed))
             try:
                 async with asyncio.timeout(self._silence + CONNECT):
                     response = await opened.__aenter__()
