@@ -13,6 +13,7 @@ from openruntime.contracts.errors import InvalidParameter
 
 MOST_STOPS = 16
 MOST_TOOLS = 128
+LONGEST_GRAMMAR = 16_384  # characters
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _RANGES = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "frequency_penalty": (-2.0, 2.0), "presence_penalty": (-2.0, 2.0)}

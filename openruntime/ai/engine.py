@@ -134,6 +134,12 @@ class Engine:
             raise self.crashed()
         return said
 
+    async def log(self) -> str:
+        """The last that it wrote to stderr, a moment ago too."""
+        await asyncio.sleep(0.05)
+        self._read_stderr()
+        return b"".join(self._stderr).decode(errors="replace")
+
     async def ending(self) -> WorkerCrashed | None:
         """Why it has ended, if it is ending: known a moment after its sockets have closed."""
         with contextlib.suppress(TimeoutError):

@@ -37,15 +37,17 @@ class Answer:
 
 
 @asynccontextmanager
-async def post(socket: Path, target: str, content: Any) -> AsyncIterator[Answer]:
-    """To leave the context closes the connection, which is how an answer is cancelled. Raises `OSError`, `EOFError`."""
+async def post(socket: Path, target: str, content: Any, silence: float) -> AsyncIterator[Answer]:
+    """To leave the context closes the connection, which is how an answer is cancelled. Raises `OSError`, `EOFError`, and `TimeoutError`
+    after `silence` seconds without the beginning of an answer."""
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=LONGEST_HEADERS)
     try:
         body = msgspec.json.encode(content)
         head = f"POST {target} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         try:
-            first, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+            async with asyncio.timeout(silence):
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
             status = int(first.split()[1])
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines) if name}
         except (asyncio.LimitOverrunError, ValueError, IndexError) as error:

@@ -6,7 +6,7 @@ import xllamacpp
 
 from openruntime.ai.engine_host import Host
 
-WARNINGS = 2  # of llama.cpp's verbosity
+ERRORS = 1  # of llama.cpp's verbosity
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     params.embedding = settings["embedding"]
     params.fit_params = False  # what was asked for, or an error that says what there is no room for
     params.ui = params.endpoint_slots = False
-    params.verbosity = WARNINGS
+    params.verbosity = ERRORS
     params.sse_ping_interval = -1
     try:
         server = xllamacpp.Server(params)

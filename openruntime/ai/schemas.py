@@ -20,10 +20,45 @@ _IN_NAMED = ("properties", "patternProperties", "$defs", "definitions")
 def check_schema(schema: Any, field: str) -> None:
     """Raises `InvalidParameter` naming the place within `field`."""
     _Walk(schema).visit(schema, field, 0)
+    _ends(schema, schema, field, (), set())
 
 
 def _refuse(message: str, field: str) -> None:
     raise InvalidParameter(message, field=field)
+
+
+def _ends(schema: Any, root: Any, at: str, within: tuple[int, ...], seen: set[int]) -> None:
+    """Refuses what requires itself within itself, and so has no end."""
+    if not isinstance(schema, dict) or (id(schema) in seen and id(schema) not in within):
+        return
+    seen.add(id(schema))
+    if id(schema) in within:
+        _refuse("nothing can meet a schema that requires itself within itself: it has no end", at)
+    inner = (*within, id(schema))
+    if isinstance(schema.get("$ref"), str):
+        _ends(_at(root, schema["$ref"]), root, at, inner, seen)
+    properties = schema.get("properties") or {}
+    if schema.get("type") == "object":
+        for name in schema.get("required", []):
+            _ends(properties.get(name), root, f"{at}.properties.{name}", inner, seen)
+    if schema.get("type") == "array" and schema.get("minItems"):
+        _ends(schema.get("items"), root, f"{at}.items", inner, seen)
+    for each in schema.get("allOf", []):
+        _ends(each, root, at, inner, seen)
+    for word in ("anyOf", "oneOf"):
+        if len(schema.get(word, [])) == 1:
+            _ends(schema[word][0], root, at, inner, seen)
+
+
+def _at(root: Any, ref: str) -> Any:
+    """What a reference names; None where there is nothing."""
+    found = root
+    for part in ref.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, dict) or part not in found:
+            return None
+        found = found[part]
+    return found
 
 
 class _Walk:
@@ -114,17 +149,14 @@ class _Walk:
     def _reference(self, ref: Any, at: str) -> None:
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
             _refuse(f"$ref names a place in this schema, such as #/$defs/NAME; this is {ref!r:.80}", at)
-        found, seen = self._root, set()
+        seen: set[str] = set()
         while True:
             if ref in seen:
                 _refuse(f"{ref} refers to itself and to nothing else", at)
             seen.add(ref)
-            found = self._root
-            for part in ref.split("/")[1:]:
-                part = part.replace("~1", "/").replace("~0", "~")
-                if not isinstance(found, dict) or part not in found:
-                    _refuse(f"there is no {ref} in the schema", at)
-                found = found[part]
+            found = _at(self._root, ref)
+            if found is None:
+                _refuse(f"there is no {ref} in the schema", at)
             if not (isinstance(found, dict) and isinstance(found.get("$ref"), str) and found["$ref"].startswith("#/")):
                 return
             ref = found["$ref"]

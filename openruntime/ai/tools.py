@@ -1,5 +1,4 @@
-"""Tools for models that were never taught to call any: told in the prompt, and held to by a grammar. Source of the grammar's form: llguidance
-(https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)."""
+"""Tools for models that were never taught to call any: told in the prompt, and held to by a grammar."""
 
 import json
 import uuid
@@ -7,24 +6,33 @@ from typing import Any
 
 import msgspec
 
+from openruntime.ai.grammars import HEAD, held, json_grammar
 from openruntime.contracts.ai import Generation
 from openruntime.contracts.errors import OperationFailed
 
-_HEAD = "%llguidance {}\n"
 # whatever begins with a brace is a call, and nothing else does
 _EITHER = "start: call | text\ntext: /[^{](.|\\n)*/\ncall: %json "
-_CALL = "start: call\ncall: %json "
 
 
 def grammar(request: Generation) -> str | None:
     """What the answer is held to; None where no tool may be called."""
-    choice = request.tool_choice
-    if not request.tools or choice == "none":
+    calls = schemas(request)
+    if not calls:
         return None
+    schema = held(_lifted({"anyOf": calls} if len(calls) > 1 else calls[0], calls))
+    return f"{HEAD}{_EITHER}{json.dumps(schema)}" if request.tool_choice in (None, "auto") else json_grammar(schema)
+
+
+def open_to_call(request: Generation) -> list[int]:
+    """Which of the tools may be called."""
+    choice = request.tool_choice
     only = choice["function"]["name"] if isinstance(choice, dict) else None
-    calls = [_call(tool["function"]) for tool in request.tools if only in (None, tool["function"]["name"])]
-    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return _HEAD + (_EITHER if choice in (None, "auto") else _CALL) + json.dumps(_lifted(schema, calls))
+    return [at for at, tool in enumerate(request.tools) if choice != "none" and only in (None, tool["function"]["name"])]
+
+
+def schemas(request: Generation) -> list[dict[str, Any]]:
+    """Of each call that may be made."""
+    return [_call(request.tools[at]["function"]) for at in open_to_call(request)]
 
 
 def _call(function: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Models in GGUF files by llama.cpp (xllamacpp), in a process of their own: many requests at once, by the engine's continuous batching."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -14,15 +15,17 @@ from openruntime.ai.checks import asked, check
 from openruntime.ai.chunks import collected, deltas, usage_of
 from openruntime.ai.engine import Engine, needs
 from openruntime.ai.engine_http import Answer, post
+from openruntime.ai.grammars import Verdicts, is_json, json_grammar
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
 from openruntime.models.gguf import read_header
 
+log = logging.getLogger(__name__)
 needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gateway
 
 CONTEXT = 4096  # tokens of each request unless the model's option says otherwise: their memory is taken when it loads
-SILENCE = 600.0  # seconds: a long prompt, on a slow machine, behind others'
+SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
 MOST_THREADS = 8
 
 
@@ -30,8 +33,8 @@ class LlamaCppAdapter(EmbeddingModel):
     """The GGUF file at `spec.source`, up to `spec.parallel` requests at a time, each with a context of its own; others wait for a place.
 
     Of `spec.options`: `context` tokens of each request (the model's, at most 4096), `threads` (the machine's cores, at most 8), `batch` tokens of a
-    prompt that are read at a time (a cancel waits for one), `gpu_layers` (all, where the library was built for a GPU), `cache` MiB of prompts that
-    are kept beside those in the places (0).
+    prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all, where the
+    library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -39,6 +42,8 @@ class LlamaCppAdapter(EmbeddingModel):
         self._path = Path(spec.source)
         self._engine: Engine | None = None
         self._opening = asyncio.Lock()
+        self._silence = float(spec.options.get("timeout") or SILENCE)
+        self._verdicts = Verdicts()
         self._places = asyncio.Semaphore(max(1, spec.parallel))
 
     async def generate(self, prompt: str, **kwargs: Any) -> str:
@@ -71,14 +76,17 @@ class LlamaCppAdapter(EmbeddingModel):
         body, who = _body(request), f"the engine of {self.spec.id}"
         async with self._places:
             engine = await self._opened()
+            await self._can_hold(engine, request)
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
-            async with self._asking(engine, target, body) as answer, aclosing(deltas(answer.pieces(), who, silence=SILENCE)) as said:
-                if not request.tools or request.tool_choice == "none":
-                    async for delta in said:
+            async with self._asking(engine, target, body) as answer, aclosing(deltas(answer.pieces(), who, silence=self._silence)) as said:
+                told = _with_calls(said) if tools.schemas(request) else _whole(said, request)
+                try:
+                    async for delta in told:
                         yield delta
-                else:
-                    async for delta in _with_calls(said):
-                        yield delta
+                except Unavailable as error:  # it is stuck, and would be for everybody
+                    log.warning("%s; it is ended", error.message)
+                    await engine.end()
+                    raise
 
     async def count(self, request: Generation) -> int:
         self._writes(True)
@@ -148,16 +156,29 @@ class LlamaCppAdapter(EmbeddingModel):
     async def _asking(self, engine: Engine, target: str, body: Any) -> AsyncIterator[Answer]:
         """The engine's answer, when it has begun one. Raises what it refused with, and why it ended where it did."""
         try:
-            async with post(engine.folder / "engine.sock", target, body) as answer:
+            async with post(engine.folder / "engine.sock", target, body, self._silence) as answer:
                 if answer.status != 200:
                     raise self._refusal(answer.status, await answer.body())
                 yield answer
+        except TimeoutError:
+            await engine.end()
+            raise Unavailable(f"the engine of {self.spec.id} said nothing for {self._silence:g} s, and was ended; it starts again") from None
         except (OSError, EOFError) as error:
             raise await engine.ending() or OperationFailed(f"the engine of {self.spec.id} broke off: {error!r}") from None
 
     async def _told(self, engine: Engine, target: str, body: Any) -> Any:
         async with self._asking(engine, target, body) as answer:
             return msgspec.json.decode(await answer.body())
+
+    async def _can_hold(self, engine: Engine, request: Generation) -> None:
+        async def ask(trial: dict[str, Any]) -> str:
+            return str((await self._told(engine, "/completion", trial))["content"])
+
+        shape = request.response_format or {}
+        for schema, index in zip(tools.schemas(request), tools.open_to_call(request), strict=True):
+            await self._verdicts.check(schema, f"tools[{index}].function.parameters", ask, engine.log)
+        if not request.tools and shape.get("type") == "json_schema":
+            await self._verdicts.check(shape["json_schema"]["schema"], "response_format.json_schema.schema", ask, engine.log)
 
     def _refusal(self, status: int, body: bytes) -> OpenRuntimeError:
         try:
@@ -189,17 +210,28 @@ def _body(request: Generation) -> dict[str, Any]:
         body["prompt"] = request.prompt
     else:
         body["messages"] = tools.told(request)
-    held = tools.grammar(request)
     shape = request.response_format or {}
-    if held is not None:
-        body["grammar"] = held
+    grammar = tools.grammar(request)
+    if grammar is not None:
+        body["grammar"] = grammar
     elif shape.get("type") == "json_schema":
-        body["json_schema"] = shape["json_schema"]["schema"]
+        body["grammar"] = json_grammar(shape["json_schema"]["schema"])
     elif shape.get("type") == "json_object":
-        body["json_schema"] = {"type": "object"}
+        body["grammar"] = json_grammar({"type": "object"})
     elif shape.get("type") == "grammar":
         body["grammar"] = shape["grammar"]
     return body
+
+
+async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
+    """As it is said; of JSON that was asked for it is seen that it is some."""
+    text: list[str] | None = [] if (request.response_format or {}).get("type") in ("json_schema", "json_object") else None
+    async for delta in said:
+        if text is not None:
+            text.append(delta.text)
+            if delta.finish and not request.stop and not is_json("".join(text), whole=delta.finish == "stop"):
+                raise OperationFailed("the model left the schema that it was held to; try again, or with a simpler one")
+        yield delta
 
 
 async def _with_calls(said: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
