@@ -113,6 +113,8 @@ def _format(told: dict[str, Any] | None, grammar: bool) -> None:
     if kind == "grammar" and grammar:
         if not isinstance(told.get("grammar"), str) or not told["grammar"].strip():
             raise InvalidParameter('grammar is a text in GBNF, such as `root ::= "yes" | "no"`', field="response_format.grammar")
+        if len(told["grammar"]) > LONGEST_GRAMMAR or told["grammar"].lstrip().startswith("%"):
+            raise InvalidParameter(f"grammar is GBNF, of at most {LONGEST_GRAMMAR} characters", field="response_format.grammar")
         return
     kinds = "text, json_object, json_schema" + (", grammar" if grammar else "")
     raise InvalidParameter(f"a response_format's type is one of {kinds}; this is {kind!r:.80}", field="response_format.type")

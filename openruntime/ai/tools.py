@@ -13,14 +13,19 @@ from openruntime.contracts.errors import OperationFailed
 # whatever begins with a brace is a call, and nothing else does
 _EITHER = "start: call | text\ntext: /[^{](.|\\n)*/\ncall: %json "
 
+_DEFINED = ("$defs", "definitions")
+
 
 def grammar(request: Generation) -> str | None:
     """What the answer is held to; None where no tool may be called."""
     calls = schemas(request)
     if not calls:
         return None
-    schema = held(_lifted({"anyOf": calls} if len(calls) > 1 else calls[0], calls))
-    return f"{HEAD}{_EITHER}{json.dumps(schema)}" if request.tool_choice in (None, "auto") else json_grammar(schema)
+    definitions: dict[str, Any] = {}
+    for call in calls:
+        definitions |= call.pop("$defs", {})
+    schema = {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else {**calls[0], "$defs": definitions}
+    return f"{HEAD}{_EITHER}{json.dumps(held(schema))}" if request.tool_choice in (None, "auto") else json_grammar(schema)
 
 
 def open_to_call(request: Generation) -> list[int]:
@@ -31,33 +36,19 @@ def open_to_call(request: Generation) -> list[int]:
 
 
 def schemas(request: Generation) -> list[dict[str, Any]]:
-    """Of each call that may be made."""
-    return [_call(request.tools[at]["function"]) for at in open_to_call(request)]
+    """Of each call that may be made: what the tool defines stands at the root, where references look, under names that no other tool has."""
+    return [_call(request.tools[at]["function"], at) for at in open_to_call(request)]
 
 
-def _call(function: dict[str, Any]) -> dict[str, Any]:
+def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
     arguments = function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+    names = {"#": f"{number}"} | {f"#/{word}/{name}": f"{number}.{name}" for word in _DEFINED for name in arguments.get(word) or ()}
+    definitions = {f"{number}.{name}": _renamed(inner, names) for word in _DEFINED for name, inner in (arguments.get(word) or {}).items()}
+    own = _renamed({key: value for key, value in arguments.items() if key not in _DEFINED}, names)
     return {
-        "type": "object", "properties": {"name": {"const": function["name"]}, "arguments": arguments},
-        "required": ["name", "arguments"], "additionalProperties": False,
+        "type": "object", "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": f"#/$defs/{number}"}},
+        "required": ["name", "arguments"], "additionalProperties": False, "$defs": {**definitions, f"{number}": own},
     }  # fmt: skip
-
-
-def _lifted(schema: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
-    """Definitions to the root, where references look for them: each tool's under a name of its own."""
-    definitions: dict[str, Any] = {}
-    for number, call in enumerate(calls):
-        arguments = call["properties"]["arguments"]
-        own = {}
-        for word in ("$defs", "definitions"):
-            for name, inner in (arguments.get(word) or {}).items() if isinstance(arguments, dict) else ():
-                own[f"#/{word}/{name}"] = f"{number}.{name}"
-                definitions[f"{number}.{name}"] = inner
-        if own:
-            call["properties"]["arguments"] = _renamed({k: v for k, v in arguments.items() if k not in ("$defs", "definitions")}, own)
-            for name in own.values():
-                definitions[name] = _renamed(definitions[name], own)
-    return {**schema, "$defs": definitions} if definitions else schema
 
 
 def _renamed(schema: Any, names: dict[str, str]) -> Any:
