@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.servers import Server, openruntime, running
 
-pytest.register_assert_rewrite("openruntime.testing.backend_suite", "openruntime.testing.store_suite")
+pytest.register_assert_rewrite(*(f"openruntime.testing.{name}_suite" for name in ("backend", "model", "store")))
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 os.environ["OPENRUNTIME_CALIBRATE"] = "false"  # every test has a machine of its own, and begins with what is shipped

@@ -18,7 +18,11 @@ from benchmarks.servers import Server
 from openruntime.contracts.errors import InvalidParameter, UnsupportedOnDevice
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = {"add-an-operation": "openruntime-plugin-haversine", "add-a-backend": "openruntime-plugin-strict"}
+EXAMPLES = {
+    "add-an-operation": "openruntime-plugin-haversine",
+    "add-a-backend": "openruntime-plugin-strict",
+    "add-a-model-adapter": "openruntime-plugin-markov",
+}
 ON_THE_PAGE_ALONE = ("with openruntime.connect(", '"""Cubes', "[build-system]")
 BROKEN = {"sphere": "from math import sphere", "cone": "def cone(:", "prism": ""}  # an import, the syntax, the attribute
 

@@ -1,0 +1,255 @@
+"""Models in GGUF files by llama.cpp (xllamacpp), in a process of their own: many requests at once, by the engine's continuous batching."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from openruntime.ai import tools
+from openruntime.ai.checks import asked, check
+from openruntime.ai.chunks import collected, deltas, usage_of
+from openruntime.ai.engine import Engine, needs
+from openruntime.ai.engine_http import Answer, post
+from openruntime.ai.grammars import Verdicts, is_json, json_grammar
+from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
+from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
+from openruntime.contracts.models import ModelInfo
+from openruntime.models.gguf import read_header
+
+log = logging.getLogger(__name__)
+needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gateway
+
+CONTEXT = 4096  # tokens of each request unless the model's option says otherwise: their memory is taken when it loads
+SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
+MOST_THREADS = 8
+
+
+class LlamaCppAdapter(EmbeddingModel):
+    """The GGUF file at `spec.source`, up to `spec.parallel` requests at a time, each with a context of its own; others wait for a place.
+
+    Of `spec.options`: `context` tokens of each request (the model's, at most 4096), `threads` (the machine's cores, at most 8), `batch` tokens of a
+    prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all, where the
+    library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._path = Path(spec.source)
+        self._engine: Engine | None = None
+        self._opening = asyncio.Lock()
+        self._silence = float(spec.options.get("timeout") or SILENCE)
+        self._verdicts = Verdicts()
+        self._places = asyncio.Semaphore(max(1, spec.parallel))
+
+    async def generate(self, prompt: str, **kwargs: Any) -> str:
+        return (await self.complete(asked(prompt, kwargs))).text
+
+    def get_model_info(self) -> ModelInfo:
+        spec = self.spec
+        return ModelInfo(
+            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=self.context(),
+            size=spec.size or None, license=spec.license or None,
+        )  # fmt: skip
+
+    def context(self) -> int | None:
+        """Tokens of a request and its answer together; None where the file says nothing of it."""
+        trained = self.spec.context_length
+        if trained is None:
+            try:
+                trained = read_header(self._path).context_length
+            except (OSError, InvalidParameter):
+                return None
+        wanted = self.spec.options.get("context")
+        return min(int(wanted or CONTEXT), trained or int(wanted or CONTEXT))
+
+    async def complete(self, request: Generation) -> Completion:
+        return await collected(self.stream(request), self.spec.id)
+
+    async def stream(self, request: Generation) -> AsyncIterator[Delta]:
+        self._writes(True)
+        check(request, images=False, grammar=True)
+        body, who = _body(request), f"the engine of {self.spec.id}"
+        async with self._places:
+            engine = await self._opened()
+            await self._can_hold(engine, request)
+            target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
+            async with self._asking(engine, target, body) as answer, aclosing(deltas(answer.pieces(), who, silence=self._silence)) as said:
+                told = _with_calls(said) if tools.schemas(request) else _whole(said, request)
+                try:
+                    async for delta in told:
+                        yield delta
+                except Unavailable as error:  # it is stuck, and would be for everybody
+                    log.warning("%s; it is ended", error.message)
+                    await engine.end()
+                    raise
+
+    async def count(self, request: Generation) -> int:
+        self._writes(True)
+        check(request, images=False, grammar=True)
+        engine = await self._opened()
+        prompt = request.prompt
+        if request.messages is not None:
+            prompt = (await self._told(engine, "/apply-template", {"messages": tools.told(request)}))["prompt"]
+        return len((await self._told(engine, "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}))["tokens"])
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        self._writes(False)
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise InvalidParameter("input is one text or more, none of them empty", field="input")
+        async with self._places:
+            told = await self._told(await self._opened(), "/v1/embeddings", {"input": list(texts), "encoding_format": "float"})
+        vectors = [each["embedding"] for each in sorted(told["data"], key=lambda each: int(each["index"]))]
+        return Embeddings(vectors, usage_of(told.get("usage")), self.spec.id)
+
+    async def open(self) -> None:
+        await self._opened()
+
+    async def close(self) -> None:
+        async with self._opening:
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                await engine.end()
+
+    def resident(self) -> int:
+        return self._engine.memory() if self._engine is not None else 0
+
+    def _writes(self, text: bool) -> None:
+        if text is (self.spec.kind == "embedding"):
+            what = "turns texts into vectors; it writes none" if text else "writes texts; for vectors ask an embedding model"
+            raise InvalidParameter(f"{self.spec.id} {what}", field="model")
+
+    async def _opened(self) -> Engine:
+        if self._engine is not None and self._engine.alive:
+            return self._engine
+        async with self._opening:
+            if self._engine is None or not self._engine.alive:
+                engine = Engine("openruntime.ai.engine_llamacpp", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id)
+                await engine.start()
+                self._engine = engine
+            return self._engine
+
+    def _threads(self) -> int:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return int(self.spec.options.get("threads") or min(cores, MOST_THREADS))
+
+    def _settings(self) -> dict[str, Any]:
+        """Raises `Unavailable` where the file is none that an engine could load."""
+        try:
+            header = read_header(self._path)
+        except OSError as error:
+            raise _lasting(f"{self.spec.id} is gone: {self._path} cannot be read ({error.strerror}); put it back, or add the model again") from None
+        except InvalidParameter as error:
+            raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
+        options, size = self.spec.options, self._path.stat().st_size
+        return {
+            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": self.context() or CONTEXT,
+            "batch": int(options.get("batch") or _batch(size)), "gpu_layers": int(options.get("gpu_layers", -1)),
+            "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding", "trained": header.context_length,
+        }  # fmt: skip
+
+    @asynccontextmanager
+    async def _asking(self, engine: Engine, target: str, body: Any) -> AsyncIterator[Answer]:
+        """The engine's answer, when it has begun one. Raises what it refused with, and why it ended where it did."""
+        try:
+            async with post(engine.folder / "engine.sock", target, body, self._silence) as answer:
+                if answer.status != 200:
+                    raise self._refusal(answer.status, await answer.body())
+                yield answer
+        except TimeoutError:
+            await engine.end()
+            raise Unavailable(f"the engine of {self.spec.id} said nothing for {self._silence:g} s, and was ended; it starts again") from None
+        except (OSError, EOFError) as error:
+            raise await engine.ending() or OperationFailed(f"the engine of {self.spec.id} broke off: {error!r}") from None
+
+    async def _told(self, engine: Engine, target: str, body: Any) -> Any:
+        async with self._asking(engine, target, body) as answer:
+            return msgspec.json.decode(await answer.body())
+
+    async def _can_hold(self, engine: Engine, request: Generation) -> None:
+        async def ask(trial: dict[str, Any]) -> str:
+            return str((await self._told(engine, "/completion", trial))["content"])
+
+        shape = request.response_format or {}
+        for schema, index in zip(tools.schemas(request), tools.open_to_call(request), strict=True):
+            await self._verdicts.check(schema, f"tools[{index}].function.parameters", ask, engine.log)
+        if not request.tools and shape.get("type") == "json_schema":
+            await self._verdicts.check(shape["json_schema"]["schema"], "response_format.json_schema.schema", ask, engine.log)
+
+    def _refusal(self, status: int, body: bytes) -> OpenRuntimeError:
+        try:
+            error = msgspec.json.decode(body)["error"]
+            message = str(error["message"])
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return OperationFailed(f"the engine of {self.spec.id} answered with HTTP {status}: {body[:200]!r}")
+        if error.get("type") == "exceed_context_size_error":
+            length, allowed = error.get("n_prompt_tokens"), error.get("n_ctx")
+            return ContextTooLong(f"the prompt is {length} tokens long; {self.spec.id} can read {allowed}", field="messages")
+        if status == 400:
+            field = "response_format" if "grammar" in message.lower() or "schema" in message.lower() else None
+            return InvalidParameter(f"{self.spec.id} cannot do this: {message:.500}", field=field)
+        return OperationFailed(f"the engine of {self.spec.id} failed: {message:.500}")
+
+
+def _batch(size: int) -> int:
+    """Tokens that are read at a time: what a processor reads in a quarter of a second, about, so that a cancel need not wait longer."""
+    return max(16, min(128, 8_000_000_000 // max(1, size)))
+
+
+def _body(request: Generation) -> dict[str, Any]:
+    plain = ("max_tokens", "temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
+    body: dict[str, Any] = {name: value for name in plain if (value := getattr(request, name)) is not None}
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
+    if request.stop:
+        body["stop"] = request.stop
+    if request.messages is None:
+        body["prompt"] = request.prompt
+    else:
+        body["messages"] = tools.told(request)
+    shape = request.response_format or {}
+    grammar = tools.grammar(request)
+    if grammar is not None:
+        body["grammar"] = grammar
+    elif shape.get("type") == "json_schema":
+        body["grammar"] = json_grammar(shape["json_schema"]["schema"])
+    elif shape.get("type") == "json_object":
+        body["grammar"] = json_grammar({"type": "object"})
+    elif shape.get("type") == "grammar":
+        body["grammar"] = shape["grammar"]
+    return body
+
+
+async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
+    """As it is said; of JSON that was asked for it is seen that it is some."""
+    text: list[str] | None = [] if (request.response_format or {}).get("type") in ("json_schema", "json_object") else None
+    async for delta in said:
+        if text is not None:
+            text.append(delta.text)
+            if delta.finish and not request.stop and not is_json("".join(text), whole=delta.finish == "stop"):
+                raise OperationFailed("the model left the schema that it was held to; try again, or with a simpler one")
+        yield delta
+
+
+async def _with_calls(said: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    """What begins with a brace is the call of a tool, told when it is whole."""
+    text, calls = "", None
+    async for delta in said:
+        if calls is None and delta.text:
+            calls = delta.text.startswith("{")
+        if not calls:
+            yield delta
+            continue
+        text += delta.text
+        if delta.finish:
+            yield Delta("", [tools.call_of(text, delta.finish)])
+            yield Delta(finish="tool_calls", usage=delta.usage)
+
+
+def _lasting(message: str) -> Unavailable:
+    error = Unavailable(message)
+    error.retryable = False
+    return error
