@@ -176,3 +176,5 @@ AGENTS = Registry(
         "debugger": ("openruntime.ai.agents.debugger:ROLE", ""),
     },
 )
+# protocols whose library is optional: what builds their server
+PROTOCOLS = Registry("openruntime.protocols", {"mcp": ("openruntime.gateway.mcp_server:McpServer", "mcp")})

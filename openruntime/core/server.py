@@ -47,6 +47,10 @@ class Server(uvicorn.Server):
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.gateway.drain()
+        await super().shutdown(sockets)
+
 
 def serve(settings: Settings) -> None:
     """Serve until a signal. Raises `Unavailable` with the way out when it cannot start: the port or the data directory is in use."""
