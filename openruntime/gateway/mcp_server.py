@@ -46,10 +46,10 @@ GUIDE = f"""# OpenRuntime for assistants
 
 - A result over 1,000 elements is told by shape, dtype and statistics; `openruntime://tensors/{{tensor_id}}` has it as npy, up to {LARGEST >> 20} MiB.
 - `openruntime://tasks/{{task_id}}/result` has all outputs as JSON; `openruntime://operations/{{name}}` an operation's whole documentation.
-- Work that takes long: `submit_task`, then `get_task` with `wait`; or `run_operation`, which tells its progress and after `wait` seconds the task's id.
+- Work that takes long: `submit_task`, then `get_task` with `wait`; or `run_operation`, which tells its progress, and after `wait` seconds its id.
 - `device_preference` binds a task to a device (`cuda:0`), a kind (`gpu`), a library (`torch`) or both (`cpu:0/torch`); leave it out otherwise.
-- Codes: `unknown_operation`, `invalid_parameter`, `no_such_device`, `unsupported_on_device`, `compile_error`, `not_found`, `queue_full`, `operation_failed`,
-  `timeout`, `worker_crashed`, `out_of_memory`, `cancelled`, and others that say in their sentence what would be right.
+- Codes: `unknown_operation`, `invalid_parameter`, `no_such_device`, `unsupported_on_device`, `compile_error`, `not_found`, `queue_full`,
+  `operation_failed`, `timeout`, `worker_crashed`, `out_of_memory`, `cancelled`, and others that say in their sentence what would be right.
 """
 
 
@@ -119,9 +119,7 @@ class _Served(FastMCPTool):
 
     @classmethod
     def of(cls, tool: Tool, server: McpServer) -> "_Served":
-        hints = ToolAnnotations(
-            read_only_hint=tool.reads, destructive_hint=tool.ends, idempotent_hint=tool.reads or tool.ends, open_world_hint=False
-        )
+        hints = ToolAnnotations(read_only_hint=tool.reads, destructive_hint=tool.ends, idempotent_hint=tool.reads or tool.ends, open_world_hint=False)
         schema = tool.arguments.model_json_schema()
         made = cls(name=tool.name, description=tool.description, parameters={**schema, "title": tool.name}, annotations=hints)
         made._tool, made._server = tool, server
@@ -142,7 +140,9 @@ class _Served(FastMCPTool):
 
 
 def _result(told: Told) -> ToolResult:
-    links = [ResourceLink(type="resource_link", uri=link.uri, name=link.name, description=link.description, mime_type=link.media) for link in told.links]
+    links = [
+        ResourceLink(type="resource_link", uri=link.uri, name=link.name, description=link.description, mime_type=link.media) for link in told.links
+    ]
     return ToolResult([_text(told.content), *links], told.content)
 
 

@@ -64,7 +64,9 @@ class OneTask(BaseModel, extra="forbid"):
 
 
 class TaskFilter(BaseModel, extra="forbid"):
-    status: Literal["queued", "running", "cancelling", "completed", "failed", "cancelled"] | None = Field(None, description="Only those in this state.")
+    status: Literal["queued", "running", "cancelling", "completed", "failed", "cancelled"] | None = Field(
+        None, description="Only those in this state."
+    )
     operation: str | None = Field(None, max_length=200, description="Only those of this operation.")
     device: str | None = Field(None, max_length=200, description="Only those that ran on this device.")
     tag: str | None = Field(None, max_length=100, description="Only those that have this tag.")
@@ -185,8 +187,8 @@ TOOLS = (
     Tool("list_operations", "List the operations that can be run: name, family, one-line summary and names of parameters.", Search, list_operations),
     Tool("describe_operation", "One operation: what it computes, the JSON Schema of its parameters, its outputs, and what runs it.",
          OperationName, describe_operation),
-    Tool("run_operation", "Run an operation on arrays and wait for its result. Long outputs are summed up by shape, dtype and statistics, and stay on "
-         "the server: pass {\"task\": task_id} on as a parameter of the next operation rather than the numbers. To give the call up cancels the task.",
+    Tool("run_operation", "Run an operation on arrays and wait for its result. Long outputs are summed up by shape, dtype and statistics, and stay "
+         "on the server: pass {\"task\": task_id} on as a parameter of the next operation rather than the numbers. Giving the call up cancels the task.",
          Run, run_operation, reads=False),
     Tool("submit_task", "Submit an operation without waiting for it: the answer is its task_id, for get_task and cancel_task.",
          Submission, submit_task, reads=False),
@@ -199,7 +201,7 @@ TOOLS = (
     Tool("register_kernel", "Compile and register a kernel (OpenCL C, CUDA C++, Metal or WGSL); then run_operation runs it by its name. One of that "
          "name that is there already is replaced. A compile error tells the compiler's log. Give a `reference`, so that verify_kernel can judge it.",
          KernelRequest, register_kernel, reads=False, ends=True),
-    Tool("verify_kernel", "Compare a registered kernel with its reference on many sizes, special values and guarded memory, and wait for the verdict.",
+    Tool("verify_kernel", "Compare a registered kernel with its reference on many sizes, special values and guarded memory; waits for the verdict.",
          Verify, verify_kernel, reads=False),
     Tool("get_metrics", "The server's metrics: tasks by state, queue depths, memory, latencies.", MetricFilter, get_metrics),
 )  # fmt: skip
