@@ -26,6 +26,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         self._app = app
+        app.gateway.mcp.drained = True  # see `shutdown`
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from openruntime.contracts.errors import Forbidden
@@ -20,19 +20,20 @@ METHODS = ("GET", "POST", "DELETE")
 class _Server(Protocol):
     """What the registry's `mcp` builds; see `mcp_server.py`."""
 
-    async def open(self, stack: AsyncExitStack) -> Application: ...
+    def serving(self) -> AbstractAsyncContextManager[Application]: ...
 
 
 class McpEndpoint:
     """An ASGI application. What clients ask is asked of `front` in their name, so that here they may do what they may anywhere else."""
 
     def __init__(self, front: Application, limits: Limits, version: str) -> None:
+        self.drained = False  # whether `drain` is called before a stop
         self._front = front
         self._limits = limits
         self._version = version
-        self._stack = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._application: Application | None = None
+        self._opened: asyncio.Future[Application] | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
         self._leaving = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +41,7 @@ class McpEndpoint:
         origin, host = (found.decode("latin-1") if found is not None else None for found in (given.get(b"origin"), given.get(b"host")))
         if not self._limits.cors and not own_page(origin, host):
             raise Forbidden(f"a page of {(origin or '')[:100]!r} may not use this server; `cors` lets pages of any origin", field="Origin")
-        application = self._application or await self._open()
+        application = await asyncio.shield(self._opening())
         inner = {**scope, "path": PATHS[0], "raw_path": PATHS[0].encode(), "root_path": ""}
         if scope["method"] == "GET":
             await self._listen(application, inner, receive, send)
@@ -48,20 +49,35 @@ class McpEndpoint:
             await application(inner, receive, send)
 
     def drain(self) -> None:
-        """Streams that clients only listen to end, so that a stop need not wait for them; calls go on."""
+        """The server is about to stop. Streams that clients only listen to end, and calls that wait for tasks answer how those stand."""
         self._leaving.set()
 
     async def close(self) -> None:
         """Ends all sessions. A task that a call waits for goes on."""
         self.drain()
-        await self._stack.aclose()
+        self._closed.set()
+        if self._life is not None:
+            await self._life
 
-    async def _open(self) -> Application:
-        async with self._opening:
-            if self._application is None:
-                made: Callable[..., _Server] = await asyncio.to_thread(PROTOCOLS.load, "mcp")  # a second of importing, beside the loop
-                self._application = await made(self._front, self._version, leaving=self._leaving.is_set).open(self._stack)
-            return self._application
+    def _opening(self) -> "asyncio.Future[Application]":
+        """The application once it is up. One that could not be had is tried anew by the next who asks."""
+        if self._opened is None or (self._opened.done() and self._opened.exception() is not None):
+            self._opened = asyncio.get_running_loop().create_future()
+            self._life = asyncio.create_task(self._live(self._opened), name="mcp")
+        return self._opened
+
+    async def _live(self, opened: "asyncio.Future[Application]") -> None:
+        """Begins and ends the library's lifespan in one task, as it wants it."""
+        try:
+            made: Callable[..., _Server] = await asyncio.to_thread(PROTOCOLS.load, "mcp")  # a second of importing, beside the loop
+            async with made(self._front, self._version, leaving=self._leaving.is_set, drained=self.drained).serving() as application:
+                opened.set_result(application)
+                await self._closed.wait()
+        except Exception as error:
+            if opened.done():
+                log.exception("MCP ended badly")
+            else:
+                opened.set_exception(error)
 
     async def _listen(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
         begun = ended = False

@@ -4,8 +4,9 @@ Source: https://modelcontextprotocol.io/specification/2026-07-28
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp_types import ResourceLink, TextContent, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
+from sse_starlette.sse import AppStatus
 
 from openruntime.client.connection import Connection
 from openruntime.contracts.errors import CompileError, Internal, OpenRuntimeError, PayloadTooLarge
@@ -58,15 +60,24 @@ def _never() -> bool:
 
 
 class McpServer:
-    """`front` answers requests in the name of whoever called over HTTP. `connection` is the way to a server where there is one caller only."""
+    """`front` answers requests in the name of whoever called over HTTP. `connection` is the way to a server where there is one caller only.
+    `leaving` tells that the server is about to stop; `drained`, that it will be told in time."""
 
     def __init__(
-        self, front: Application | None, version: str, *, connection: Connection | None = None, leaving: Callable[[], bool] = _never
+        self,
+        front: Application | None,
+        version: str,
+        *,
+        connection: Connection | None = None,
+        leaving: Callable[[], bool] = _never,
+        drained: bool = False,
     ) -> None:
         self._front = front
         self._only = connection
         self.leaving = leaving
         _log_with_us()
+        if drained:
+            AppStatus.disable_automatic_graceful_drain()  # it cuts off every stream that is open when a signal comes, those with answers too
         self.server: FastMCP[Any] = FastMCP(
             "openruntime", INSTRUCTIONS, version=version, website_url=None, mask_error_details=True, tools=[_Served.of(tool, self) for tool in TOOLS]
         )
@@ -79,17 +90,18 @@ class McpServer:
         assert self._front is not None, "one of the two is given"
         return Connection(Inside(self._front, get_http_request().scope), patience=0.0)
 
-    async def open(self, stack: AsyncExitStack) -> Application:
-        """The ASGI application, alive until `stack` is closed. A session belongs to who began it."""
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Application]:
+        """The ASGI application while it is alive. A session belongs to who began it."""
         app = self.server.http_app(PATHS[0], json_response=False, stateless_http=False, host_origin_protection=False)
-        await stack.enter_async_context(app.lifespan(app))
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             who = principal(scope)
             owner = AccessToken(token="", client_id=f"{who.tenant}/{who.id}", scopes=[])
             await app({**scope, "user": AuthenticatedUser(owner)}, receive, send)
 
-        return answer
+        async with app.lifespan(app):
+            yield answer
 
     async def stdio(self) -> None:
         """Until the input ends."""
@@ -194,8 +206,9 @@ class _Resources:
     async def _read(self, path: str, media: str = "application/json") -> ResourceResult:
         connection, accept = self._server.connection(), {"Accept": media}
         try:
-            size = int((await connection.call("HEAD", path, headers=accept)).headers.get("content-length", 0))
-            if size > LARGEST:
+            head = await connection.transport.send("HEAD", path, accept, (), wait=0.0)
+            size = int(head.headers.get("content-length", 0))
+            if head.status == 200 and size > LARGEST:
                 raise PayloadTooLarge(f"it has {size:,} bytes, and a resource at most {LARGEST:,}; GET {path} has it over HTTP")
             body = bytes((await connection.call("GET", path, headers=accept)).body)
         except OpenRuntimeError as error:
@@ -211,3 +224,4 @@ def _log_with_us() -> None:
     own.propagate = True
     for name in ("fastmcp", "mcp"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The logging capability is deprecated")  # who speaks the revision before has nothing else

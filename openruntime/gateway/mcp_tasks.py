@@ -30,7 +30,7 @@ class Caller(Protocol):
     async def log(self, message: str) -> None: ...
 
     def leaving(self) -> bool:
-        """Whether it is us who end the call: then nobody gave it up."""
+        """Whether the server is about to stop: then no call waits any more, and one that ends was not given up by its caller."""
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -79,13 +79,13 @@ async def _give_up(caller: Caller, submitting: "asyncio.Future[dict[str, Any]]")
 
 
 async def followed(caller: Caller, task_id: str, seconds: float) -> dict[str, Any]:
-    """The task once it has ended, or as it is when the seconds are over."""
+    """The task once it has ended, or as it is when the seconds are over or the server stops."""
     clock = asyncio.get_running_loop().time
     until, pause, reached, running = clock() + seconds, FIRST_PAUSE, 0.0, False
     while True:
         wait = max(0.0, min(pause, until - clock()))
         found: dict[str, Any] = await caller.connection.json("GET", f"/tasks/{quote(task_id, safe='')}", query={"wait": wait}, wait=wait)
-        if found["status"] in _ENDED or clock() >= until:
+        if found["status"] in _ENDED or clock() >= until or caller.leaving():
             return found
         if found["started_at"] and not running:
             running = True
@@ -102,7 +102,8 @@ async def told(caller: Caller, task: Mapping[str, Any], *, raising: bool = False
         raise failed
     content = {name: value for name, value in task.items() if value not in (None, [], "") and name not in ("result", "achieved", "cached")}
     if task["status"] not in _ENDED:
-        content["next"] = "it goes on; get_task with this task_id and `wait` waits for it, cancel_task ends it"
+        again = "the server is stopping and takes the task up again when it starts" if caller.leaving() else "it goes on"
+        content["next"] = f"{again}; get_task with this task_id and `wait` waits for it, cancel_task ends it"
     if not task["result"]:
         return Told(content)
     outputs, links = {}, []

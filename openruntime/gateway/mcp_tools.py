@@ -188,7 +188,7 @@ TOOLS = (
     Tool("describe_operation", "One operation: what it computes, the JSON Schema of its parameters, its outputs, and what runs it.",
          OperationName, describe_operation),
     Tool("run_operation", "Run an operation on arrays and wait for its result. Long outputs are summed up by shape, dtype and statistics, and stay "
-         "on the server: pass {\"task\": task_id} on as a parameter of the next operation rather than the numbers. Giving the call up cancels the task.",
+         "on the server: pass {\"task\": task_id} on as a parameter of the next operation rather than the numbers. Giving the call up cancels it.",
          Run, run_operation, reads=False),
     Tool("submit_task", "Submit an operation without waiting for it: the answer is its task_id, for get_task and cancel_task.",
          Submission, submit_task, reads=False),
