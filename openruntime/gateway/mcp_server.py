@@ -77,7 +77,7 @@ class McpServer:
         self.leaving = leaving
         _log_with_us()
         if drained:
-            AppStatus.disable_automatic_graceful_drain()  # it cuts off every stream that is open when a signal comes, those with answers too
+            AppStatus.enable_automatic_graceful_drain = False  # it cuts off every stream that is open when a signal comes, those with answers too
         self.server: FastMCP[Any] = FastMCP(
             "openruntime", INSTRUCTIONS, version=version, website_url=None, mask_error_details=True, tools=[_Served.of(tool, self) for tool in TOOLS]
         )
