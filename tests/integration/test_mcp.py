@@ -171,6 +171,30 @@ async def test_resources(numpy_server: Server, mode: str) -> None:
             await client.read_resource("openruntime://tasks/none/result")
 
 
+async def test_kernels_are_registered_verified_and_run(server: Server) -> None:
+    pytest.importorskip("pyopencl", reason="the extra opencl is not installed")
+    source = (
+        "__kernel void doubled(__global const float *x, __global float *y, const int n) { int i = get_global_id(0); if (i < n) y[i] = 2 * x[i]; }"
+    )
+    kernel = {
+        "name": "doubled", "language": "opencl", "source": source, "inputs": [{"name": "x", "dtype": "float32", "shape": ["n"]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n"]}], "scalars": [{"name": "n", "dtype": "int32"}], "grid": ["n"],
+        "reference": {"operation": "expression", "parameters": {"formula": "2*x"}},
+    }  # fmt: skip
+    async with Client(f"{server.url}/mcp") as client:
+        refused = await call(client, "register_kernel", refused=True, **{**kernel, "source": source.replace("2 * x", "2 * z")})
+        assert (refused["code"], refused["field"]) == ("compile_error", "source")
+        assert "z" in refused["log"]
+        assert refused["lines"]
+        assert (await call(client, "register_kernel", **kernel))["version"] == 1
+        assert "doubled" in [one["name"] for one in (await call(client, "list_kernels"))["kernels"]]
+        assert (await call(client, "get_kernel", name="doubled"))["source"] == source
+        found = await call(client, "run_operation", operation="doubled", parameters={"x": [1.0, 2.5]})
+        assert found["result"] == {"y": [2.0, 5.0]}
+        verdict = await call(client, "verify_kernel", name="doubled", sizes=[{"n": 3000}])
+        assert verdict["ok"], verdict["verdict"]
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "code", "field", "says"),
     [
