@@ -178,3 +178,5 @@ AGENTS = Registry(
 )
 # how a model uses a role's tools; see `ai/agents/mind.py`
 MINDS = Registry("openruntime.minds", {"agents": ("openruntime.ai.agents.mind:converse", "agents")})
+# protocols whose library is optional: what builds their server
+PROTOCOLS = Registry("openruntime.protocols", {"mcp": ("openruntime.gateway.mcp_server:McpServer", "mcp")})

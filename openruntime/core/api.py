@@ -40,6 +40,7 @@ class Application:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.gateway.close()
         await self.runtime.stop()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -374,4 +374,8 @@ async def embedded(data_dir: Path | None = None) -> AsyncIterator[Any]:
 
     flags: dict[str, object] = {"store": "memory"} if data_dir is None else {"store": "sqlite", "data_dir": str(data_dir)}
     async with running(Settings.load(flags)) as runtime:
-        yield create_gateway(runtime.services())
+        gateway = create_gateway(runtime.services())
+        try:
+            yield gateway
+        finally:
+            await gateway.close()

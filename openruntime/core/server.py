@@ -26,6 +26,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         self._app = app
+        app.gateway.mcp.drained = True  # see `shutdown`
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -46,6 +47,10 @@ class Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.gateway.drain()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> None:

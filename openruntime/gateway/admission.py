@@ -2,6 +2,7 @@
 
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from uuid_utils import uuid7
 
@@ -22,6 +23,11 @@ def check_coding(header: bytes) -> None:
         raise UnsupportedMediaType(
             f"the Content-Encoding {header[:60].decode('latin-1')!r} is not read here; send the body as it is", field="Content-Encoding"
         )
+
+
+def own_page(origin: str | None, host: str | None) -> bool:
+    """Whether a request comes from no page, or from one that this server itself could have shown."""
+    return origin is None or urlsplit(origin).netloc == host
 
 
 class Hosts:

@@ -13,6 +13,7 @@ from fastapi import Response as FastAPIResponse
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from openruntime.contracts import trace
 from openruntime.contracts.errors import Forbidden, Internal, OpenRuntimeError, Unauthorized, Unavailable
@@ -25,6 +26,7 @@ from openruntime.gateway.direct import Line
 from openruntime.gateway.doors import Doors
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
 from openruntime.gateway.exchange import Request, Response, application
+from openruntime.gateway.mcp import METHODS, PATHS, McpEndpoint
 from openruntime.gateway.openapi import problems
 from openruntime.gateway.results import Results
 from openruntime.gateway.submission import Submission
@@ -37,6 +39,7 @@ SCHEMAS = (
     Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest,
     AIRequest, ai.Decision, ai.SessionRequest, ai_models.ModelAddition, ai_models.AliasTarget,
 )  # fmt: skip  # that bodies have and no signature mentions
+_MCP = {path: [method.lower() for method in METHODS] for path in PATHS}
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
 # headers that ask something of the gateway itself
 _ASKING = frozenset((b"origin", b"traceparent", b"x-request-id", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"authorization"))
@@ -67,6 +70,7 @@ def create_gateway(services: Services) -> "Front":
 
     front = Front(services, submission, bodies, app)
     services.agents.use(front)
+    app.router.routes += [Route(path, front.mcp, methods=METHODS) for path in PATHS]
     return front
 
 
@@ -99,6 +103,7 @@ class Front:
         self._doors = Doors(services.access, bodies)
         self._preflight: CORSMiddleware | None = None
         self._exposed: list[tuple[bytes, bytes]] = []
+        self.mcp = McpEndpoint(self, services.limits, services.version)
         if services.limits.cors:
             exposed = ["Location", "X-Request-ID", "Preference-Applied", "Retry-After", "traceparent"]
             self._preflight = CORSMiddleware(rest, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
@@ -116,6 +121,14 @@ class Front:
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
                 return
         await self.rest(scope, receive, send)
+
+    def drain(self) -> None:
+        """The server is about to stop: what would otherwise be listened to for ever ends."""
+        self.mcp.drain()
+
+    async def close(self) -> None:
+        """Before the runtime stops."""
+        await self.mcp.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = headers(scope)
@@ -304,7 +317,7 @@ async def _unrouted(request: FastAPIRequest, error: Exception) -> FastAPIRespons
 
 def _allowed(app: FastAPI, scope: Scope) -> str:
     """The methods of all routes of this path, empty where there is none; the router knows only those of the first."""
-    paths: dict[str, Any] = {"/openapi.json": ["get"], "/docs": ["get"], "/docs/{name}": ["get"], **app.openapi()["paths"]}
+    paths: dict[str, Any] = {"/openapi.json": ["get"], "/docs": ["get"], "/docs/{name}": ["get"], **_MCP, **app.openapi()["paths"]}
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     found = {method.upper() for template, methods in paths.items() if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) for method in methods}
     if "GET" in found:

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -16,6 +15,7 @@ from openruntime.contracts.errors import InvalidRequest, OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, DeviceChanged, Gap, MetricsSampled, TaskEvent, TaskFinished, TaskSaid, WorkerDied
 from openruntime.contracts.interfaces import EventLog
 from openruntime.contracts.records import Principal
+from openruntime.gateway.admission import own_page
 from openruntime.gateway.dependencies import Limits, principal
 from openruntime.gateway.errors import escaped
 from openruntime.gateway.requests import parse_json
@@ -116,8 +116,7 @@ class WebSocketManager:
         return self._events.last()
 
     def _may_connect(self, socket: WebSocket) -> bool:
-        origin = socket.headers.get("origin")
-        return origin is None or self._limits.cors or urlsplit(origin).netloc == socket.headers.get("host")
+        return self._limits.cors or own_page(socket.headers.get("origin"), socket.headers.get("host"))
 
     async def _close(self, socket: WebSocket) -> None:
         if WebSocketState.DISCONNECTED in (socket.client_state, socket.application_state):
