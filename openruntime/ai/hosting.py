@@ -27,6 +27,7 @@ class Host:
         self.adapter: TextModel | None = None
         self.users = 0
         self.requests = 0
+        self.took = 0  # bytes, when it was used last
         self.used = time.monotonic()
         self.opening: asyncio.Task[None] | None = None
         self.closing: asyncio.Task[None] | None = None
@@ -39,8 +40,8 @@ class Host:
         return self.adapter.resident() if self.adapter is not None else 0
 
     def needs(self) -> int:
-        """Bytes that it will take, or takes."""
-        return self.bytes() or (int(self.spec.size * OVERHEAD) if self.local else 0)
+        """Bytes that it will take, by what it took before, else by its size."""
+        return (self.took or int(self.spec.size * OVERHEAD)) if self.local else 0
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -105,6 +106,7 @@ class Hosting:
     def leave(self, host: Host) -> None:
         host.users -= 1
         host.used = time.monotonic()
+        host.took = host.bytes() or host.took
         if not host.users:
             self._freed.set()
             if self._hosts.get(host.spec.id) is not host:

@@ -66,13 +66,17 @@ def run(
     --help` lists them. Without --server it runs in this process; without -o a small result is printed, and a large one summed up.
     """
     from openruntime.cli import files
+    from openruntime.contracts.errors import InvalidParameter
 
     with client(server, embedded=True) as runtime:
         if inputs == [_HELP]:
             show(known_entry(runtime, operation))
             return
         if output is not None:
-            files.check_target(output, known_entry(runtime, operation)["outputs"])
+            entry = known_entry(runtime, operation)
+            if entry["family"] == "models":
+                raise InvalidParameter(f"`--output`: {operation} is a model, and answers text; print it, or take --json", field="output")
+            files.check_target(output, entry["outputs"])
         parameters = read_parameters(runtime, operation, inputs or [])
         future = _start(runtime, operation, parameters, device=device, priority=priority, timeout=timeout, cache="no-store" if no_cache else None)
         found = follow(future)
@@ -84,6 +88,10 @@ def run(
         show_json(answer)
         return
     out = console()
+    if type(found) is dict:  # a model's
+        said = found["text"] if "text" in found else f"{len(found['vectors'])} vectors of {len(found['vectors'][0])} numbers"
+        out.print(said, markup=False, highlight=False, soft_wrap=True)
+        answer["outputs"] = {}
     for name, facts in answer["outputs"].items():
         rest = "  ".join(f"{label} {value}" for label, value in facts.items() if label not in ("dtype", "shape"))
         out.print(f"{name}  {facts['dtype']} {tuple(facts['shape'])}  {rest}", markup=False)
@@ -249,6 +257,8 @@ def describe(found: Any) -> dict[str, dict[str, Any]]:
     import numpy as np
 
     facts: dict[str, dict[str, Any]] = {}
+    if type(found) is dict:  # a model's answer
+        return found
     for name, value in found.items() if isinstance(found, dict) else [("output", found)]:
         array = np.asarray(value)
         facts[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}

@@ -96,8 +96,10 @@ def _plain(value: Any, field: str) -> Any:
 
 
 def outputs(body: Buffer) -> Any:
-    """The answer's arrays: the array itself where there is only one, else `Outputs`."""
-    arrays, _ = safetensors.decode(body)
+    """The answer's arrays: the array itself where there is only one, else `Outputs`; what the answer calls JSON is parsed."""
+    arrays, metadata = safetensors.decode(body)
+    if (spoken := metadata.get(safetensors.JSON_OUTPUT)) in arrays:
+        return msgspec.json.decode(arrays[spoken].view)
     if len(arrays) == 1:
         return from_wire(next(iter(arrays.values())))
     return Outputs((name, from_wire(array)) for name, array in arrays.items())

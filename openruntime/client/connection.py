@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from openruntime.client.transport import Reply, Transport, Unreachable
-from openruntime.contracts.errors import CompileError, OpenRuntimeError, TaskFailed, error_class
+from openruntime.contracts.errors import CompileError, OpenRuntimeError, TaskFailed, error_class, task_failure
 from openruntime.contracts.payload import Buffer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
@@ -133,7 +133,10 @@ def problem(reply: Reply) -> OpenRuntimeError:
         return failure(code, detail, document.get("field"), retry_after)
     if code == CompileError.code:
         return CompileError(detail, field=document.get("field"), log=document.get("log", ""), lines=document.get("lines", ()))
-    return error_class(code, task=reply.status == TaskFailed.status)(detail, field=document.get("field"), retry_after=retry_after)
+    cls = error_class(code, task=reply.status == TaskFailed.status)
+    if reply.status == TaskFailed.status != cls.status:
+        return task_failure(code, detail)
+    return cls(detail, field=document.get("field"), retry_after=retry_after)
 
 
 def failure(code: str, message: str, field: str | None = None, retry_after: float | None = None) -> OpenRuntimeError:
@@ -147,4 +150,4 @@ def ended(response: Mapping[str, Any]) -> OpenRuntimeError | None:
     if response["status"] not in ("failed", "cancelled"):
         return None
     error = failure(response.get("code") or response["status"], response.get("error") or f"the task was {response['status']}")
-    return error if isinstance(error, TaskFailed) else TaskFailed(error.message)
+    return error if isinstance(error, TaskFailed) else task_failure(error.code, error.message)

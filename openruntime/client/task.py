@@ -119,7 +119,8 @@ class AsyncTask:
                 raise TimeoutError(f"task {self.task_id} has not ended yet") from None
             await asyncio.sleep(_BETWEEN)
             return
-        except TaskFailed as error:
-            self.end(error)
+        except OpenRuntimeError as error:
+            if error.status == TaskFailed.status or isinstance(error, TaskFailed):
+                self.end(error)
             raise
         self.keep(outputs(reply.body))

@@ -228,6 +228,17 @@ def error_class(code: str, *, task: bool = False) -> type[OpenRuntimeError]:
     return ranked[0] if ranked else (TaskFailed if task else Internal)
 
 
+def task_failure(code: str, message: str) -> TaskFailed:
+    """What a task failed with that ended with this `code`: of a class that is no task's own it keeps the code alone, since the request that
+    asks for its result met nothing of the kind."""
+    cls = error_class(code, task=True)
+    if issubclass(cls, TaskFailed):
+        return cls(message)
+    failed = TaskFailed(message)
+    failed.code = code
+    return failed
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence's end that offers the known names most like `name`, or all of them when there are few."""
     names = sorted(known)

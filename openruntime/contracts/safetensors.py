@@ -20,6 +20,7 @@ REMEMBERED_HEADER = 4096  # bytes
 COPIED = 16_384  # bytes: a smaller array is copied, because a view costs 200 bytes and holds the whole body while its task waits
 HEADER_LIMIT = 100_000_000  # bytes, as in the reference implementation
 DIMENSIONS = 64
+JSON_OUTPUT = "json"  # metadata of ours: the name of the output whose bytes are JSON
 
 CODES = {
     "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",

@@ -9,7 +9,7 @@ import msgspec
 
 from openruntime.contracts import nested, npy, safetensors
 from openruntime.contracts.ai import ANSWER, REQUIRES, answer_of
-from openruntime.contracts.errors import Expired, NotAcceptable, TaskCancelled, TaskFailed, error_class
+from openruntime.contracts.errors import Expired, NotAcceptable, TaskCancelled, TaskFailed, task_failure
 from openruntime.contracts.interfaces import Devices, Tasks, Tensors
 from openruntime.contracts.models import Achieved, TaskStatus
 from openruntime.contracts.payload import Array, Buffer
@@ -53,8 +53,12 @@ def failed(task: Task) -> TaskFailed:
     if task.life.status is TaskStatus.CANCELLED:
         return TaskCancelled(task.failure.message if task.failure else f"task {task.id} was cancelled")
     code, message = (task.failure.code, task.failure.message) if task.failure else ("operation_failed", f"task {task.id} failed")
-    cls = error_class(code, task=True)
-    return cls(message) if issubclass(cls, TaskFailed) else TaskFailed(message)
+    return task_failure(code, message)
+
+
+def _speaks(task: Task) -> bool:
+    """Whether it is a model's, whose answer is JSON already."""
+    return task.call.program is not None and task.call.program.requires.startswith(REQUIRES)
 
 
 class Results:
@@ -76,7 +80,7 @@ class Results:
         if outputs is None:
             return describe(task, None, self._achieved(task))
         result: dict[str, Any] = {}
-        if task.call.program is not None and task.call.requires.startswith(REQUIRES):  # a model's answer is JSON already
+        if _speaks(task):
             whole = outputs if outputs[ANSWER].data is not None else await self.outputs(task, principal)
             return describe(task, {ANSWER: msgspec.Raw(answer_of(whole))}, self._achieved(task))
         for name, array in outputs.items():
@@ -99,6 +103,8 @@ class Results:
         if media in (SAFETENSORS, SPLIT):
             outputs = await self.outputs(task, principal)
             told = {"task": to_json(describe(task, None, self._achieved(task))).decode()}
+            if _speaks(task):
+                told[safetensors.JSON_OUTPUT] = ANSWER
             return b"application/x-safetensors", safetensors.encode(outputs, told, split=media == SPLIT)
         if media == NPY:
             outputs = await self.outputs(task, principal)

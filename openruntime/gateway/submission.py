@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts import safetensors
-from openruntime.contracts.errors import Forbidden, Internal, InvalidRequest, OpenRuntimeError
+from openruntime.contracts.errors import Forbidden, Internal, InvalidRequest, OpenRuntimeError, RateLimited, Unavailable
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array, Buffer
 from openruntime.contracts.records import Principal, Task
@@ -17,7 +17,7 @@ from openruntime.gateway.errors import Disconnected, problem_json
 from openruntime.gateway.exchange import Handler, Request, Response
 from openruntime.gateway.requests import BATCH, parse, parse_batch
 from openruntime.gateway.requests import Submission as Parsed
-from openruntime.gateway.results import Results, describe, to_json
+from openruntime.gateway.results import Results, describe, failed, to_json
 from openruntime.gateway.wire import (
     JSON,
     SAFETENSORS,
@@ -105,7 +105,13 @@ class Submission:
             task = await self._tasks.status(asked.task_id, principal=who)
             if not task.life.status.ended:
                 await self._tasks.wait(task, wait)
-        task = await self._tasks.result(asked.task_id, principal=who)
+        try:
+            task = await self._tasks.result(asked.task_id, principal=who)
+        except (RateLimited, Unavailable):  # the task met it, or this request
+            task = await self._tasks.status(asked.task_id, principal=who)
+            if task.failure is None:
+                raise
+            raise failed(task) from None
         return Response(200, *await self._results.encoded(task, media, who))
 
     async def batch(self, asked: Request) -> Response:

@@ -118,7 +118,7 @@ def describe(spec: ModelSpec) -> dict[str, Any]:
     """As `/operations` shows it: the fields of `Catalogue.describe`, and what is particular to a model."""
     embeds = spec.kind == "embedding"
     summary = "Turns texts into vectors." if embeds else "Continues a chat or a text."
-    where = f"{spec.id}, by the {spec.adapter} adapter; the answer is JSON, an `{'Embeddings' if embeds else 'Completion'}`."
+    where = f"{spec.id}, by the {spec.adapter} adapter; the answer is JSON, {'an `Embeddings`' if embeds else 'a `Completion`'}."
     shown = {"id": spec.id, "adapter": spec.adapter, "kind": spec.kind, "digest": spec.digest, "size": spec.size, "license": spec.license}
     return {
         "name": spec.name, "family": "models", "version": number(spec), "summary": summary, "doc": f"{summary}\n\n{where}",

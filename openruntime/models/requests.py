@@ -132,14 +132,21 @@ def generation_schema() -> dict[str, Any]:
     """The JSON schema of `Generation`, with the ranges that are checked here."""
     found = msgspec.json.schema(Generation)
     schema: dict[str, Any] = found["$defs"]["Generation"]
-    properties = {name: dict(of) for name, of in schema["properties"].items()}
+    properties = {name: _plain(of) for name, of in schema["properties"].items()}
+    properties = {"prompt": properties.pop("prompt"), **properties}  # what a command line's first word is
     for name, (least, most) in RANGES.items():
         if abs(most) < 1 << 30:
             properties[name] |= {"minimum": least, "maximum": most}
     return {
         "type": "object", "properties": properties, "additionalProperties": False,
-        "oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}],
+        "required": [], "oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}],
     }  # fmt: skip
+
+
+def _plain(of: dict[str, Any]) -> dict[str, Any]:
+    """Without null, which says what leaving it out says."""
+    options = [option for option in of.get("anyOf", [of]) if option != {"type": "null"}]
+    return dict(options[0]) if len(options) == 1 else {"anyOf": options}
 
 
 @cache

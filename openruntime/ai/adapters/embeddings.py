@@ -77,6 +77,11 @@ class SentenceEmbeddings(EmbeddingModel):
             if engine is not None:
                 await engine.end()
 
+    @property
+    def pid(self) -> int | None:
+        """Of its engine's process, while that is up."""
+        return self._engine.pid if self._engine is not None and self._engine.alive else None
+
     def resident(self) -> int:
         return self._engine.memory() if self._engine is not None else 0
 
