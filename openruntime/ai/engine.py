@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT = 600.0  # seconds: weights may be many gigabytes, and lie on a slow disk
 LONGEST_FRAME = 1 << 30  # bytes
 LONGEST_PATH = 90  # characters of a socket's path; macOS takes 103
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
 
 
 class Ready(msgspec.Struct, frozen=True):

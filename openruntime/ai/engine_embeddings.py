@@ -2,6 +2,7 @@
 
 import os
 import queue
+import time
 from collections import deque
 from typing import Any
 
@@ -11,6 +12,10 @@ from sentence_transformers import SentenceTransformer
 from openruntime.ai.engine_host import Host
 
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[str] | None])
+
+
+STEP = 0.1  # seconds that are computed before somebody else has a turn, and a cancel is heard
+LEAST, MOST = 256, 1 << 20  # characters, all padded to the longest, of a step
 
 
 class _Asked:
@@ -25,13 +30,15 @@ class _Asked:
 
 
 class _Work:
-    """Takes a batch of each request in turn: a long one does not hold up a short one, and stops within a batch when it is cancelled."""
+    """Takes some texts of each request in turn: a long one does not hold up a short one, and ends soon when it is cancelled."""
 
     def __init__(self, model: SentenceTransformer, host: Host, asked: "queue.SimpleQueue[bytes]", batch: int) -> None:
         self._model = model
         self._host = host
         self._asked = asked
         self._batch = batch
+        self._longest = 6 * (model.max_seq_length or 512)  # characters that count
+        self._room = 2048.0
         self._all: deque[_Asked] = deque()
 
     def run(self) -> None:
@@ -54,12 +61,20 @@ class _Work:
                 self._host.say((each.number, b"".join(each.vectors), len(each.vectors[0]) // 4, each.tokens, None))
 
     def _step(self, each: _Asked) -> None:
-        places = [each.left.popleft() for _ in range(min(self._batch, len(each.left)))]
+        places = [each.left.popleft()]
+        while each.left and len(places) < self._batch and (len(places) + 1) * self._length(each, each.left[0]) <= self._room:
+            places.append(each.left.popleft())
         texts = [each.texts[at] for at in places]
+        begun = time.monotonic()
         vectors: Any = self._model.encode(texts, batch_size=len(texts), convert_to_numpy=True, show_progress_bar=False)
+        rate = len(places) * self._length(each, places[-1]) / (time.monotonic() - begun)
+        self._room = min(MOST, max(LEAST, (self._room + rate * STEP) / 2, self._room / 2))
         for at, vector in zip(places, vectors, strict=True):
             each.vectors[at] = vector.astype("float32").tobytes()
         each.tokens += int(self._model.preprocess(texts)["attention_mask"].sum())
+
+    def _length(self, each: _Asked, at: int) -> int:
+        return 8 + min(len(each.texts[at]), self._longest)
 
 
 def main() -> None:

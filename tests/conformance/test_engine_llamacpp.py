@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from openruntime.ai.adapters import llamacpp
 from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
 from openruntime.contracts.ai import Generation, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable, WorkerCrashed
@@ -100,6 +101,7 @@ async def test_a_cancel_while_it_reads_a_prompt(model: LlamaCppAdapter) -> None:
 async def test_it_ends_when_its_gateway_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio
+from openruntime.ai.adapters import llamacpp
 from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
 from openruntime.contracts.ai import Generation, ModelSpec
 async def main():
@@ -211,6 +213,15 @@ async def test_a_grammar_that_is_none_is_refused(model: LlamaCppAdapter, grammar
     with pytest.raises(InvalidParameter) as caught:
         await model.complete(Generation(messages=HI.messages, response_format={"type": "grammar", "grammar": grammar}))
     assert caught.value.field.startswith("response_format")
+
+
+async def test_a_grammar_that_takes_for_ever_ends_and_the_next_request_does_not_wait(model: LlamaCppAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llamacpp, "SILENCE_OF_GRAMMARS", 1.0)
+    grammar = "root ::= " + " ".join('"a"?' for _ in range(400))
+    with pytest.raises(InvalidParameter, match="takes the engine too long") as caught:
+        await model.complete(Generation(messages=HI.messages, response_format={"type": "grammar", "grammar": grammar}))
+    assert caught.value.field == "response_format.grammar"
+    assert (await model.complete(HI)).text
 
 
 async def test_an_image_is_refused(model: LlamaCppAdapter) -> None:

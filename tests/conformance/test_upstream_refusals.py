@@ -176,3 +176,31 @@ async def test_an_empty_purse_is_not_tried_again(server: Upstream) -> None:
 async def test_nobody_there(server: Upstream) -> None:
     gone = Upstream("http://127.0.0.1:9/v1", [])
     await fails(gone, Unavailable, "cannot be reached")
+
+
+async def test_calls_of_tools_come_in_pieces(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        for call in (
+            {"index": 0, "id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}},
+            {"index": 0, "function": {"arguments": '{"x":'}},
+            {"index": 1, "id": "call_b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+            {"index": 0, "function": {"arguments": " 1}"}},
+        ):
+            await exchange.event({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
+        await exchange.finish("tool_calls", {"prompt_tokens": 9, "completion_tokens": 8})
+
+    server.behave = behave
+    model = adapter(server)
+    tools = [{"type": "function", "function": {"name": name}} for name in "fg"]
+    asked = Generation(messages=HI.messages, tools=tools, tool_choice="required")
+    answer = await model.complete(asked)
+    pieces = [delta async for delta in model.stream(asked)]
+    await model.close()
+    assert (answer.text, answer.finish) == ("", "tool_calls")
+    assert answer.tool_calls == [
+        {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+        {"id": "call_b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+    assert [call["index"] for delta in pieces for call in delta.tool_calls] == [0, 0, 1, 0]
+    assert server.asked[0].body["tool_choice"] == "required"

@@ -24,8 +24,8 @@ _decoder = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, str | None])
 class SentenceEmbeddings(EmbeddingModel):
     """The folder at `spec.source`. Of a text longer than the model reads, the beginning counts, as in the library.
 
-    Of `spec.options`: `threads` (the machine's cores, at most 4), `batch` texts that are computed together (16; a cancel waits for
-    them), `device` in PyTorch's words (`cpu`).
+    Of `spec.options`: `threads` (the machine's cores, at most 4), `batch` texts that are computed together at most (64; fewer where they would take
+    longer than a tenth of a second), `device` in PyTorch's words (`cpu`).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -90,7 +90,9 @@ class SentenceEmbeddings(EmbeddingModel):
             return self._engine
         async with self._opening:
             if self._engine is None or not self._engine.alive:
-                engine = Engine("openruntime.ai.engine_embeddings", self._settings(), threads=self._threads(), name=self.spec.id)
+                engine = Engine(
+                    "openruntime.ai.engine_embeddings", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id
+                )
                 await engine.start()
                 self._engine = engine
                 self._hearing = asyncio.get_running_loop().create_task(self._hear(engine))
@@ -102,11 +104,11 @@ class SentenceEmbeddings(EmbeddingModel):
 
     def _settings(self) -> dict[str, Any]:
         if not (self._path / "modules.json").is_file():
-            error = Unavailable(f"{self.spec.id} cannot be loaded: {self._path} is no folder of sentence-transformers (it has no modules.json)")
-            error.retryable = False
-            raise error
+            raise _lasting(f"{self.spec.id} cannot be loaded: {self._path} is no folder of sentence-transformers (it has no modules.json)")
+        for weights in self._path.glob("*.safetensors"):
+            _check(weights, self.spec.id)
         options = self.spec.options
-        return {"path": str(self._path), "batch": int(options.get("batch") or 16), "device": str(options.get("device") or "cpu")}
+        return {"path": str(self._path), "batch": int(options.get("batch") or 64), "device": str(options.get("device") or "cpu")}
 
     async def _hear(self, engine: Engine) -> None:
         try:
@@ -123,3 +125,23 @@ class SentenceEmbeddings(EmbeddingModel):
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(error)
+
+
+def _check(weights: Path, name: str) -> None:
+    """Raises `Unavailable` where they are not whole. Source: https://github.com/huggingface/safetensors#format"""
+    size = weights.stat().st_size
+    try:
+        with weights.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = msgspec.json.decode(file.read(min(length, size)), type=dict[str, dict[str, Any]])
+        needed = 8 + length + max(entry["data_offsets"][1] for entry in header.values() if "data_offsets" in entry)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError):
+        raise _lasting(f"{name} cannot be loaded: {weights.name} is cut off, or is no safetensors file; get it again") from None
+    if size != needed:
+        raise _lasting(f"{name} cannot be loaded: {weights.name} is cut off: it has {size:,} bytes of {needed:,}; get it again")
+
+
+def _lasting(message: str) -> Unavailable:
+    error = Unavailable(message)
+    error.retryable = False
+    return error

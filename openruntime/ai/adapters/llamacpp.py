@@ -26,6 +26,7 @@ needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gate
 
 CONTEXT = 4096  # tokens of each request unless the model's option says otherwise: their memory is taken when it loads
 SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
+SILENCE_OF_GRAMMARS = 10.0  # seconds: a token by a user's GBNF may take llama.cpp for ever, and nobody else gets one meanwhile
 MOST_THREADS = 8
 
 
@@ -78,15 +79,18 @@ class LlamaCppAdapter(EmbeddingModel):
             engine = await self._opened()
             await self._can_hold(engine, request)
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
-            async with self._asking(engine, target, body) as answer, aclosing(deltas(answer.pieces(), who, silence=self._silence)) as said:
-                told = _with_calls(said) if tools.schemas(request) else _whole(said, request)
-                try:
-                    async for delta in told:
+            gbnf = (request.response_format or {}).get("type") == "grammar" and not tools.schemas(request)
+            silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
+            try:
+                async with self._asking(engine, target, body, silence) as answer, aclosing(deltas(answer.pieces(), who, silence=silence)) as said:
+                    async for delta in _with_calls(said) if tools.schemas(request) else _whole(said, request):
                         yield delta
-                except Unavailable as error:  # it is stuck, and would be for everybody
-                    log.warning("%s; it is ended", error.message)
-                    await engine.end()
-                    raise
+            except Unavailable as error:  # it is stuck, and would be for everybody
+                log.warning("%s; it is ended", error.message)
+                await engine.end()
+                if gbnf:
+                    raise InvalidParameter("this grammar takes the engine too long; make it simpler", field="response_format.grammar") from None
+                raise
 
     async def count(self, request: Generation) -> int:
         self._writes(True)
@@ -158,21 +162,20 @@ class LlamaCppAdapter(EmbeddingModel):
         }  # fmt: skip
 
     @asynccontextmanager
-    async def _asking(self, engine: Engine, target: str, body: Any) -> AsyncIterator[Answer]:
+    async def _asking(self, engine: Engine, target: str, body: Any, silence: float) -> AsyncIterator[Answer]:
         """The engine's answer, when it has begun one. Raises what it refused with, and why it ended where it did."""
         try:
-            async with post(engine.folder / "engine.sock", target, body, self._silence) as answer:
+            async with post(engine.folder / "engine.sock", target, body, silence) as answer:
                 if answer.status != 200:
                     raise self._refusal(answer.status, await answer.body())
                 yield answer
         except TimeoutError:
-            await engine.end()
-            raise Unavailable(f"the engine of {self.spec.id} said nothing for {self._silence:g} s, and was ended; it starts again") from None
+            raise Unavailable(f"the engine of {self.spec.id} said nothing for {silence:g} s, and is ended; it starts again") from None
         except (OSError, EOFError) as error:
             raise await engine.ending() or OperationFailed(f"the engine of {self.spec.id} broke off: {error!r}") from None
 
     async def _told(self, engine: Engine, target: str, body: Any) -> Any:
-        async with self._asking(engine, target, body) as answer:
+        async with self._asking(engine, target, body, self._silence) as answer:
             return msgspec.json.decode(await answer.body())
 
     async def _can_hold(self, engine: Engine, request: Generation) -> None:
