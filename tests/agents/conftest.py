@@ -1,7 +1,6 @@
 """A whole runtime in this process whose agents' models are scripts: what they do is what the script says."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -111,4 +110,4 @@ def with_role(monkeypatch: pytest.MonkeyPatch) -> Callable[[Role], None]:
 
 def results(messages: Sequence[ModelMessage]) -> list[Any]:
     """What tools have answered so far."""
-    return [json.loads(part.model_response_str()) for message in messages for part in message.parts if part.part_kind == "tool-return"]
+    return [part.content for message in messages for part in message.parts if part.part_kind == "tool-return"]

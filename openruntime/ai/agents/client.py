@@ -21,6 +21,7 @@ from openruntime.contracts.payload import Buffer
 PROCESS = {"Host": "localhost"}  # a name that every server answers to
 POLL = 10.0  # seconds that a wait for a task's end lasts at most
 SETTLE = 5.0  # seconds that tasks have to stop in when their run ends
+ENDED = ("completed", "failed", "cancelled")
 STEP = 0.25  # seconds between looks at how long tasks have been running
 
 current: ContextVar[CallRecord | None] = ContextVar("current", default=None)
@@ -64,8 +65,21 @@ class RunClient:
         return await self._json("GET", f"{path}?{urlencode(given, doseq=True)}" if given else path)
 
     async def post(self, path: str, body: Any = None, *, wait: float | None = None, headers: Mapping[str, str] | None = None) -> Any:
-        prefer = {} if wait is None else {"Prefer": f"wait={min(wait, self._meter.seconds_left):g}"}
-        return await self._json("POST", path, body, {**(headers or {}), **prefer}, count=_submitted(path, body))
+        """What makes tasks is told their ids before it waits for them: whatever ends the run then also ends them."""
+        count = _submitted(path, body)
+        if not count or path == "/kernels":
+            prefer = {} if wait is None else {"Prefer": f"wait={min(wait, self._meter.seconds_left):g}"}
+            return await self._json("POST", path, body, {**(headers or {}), **prefer}, count)
+        found = await self._begun(path, body, headers or {}, count)
+        if wait is None or (path != "/tasks/batch" and found.get("status") in ENDED):
+            return found
+        if path == "/tasks/batch":
+            ids = ",".join(task["task_id"] for task in found["tasks"] if "task_id" in task)
+            return await self.get("/tasks/batch", ids=ids, wait=f"{wait:g}") if len(ids) and all("task_id" in t for t in found["tasks"]) else found
+        task = await self.get(f"/tasks/{found['task_id']}", wait=f"{wait:g}")
+        if path == "/tasks" or task["status"] != "completed":
+            return task
+        return await self.get(path, task_id=task["task_id"])  # the report of verifying or tuning
 
     async def put(self, path: str, body: Any) -> Any:
         return await self._json("PUT", path, body)
@@ -76,7 +90,7 @@ class RunClient:
     async def run(self, operation: str, parameters: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         request = {"operation": operation, "parameters": dict(parameters or {}), **fields}
         found: dict[str, Any] = await self.post("/tasks", request, wait=POLL)
-        while found["status"] not in ("completed", "failed", "cancelled"):
+        while found["status"] not in ENDED:
             found = await self.get(f"/tasks/{found['task_id']}", wait=f"{POLL:g}")
         return found
 
@@ -93,6 +107,17 @@ class RunClient:
         return reply.status, reply.headers, reply.body
 
     # -- behind it
+
+    async def _begun(self, path: str, body: Any, headers: Mapping[str, str], count: int) -> Any:
+        """The answer to what makes tasks; the run does not end between asking and knowing them."""
+        asking = asyncio.create_task(self._json("POST", path, body, headers, count))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait((asking,), timeout=SETTLE)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
 
     async def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, count: int = 0) -> Any:
         given = {"Accept": "application/json", **(headers or {})}
@@ -160,7 +185,7 @@ class RunClient:
             return
         if submitted:
             self._open.setdefault(task_id, 0.0)
-        if task_id in self._open and answer.get("status") in ("completed", "failed", "cancelled", None):
+        if task_id in self._open and answer.get("status") in (*ENDED, None):
             cached = answer.get("cached", False)
             self._spend(task_id, 0.0 if cached else answer.get("execution_time") or self._open[task_id])
             del self._open[task_id]

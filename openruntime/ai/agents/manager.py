@@ -100,9 +100,9 @@ class AIAgentManager:
         role = self.role_for(request.workflow)
         parameters = dict(request.parameters or {})
         budget = chosen(role.budget, parameters.get("budget"))
-        spec, lack = self._model(role, parameters)
         session = sessions.wanted(parameters)
         history = sessions.recalled(await self.sessions.get(session, principal=principal)) if session is not None else []
+        spec, lack = self._model(role, parameters)
         if sum(run.record.status == "queued" for run in self._runs.values()) >= MOST_WAITING:
             raise QueueFull(f"{MOST_WAITING} agents' runs wait already; try again later", retry_after=5)
         run_id = str(uuid7())
