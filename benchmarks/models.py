@@ -2,8 +2,8 @@
 
     python -m benchmarks.models [--rounds 7] [--tokens 96]
 
-The bare engine is llama.cpp's own HTTP server (xllamacpp) with the settings that OpenRuntime gives it, spoken to over TCP by the same client. In
-each round the two answer the same chats in turn, streaming, without the cache of answers: one stream after another, then four at once. Each side begins
+The bare engine is llama.cpp's own HTTP server (xllamacpp) with the settings that OpenRuntime gives it, spoken to over TCP by the same client. In each
+round the two answer the same chats in turn, streaming, without the cache of answers: one stream after another, then four at once. Each side begins
 every other round. Ratios are taken within a round. Seconds to the first token are the client's, from the request's last byte to the first piece of
 text; processor time a token is that of OpenRuntime's own process, its engine's apart.
 """

@@ -39,7 +39,6 @@ _REFUSALS = {
     413: ("invalid_request_error", "payload_too_large", "the body is larger than the limit of 33554432 bytes", None),
     415: ("invalid_request_error", "unsupported_media_type", "the Content-Type 'text/plain' is not read here", "Content-Type"),
     429: ("rate_limit_error", "queue_full", "the queue is full", None),
-    500: ("server_error", "operation_failed", "the model's process ended in the middle of the answer", None),
     503: ("server_error", "unavailable", "there is no model yet: `openruntime models add FILE`", None),
     504: ("server_error", "timeout", "the task took longer than its 10 s", None),
 }
@@ -73,13 +72,13 @@ def _refusals(*wanted: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _body(name: str, shown: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}, "example": shown}}
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}, "examples": {"a request": {"value": shown}}}}
     return {"requestBody": {"required": True, "content": content}, "parameters": [_PRIORITY, _CACHE]}
 
 
 def router(api: OpenAI) -> APIRouter:
     routes = APIRouter(tags=["openai"])
-    asked = _refusals(400, 404, 413, 415, 429, 500, 503, 504)
+    asked = _refusals(400, 404, 413, 415, 429, 503, 504)
     plain(
         routes, "GET", "/v1/models", api.models, "list_openai_models", summary="List the models",
         description="By every name that they can be asked by: `NAME` (its current version), `NAME:VERSION`, aliases.",
