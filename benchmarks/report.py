@@ -46,6 +46,10 @@ GOALS = (
     Goal("memory", "PSS MiB", 110),
     Goal("memory", "idle CPU %", 0.5),
     Goal("install", "MB", 250),
+    Goal("models", "tokens/s, 1 stream", 0.90, at_least=True, over="engine"),
+    Goal("models", "tokens/s, 4 streams", 0.90, at_least=True, over="engine"),
+    Goal("models", "ms added to the first token", 5),
+    Goal("models", "ms of a cached answer, p50", 1),
 )
 
 

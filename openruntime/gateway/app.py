@@ -27,6 +27,10 @@ from openruntime.gateway.doors import Doors
 from openruntime.gateway.errors import PROBLEM, Disconnected, from_status, invalid, problem_json, retry_after
 from openruntime.gateway.exchange import Request, Response, application
 from openruntime.gateway.mcp import METHODS, PATHS, McpEndpoint
+from openruntime.gateway.openai import PREFIX, OpenAI
+from openruntime.gateway.openai_answers import refused
+from openruntime.gateway.openai_routes import SCHEMAS as OPENAI_SCHEMAS
+from openruntime.gateway.openai_routes import router as openai_router
 from openruntime.gateway.openapi import problems
 from openruntime.gateway.results import Results
 from openruntime.gateway.submission import Submission
@@ -37,7 +41,7 @@ log = logging.getLogger(__name__)
 
 SCHEMAS = (
     Problem, TaskRequest, tasks.Batch, kernels.KernelRequest, kernel_trials.VerifyRequest, kernel_trials.TuneRequest,
-    AIRequest, ai.Decision, ai.SessionRequest, ai_models.ModelAddition, ai_models.AliasTarget,
+    AIRequest, ai.Decision, ai.SessionRequest, ai_models.ModelAddition, ai_models.AliasTarget, *OPENAI_SCHEMAS,
 )  # fmt: skip  # that bodies have and no signature mentions
 _MCP = {path: [method.lower() for method in METHODS] for path in PATHS}
 _UNREAD = (408, 413, 415)  # refusals that may leave before the body was read
@@ -62,13 +66,15 @@ def create_gateway(services: Services) -> "Front":
     app.include_router(kernel_trials.router(services, bodies))
     app.include_router(ai.router(services, bodies))
     app.include_router(ai_models.router(services, bodies))
+    openai = OpenAI(services, bodies)
+    app.include_router(openai_router(openai))
     documentation.add(app)
 
     @app.websocket("/ws")
     async def events(socket: WebSocket) -> None:
         await sockets.serve(socket)
 
-    front = Front(services, submission, bodies, app)
+    front = Front(services, submission, openai, bodies, app)
     services.agents.use(front)
     app.router.routes += [Route(path, front.mcp, methods=METHODS) for path in PATHS]
     return front
@@ -93,8 +99,9 @@ def _api(services: Services) -> FastAPI:
 class Front:
     """Gives every request its id, sends hot paths straight on, and turns whatever is raised into a problem."""
 
-    def __init__(self, services: Services, submission: Submission, bodies: BodyReader, rest: FastAPI) -> None:
+    def __init__(self, services: Services, submission: Submission, openai: OpenAI, bodies: BodyReader, rest: FastAPI) -> None:
         self.rest = rest
+        self._openai = openai
         self._bodies = bodies
         self._route = submission.route
         posts = {b"POST /tasks HTTP/1.1": submission.submit, b"POST /tasks/batch HTTP/1.1": submission.batch}
@@ -105,7 +112,7 @@ class Front:
         self._exposed: list[tuple[bytes, bytes]] = []
         self.mcp = McpEndpoint(self, services.limits, services.version)
         if services.limits.cors:
-            exposed = ["Location", "X-Request-ID", "Preference-Applied", "Retry-After", "traceparent"]
+            exposed = ["Location", "X-Request-ID", "X-Task-ID", "Preference-Applied", "Retry-After", "traceparent"]
             self._preflight = CORSMiddleware(rest, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
             self._exposed = [(name.lower().encode(), value.encode()) for name, value in self._preflight.simple_headers.items()]
 
@@ -153,16 +160,16 @@ class Front:
             if not answer.ours:
                 raise
             if not answer.status:
-                await respond(answer, *_problem(_stopping(), request_id))
+                await respond(answer, *_problem(_stopping(), request_id, scope))
         except OpenRuntimeError as error:
             if answer.status:
                 log.error("an answer broke off", exc_info=error, extra=_ids(scope))
             else:
-                await _send_problem(answer, receive, error, request_id)
+                await _send_problem(answer, receive, error, scope)
         except Exception:
             log.exception("a request failed", extra=_ids(scope))
             if not answer.status:
-                await _send_problem(answer, receive, _internal(request_id), request_id)
+                await _send_problem(answer, receive, _internal(request_id), scope)
         if logged:
             _log_answer(scope["method"], scope["path"], answer.status, began, _ids(scope))
 
@@ -192,9 +199,11 @@ class Front:
 
     def _hot(self, scope: Scope) -> Application | None:
         """The plain application for a hot path, as the router would choose it."""
-        found = None if scope.get("root_path") else self._route(scope["method"], scope["path"])
-        if found is None:
+        if scope.get("root_path"):
             return None
+        found = self._route(scope["method"], scope["path"])
+        if found is None:
+            return self._openai.route(scope)
         handler, task_id = found
         scope["path_params"] = {"task_id": task_id}
         return application(handler, self._bodies)
@@ -272,26 +281,31 @@ def _stopping() -> Unavailable:
     return Unavailable("the server is shutting down; try again in a moment", retry_after=2)
 
 
-def _problem(error: OpenRuntimeError, request_id: str) -> Response:
+def _problem(error: OpenRuntimeError, request_id: str, scope: Scope | None = None) -> Response:
+    """`error` in the form of the protocol that the path belongs to."""
+    if scope is not None and scope["path"].removeprefix(scope.get("root_path", "")).startswith(PREFIX):
+        return refused(error)
     return Response(error.status, PROBLEM, [problem_json(error, request_id)], retry_after(error))
 
 
-async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, request_id: str) -> None:
-    if error.status not in _UNREAD:
-        await respond(send, *_problem(error, request_id))
+async def _send_problem(send: Send, receive: Receive, error: OpenRuntimeError, scope: Scope) -> None:
+    found = _problem(error, scope["openruntime.request_id"], scope)
+    if found.status not in _UNREAD:
+        await respond(send, *found)
         return
-    body = problem_json(error, request_id)
-    start = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": error.status, "headers": start})
+    body = b"".join(found.body)
+    start = [(b"content-type", found.content_type), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": found.status, "headers": start})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await drain(receive)
     await send({"type": "http.response.body", "body": b""})
 
 
 def _reply(request: FastAPIRequest, error: OpenRuntimeError, extra: dict[str, str] | None = None) -> FastAPIResponse:
-    found = {name.decode(): value.decode() for name, value in retry_after(error)} | (extra or {})
-    body = problem_json(error, request.scope.get("openruntime.request_id"))
-    return FastAPIResponse(body, error.status, found, media_type=PROBLEM.decode())
+    status, media, body, found = _problem(error, request.scope.get("openruntime.request_id", ""), request.scope)
+    return FastAPIResponse(
+        b"".join(body), status, {name.decode(): value.decode() for name, value in found} | (extra or {}), media_type=media.decode()
+    )
 
 
 async def _refused(request: FastAPIRequest, error: Exception) -> Any:
@@ -299,7 +313,7 @@ async def _refused(request: FastAPIRequest, error: Exception) -> Any:
     refusal = error
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await _send_problem(send, receive, refusal, scope["openruntime.request_id"])
+        await _send_problem(send, receive, refusal, scope)
 
     return answer
 

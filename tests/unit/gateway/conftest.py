@@ -25,6 +25,7 @@ from openruntime.gateway.http_protocol import protocol_class
 from openruntime.security.access import Access
 from openruntime.security.tokens import TokenIssuer
 from openruntime.stores.memory import MemoryStore
+from tests.unit.gateway.small_models import SmallModels
 
 
 class SmallTasks:
@@ -305,6 +306,7 @@ class Gateway:
     tensors: SmallTensors
     events: SmallEvents
     unready: list[str]
+    models: SmallModels
     client: httpx.AsyncClient
     app: Any
     server: uvicorn.Server
@@ -334,12 +336,12 @@ async def start() -> AsyncIterator[Start]:
 
     async def begin(*, root_path: str = "", own_protocol: bool = False, keep_alive: float = 5, **limits: Any) -> Gateway:
         tasks, tensors, events, kernels, unready = SmallTasks(), SmallTensors(), SmallEvents(), SmallKernels(), []
-        access = Access(TokenIssuer(lambda: b"secret"))
-        nothing: Any = None  # no model is asked here
+        access, models = Access(TokenIssuer(lambda: b"secret")), SmallModels(tasks)
         services = Services(
-            tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), nothing, nothing, nothing, events, SmallMetrics(),
-            lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), access,
-            AIAgentManager(access.tokens, MemoryStore().shelf), Limits(**limits), "1.2.3",
+            tasks=tasks, tensors=tensors, devices=SmallDevices(), catalogue=SmallCatalogue(), kernels=kernels, trials=SmallTrials(tasks, kernels),
+            models=models, work=models, streams=models, events=events, metrics=SmallMetrics(),
+            ready=lambda: unready[0] if unready else None, allocate=lambda n: memoryview(bytearray(n)), access=access,
+            agents=AIAgentManager(access.tokens, MemoryStore().shelf), limits=Limits(**limits), version="1.2.3",
         )  # fmt: skip
         app = create_gateway(services)
         http: Any = "httptools"
@@ -356,7 +358,7 @@ async def start() -> AsyncIterator[Start]:
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
         running.append((server, serving, client))
-        return Gateway(url, tasks, tensors, events, unready, client, app, server)
+        return Gateway(url, tasks, tensors, events, unready, models, client, app, server)
 
     yield begin
     for server, serving, client in running:

@@ -142,7 +142,8 @@ async def test_documentation_is_complete_and_offline(gateway: Any) -> None:
         "/kernels /kernels/{name} /kernels/{name}/verify /kernels/{name}/tune "
         "/ai/agents /ai/tasks /ai/tasks/{run_id} /ai/tasks/{run_id}/approvals /ai/tasks/{run_id}/approvals/{approval} "
         "/ai/sessions /ai/sessions/{session} "
-        "/ai/models /ai/models/{name} /ai/models/{name}/check /ai/models/aliases/{alias} /ai/models/aliases/{alias}/rollback"
+        "/ai/models /ai/models/{name} /ai/models/{name}/check /ai/models/aliases/{alias} /ai/models/aliases/{alias}/rollback "
+        "/v1/models /v1/models/{model} /v1/chat/completions /v1/completions /v1/embeddings"
     )
     assert set(wanted.split()) == set(document["paths"])
     references = {item["$ref"] for item in _objects(document) if "$ref" in item}
