@@ -1,7 +1,7 @@
 """Debugger: finds out why a task failed, was slow or gave a wrong result.
 
-`parameters` of its request: `task`, its id (or in the prompt); `parameters`, what the task was given, because history does not keep that; `complaint`:
-failed, wrong or slow; `expected`: `{"operation", "parameters"}` that gives the right result.
+`parameters` of its request: `task`, its id (or in the prompt); `parameters`, what the task was given, because history does not keep that;
+`complaint`: failed, wrong or slow; `expected`: `{"operation", "parameters"}` that gives the right result.
 """
 
 import re

@@ -90,7 +90,9 @@ def strange_inputs(found: Diagnosis) -> Iterator[Cause]:
     failed = found.task.get("status") == "failed" and _error(found)[0] == "operation_failed"
     weight = 0.95 if out or (failed and "NaN" in _error(found)[1]) else 0.75 if failed else 0.5
     what = "NaN" if any(a.nan for a in bad) else "infinities"
-    yield Cause("nan_input" if what == "NaN" else "infinite_input", f"the input {names} holds {what}", weight, evidence, "look where that input comes from")
+    yield Cause(
+        "nan_input" if what == "NaN" else "infinite_input", f"the input {names} holds {what}", weight, evidence, "look where that input comes from"
+    )
 
 
 def overflow(found: Diagnosis) -> Iterator[Cause]:
@@ -121,11 +123,13 @@ def precision(found: Diagnosis) -> Iterator[Cause]:
     if double.apart > max(1e-3, 1e4 * EPSILON.get(dtype, 1.0)):
         evidence = [f"in float64 the result differs by {double.apart:.2g} of its largest value (task {double.task})"]
         evidence += [_stated(a, f"has the condition number {a.condition:.2g}") for a in found.inputs if a.condition is not None and a.condition > 100]
-        yield Cause("precision", f"{dtype} is too coarse for this input", 0.8 if found.complaint == "wrong" else 0.5, evidence, "send the arrays as float64")
+        yield Cause(
+            "precision", f"{dtype} is too coarse for this input", 0.8 if found.complaint == "wrong" else 0.5, evidence, "send the arrays as float64"
+        )
 
 
 def memory(found: Diagnosis) -> Iterator[Cause]:
-    code, error = _error(found)
+    code, _ = _error(found)
     if code != "out_of_memory":
         return
     needed = (found.explain.get("estimate") or {}).get("memory") or 0
@@ -161,7 +165,9 @@ def timeout(found: Diagnosis) -> Iterator[Cause]:
     longer = next((run for run in found.reruns if run.status == "completed" and run.seconds), None)
     if longer is not None and longer.seconds and allowed is not None:
         evidence.append(f"with more time it completed in {seconds(longer.seconds)} (task {longer.task})")
-    yield Cause("timeout_too_short", "its `timeout` is shorter than what it needs", 0.95 if len(evidence) > 1 else 0.7, evidence, "a longer `timeout`")
+    yield Cause(
+        "timeout_too_short", "its `timeout` is shorter than what it needs", 0.95 if len(evidence) > 1 else 0.7, evidence, "a longer `timeout`"
+    )
 
 
 def crash(found: Diagnosis) -> Iterator[Cause]:
@@ -259,8 +265,9 @@ def slow(found: Diagnosis) -> Iterator[Cause]:
         yield Cause("slow_place", f"{run.place} is faster for it", min(0.9, 0.4 + 0.1 * here / took), [what], f"`device_preference`: {run.place}")
     double = found.explain.get("dtype") in ("float64", "complex128")
     if double and (why.get("actual") or 0.0) >= MOST_OF_IT * whole:
-        yield Cause("wide_dtype", "it computes in float64, which costs twice as much memory and time as float32", 0.4,
-                    [f"its dtype is {found.explain['dtype']} {source}; lists in JSON always are"], "send float32 as bytes where that is enough")  # fmt: skip
+        told = "it computes in float64, which costs twice as much memory and time as float32"
+        evidence = [f"its dtype is {found.explain['dtype']} {source}; lists in JSON always are"]
+        yield Cause("wide_dtype", told, 0.4, evidence, "send float32 as bytes where that is enough")
     predicted, actual = why.get("predicted"), why.get("actual")
     if predicted and actual and actual / predicted >= OFTEN:
         evidence = [f"it was predicted to take {seconds(predicted)} and took {seconds(actual)} {source}"]
@@ -273,10 +280,10 @@ def slow(found: Diagnosis) -> Iterator[Cause]:
             yield Cause("misjudged", "it takes longer than was predicted", 0.5, evidence)
     if whole and stages.get("compute", 0.0) >= MOST_OF_IT * whole:
         achieved = why.get("achieved") or {}
-        told = [f"computing took {seconds(stages['compute'])} of {seconds(whole)} {source}"]
+        evidence = [f"computing took {seconds(stages['compute'])} of {seconds(whole)} {source}"]
         if achieved.get("fraction") is not None:
-            told.append(f"that is {achieved['fraction']:.1%} of what the roofline allows there ({achieved.get('bound')})")
-        yield Cause("compute", "most of its time it computed", 0.45, told, "the optimizer may make it faster")
+            evidence.append(f"that is {achieved['fraction']:.1%} of what the roofline allows there ({achieved.get('bound')})")
+        yield Cause("compute", "most of its time it computed", 0.45, evidence, "the optimizer may make it faster")
 
 
 RULES: Sequence[Callable[[Diagnosis], Iterator[Cause]]] = (

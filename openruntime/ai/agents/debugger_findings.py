@@ -167,11 +167,12 @@ def _about(found: Diagnosis) -> list[str]:
             told.append(f"- Its time: {spent}")
         if why.get("predicted") and why.get("actual"):
             told.append(f"- Predicted {seconds(why['predicted'])}, took {seconds(why['actual'])}")
-    for event in found.timeline:
-        told.append(f"- {event['time']}: {event['what']}")
+    told += [f"- {event['time']}: {event['what']}" for event in found.timeline]
     near = found.neighbours
     if near is not None:
-        failed = f", of which {sum(near.failed.values())} failed ({', '.join(f'{n} {code}' for code, n in near.failed.items())})" if near.failed else ""
+        failed = (
+            f", of which {sum(near.failed.values())} failed ({', '.join(f'{n} {code}' for code, n in near.failed.items())})" if near.failed else ""
+        )
         told.append(f"- Meanwhile on {near.device}: {near.overlapping} other tasks{failed}, {seconds(near.busy)} of computing")
         if near.usual is not None:
             told.append(f"- Others of this operation took {seconds(near.usual)} (median of {near.usual_runs})")

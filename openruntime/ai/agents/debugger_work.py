@@ -15,7 +15,9 @@ from openruntime.ai.agents.experiments import EPSILON, Bench, Request, problem
 from openruntime.contracts import nested
 from openruntime.contracts.errors import NotFound, OpenRuntimeError
 
-RERUN = 60.0  # seconds that one more run may take
+RERUN = 60.0  # seconds that one more run may take at most
+LEAST = 10.0  # of these it always may
+LONG = 0.1  # seconds, below which nobody complains of a task
 TRIES = 120  # inputs that shrinking tries
 DEADLY = 8  # of them where each ends a worker
 ELSEWHERE = 3  # other places that it is run on
@@ -81,16 +83,14 @@ class Debugging:
         found.explain = await self._bench.explain(found.task_id)
         trace = (await self._bench.client.get(f"/tasks/{task_id}/trace"))["traceEvents"]
         found.timeline = _timeline(found.task, trace)
-        if not found.complaint:
-            found.complaint = "failed" if self._failed else "slow" if self._took_long() else "wrong"
         await self._part("what its device did meanwhile", self._neighbours())
 
     def _took_long(self) -> bool:
         why = self.found.explain
-        stages = why.get("stages") or {}
+        stages: dict[str, float] = why.get("stages") or {}
         whole = sum(stages.values())
         predicted = why.get("predicted") or 0.0
-        return bool(whole and (whole > 3 * max(predicted, 1e-3) or stages.get("queue", 0.0) > 0.5 * whole > 0.05))
+        return whole > LONG and (whole > 3 * predicted or stages.get("queue", 0.0) > 0.5 * whole)
 
     async def _neighbours(self) -> None:
         task = self.found.task
@@ -129,6 +129,9 @@ class Debugging:
                 found.missing.append("its result: it is no longer kept")
             for name in outputs:
                 await self._part(f"its output `{name}`", self._add(found.outputs, looking, name, {"task": found.task_id, "output": name}))
+        if not found.complaint:
+            strange = any(array.nan or array.infinite for array in found.outputs)
+            found.complaint = "failed" if self._failed else "slow" if self._took_long() and not strange else "wrong"
         if self._parameters is None:
             found.missing.append(GONE)
             return
@@ -183,8 +186,15 @@ class Debugging:
             self.found.missing.append("another backend: nothing else on this server runs the operation")
         return [place for place in places if place != here][:ELSEWHERE]
 
+    @property
+    def _patience(self) -> float:
+        """Seconds for one more run."""
+        return min(RERUN, max(LEAST, 3 * (self.found.explain.get("predicted") or 0.0)))
+
     async def _rerun(self, how: str, request: Request) -> None:
-        done = await self._bench.task(request, timeout=RERUN)
+        if how != "again" and self.found.reruns and self.found.reruns[0].code == "timeout":
+            return
+        done = await self._bench.task(request, timeout=self._patience)
         run = Rerun(how, f"{done['device_used']}/{done['backend']}" if done["device_used"] else request.device or "", done["status"], done["task_id"])
         run.code, run.error, run.seconds = done.get("code"), done.get("error"), done.get("execution_time")
         self.found.reruns.append(run)
@@ -312,5 +322,3 @@ def _timeline(task: Mapping[str, Any], trace: list[dict[str, Any]]) -> list[dict
     found = [{"time": task[field], "what": what} for field, what in listed if task.get(field)]
     spans = [f"{span['name']} {span['dur'] / 1e6:.3g} s" for span in trace if span.get("ph") == "X" and span.get("tid") == 2]
     return [*found, {"time": "traced", "what": ", ".join(spans)}] if spans else found
-
-

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.experiments import Bench, Request
+from openruntime.ai.agents.optimizer_candidates import Draft
 from openruntime.ai.agents.optimizer_findings import Optimization, summary, told
-from openruntime.ai.agents.optimizer_kernels import Draft, KernelOptimizer
+from openruntime.ai.agents.optimizer_kernels import KernelOptimizer
 from openruntime.ai.agents.optimizer_kernels import optimize_kernel as optimize
 from openruntime.ai.agents.optimizer_operations import optimize_formulas, optimize_operation
 from openruntime.ai.agents.tools import LOOKING, run_operation
@@ -118,7 +119,9 @@ def _fill(context: Context, found: Optimization) -> None:
         if found.baseline.achieved.get("fraction") is not None:
             report.facts.append(Fact("baseline's fraction of the roofline", found.baseline.achieved["fraction"], "", source))
     best = found.best
-    report.facts.append(Fact("gain", found.gain, "times", _source(best.tasks) if best else "", told(best.confirmed) if best else "nothing is claimed"))
+    report.facts.append(
+        Fact("gain", found.gain, "times", _source(best.tasks) if best else "", told(best.confirmed) if best else "nothing is claimed")
+    )
     if best is not None and best.measured is not None:
         report.facts.append(Fact("winner", best.measured.median, "s", _source(best.tasks), best.what))
         if best.measured.achieved.get("fraction") is not None:

@@ -250,8 +250,10 @@ def _together(node: Node) -> Node:
 def _square_of(node: Node, function: str) -> Node | None:
     """What stands in sin(...)**2."""
     inner = None
-    if node.function == "square" or (node.function == "pow" and _value(_arg(node, 1)) == 2):
-        inner = _arg(node, 0)
-    elif node.function == "multiply" and node.args[0] == node.args[1]:
+    if (
+        node.function == "square"
+        or (node.function == "pow" and _value(_arg(node, 1)) == 2)
+        or (node.function == "multiply" and node.args[0] == node.args[1])
+    ):
         inner = _arg(node, 0)
     return _arg(inner, 0) if inner is not None and inner.function == function else None

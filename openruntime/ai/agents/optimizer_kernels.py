@@ -4,7 +4,6 @@ A candidate is a kernel of its own for a while: the server compiles it, verifies
 own. Here it is text and nothing else.
 """
 
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,15 +11,11 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from openruntime.ai.agents.experiments import Bench, Ratio, Request, problem
-from openruntime.ai.agents.optimizer_findings import Candidate, Measured, Optimization, choose
-from openruntime.ai.agents.optimizer_source import Unreadable, read
-from openruntime.ai.agents.optimizer_vectors import blocked, strips, tiled
+from openruntime.ai.agents.optimizer_candidates import FAST, Document, Draft, current, fields, first, known, measured_of, renamed, settled, stands
+from openruntime.ai.agents.optimizer_findings import Candidate, Optimization, choose
 from openruntime.contracts.agents import BudgetSpent
 from openruntime.contracts.errors import Forbidden, NotFound, OpenRuntimeError, TaskFailed, error_class
-from openruntime.contracts.tunables import NEAR
 
 SEARCHING, CONFIRMING = 5, 15  # rounds of a tuning
 AGAIN = 2  # fresh tunings, each in a new process with other inputs, that all have to agree
@@ -28,23 +23,7 @@ CONFIRMED = 2  # candidates that get them
 LIMIT = 90.0  # seconds of one tuning
 SEARCH_UNTIL, CONFIRM_UNTIL = 0.45, 0.15  # fractions of the budget that have to be left
 WORTH = 1.02  # below, a gain is not worth another kernel
-FAST = "-cl-fast-relaxed-math"
-FIELDS = ("language", "inputs", "outputs", "scalars", "grid", "local", "options", "reference")
-CONSTANTS = {
-    "lanes": ("LANES = 16, 8", "WG = 1, 16"), "block": ("LANES = 16, 8", "ROWS = 8, 4", "WG = 1, 4"), "tile": ("TILE = 8, 16, 4", "WG = 1, 8"),
-    "strips": ("LANES = 16, 8", "CHAINS = 1, 2, 4", "WG = 1, 4"), "group": ("WG = 64, 1, 8, 16, 256",),
-}  # fmt: skip
-
-Document = dict[str, Any]
 Approve = Callable[[str, str, str, Any], Awaitable[Any]]
-
-
-class Draft(msgspec.Struct):
-    """A candidate before it is tried. `changes`: fields of the kernel that are other than its own."""
-
-    what: str
-    changes: Document
-    by: str = "known"
 
 
 class KernelOptimizer:
@@ -71,8 +50,8 @@ class KernelOptimizer:
         """Lock the baseline. Raises `NotFound`; `OperationFailed` and the like where it cannot be measured."""
         self.kernel = await self._get(self._name)
         other = self.kernel if self._against == self._name else await self._get(self._against)
-        source = _settled(other["source"], _current(other, self._sizes))
-        self._locked = await self._add({**_fields(other), "source": source}, other["name"], "locked")
+        source = settled(other["source"], current(other, self._sizes))
+        self._locked = await self._add({**fields(other), "source": source}, other["name"], "locked")
         self.found.about = {"signature": self.kernel["signature"], "version": self.kernel["version"], "sizes": self._sizes}
 
     async def close(self) -> None:
@@ -87,53 +66,16 @@ class KernelOptimizer:
         if self.kernel.get("reference") is None:
             self.found.left_out.append("anything: the kernel names no `reference`, and what cannot be verified is not measured")
             return
-        drafts = self._known()
+        drafts = known(self.kernel, self.found.left_out)
         for number, draft in enumerate(drafts):
             self._progress(0.6 * number / len(drafts), draft.what)
             await self.attempt(draft)
         best = self._fastest(1)
         if best:
             draft = self._drafts[best[0].name]
-            source = _settled(draft.changes.get("source", self.kernel["source"]), best[0].values or {})
-            options = [*draft.changes.get("options", self.kernel["options"]), FAST]
+            source = settled(draft.changes.get("source") or self.kernel["source"], best[0].values or {})
+            options = [*(draft.changes.get("options") or self.kernel["options"]), FAST]
             await self.attempt(Draft(f"{best[0].what}, and with {FAST}", {**draft.changes, "source": source, "options": options}))
-
-    def _known(self) -> list[Draft]:
-        drafts = []
-        source, grid = self.kernel["source"], self.kernel["grid"]
-        if "tune:" in source:
-            drafts.append(Draft("the constants that it leaves open, tuned", {}, "tuner"))
-        if self.kernel["language"] != "opencl":
-            self.found.left_out.append(f"rewriting the source: it is in {self.kernel['language']}, and OpenCL C is what is read")
-            return drafts
-        one = ["1"] * (len(grid) - 1)
-        if not self.kernel["local"] and "local" not in source:
-            changes = {"source": _with_constants(source, "group"), "local": ["WG", *one]}
-            drafts.append(Draft("work-groups of a size that is tuned", changes, "tuner"))
-        try:
-            function = read(source)
-        except Unreadable as error:
-            self.found.left_out.append(f"rewriting the source: {error}")
-            return drafts
-        if self.kernel["local"]:
-            self.found.left_out.append("rewriting the source: it chooses its own work-groups")
-            return drafts
-        tries: list[tuple[str, str, Callable[[], tuple[str, list[int | str]]]]] = [
-            (f"a block of vectors: LANES along dimension 0, ROWS along {row}", "block", lambda row=row: blocked(function, grid, row=row)[:2])  # type: ignore[misc]
-            for row in range(1, len(grid))
-        ]
-        tries += [
-            ("one vector for LANES work-items", "lanes", lambda: blocked(function, grid, row=None)[:2]),
-            ("tiles of TILE by TILE elements", "tile", lambda: tiled(function, grid)[:2]),
-            ("inner loops in strips of CHAINS vectors of LANES", "strips", lambda: (strips(function), list(grid))),
-        ]
-        for what, kind, make in tries:
-            try:
-                made, sides = make()
-                drafts.append(Draft(what, {"source": _with_constants(made, kind), "grid": sides, "local": ["WG", *one]}))
-            except Unreadable as error:
-                self.found.left_out.append(f"{what}: {error}")
-        return drafts
 
     async def attempt(self, draft: Draft) -> Candidate:
         """Compile, verify, search its constants, measure. What fails is a candidate that is out, with the reason."""
@@ -143,7 +85,7 @@ class KernelOptimizer:
             return candidate
         self.found.candidates.append(candidate)
         try:
-            candidate.name = await self._add({**_fields(self.kernel), "source": self.kernel["source"], **draft.changes}, self._name, "try")
+            candidate.name = await self._add({**fields(self.kernel), "source": self.kernel["source"], **draft.changes}, self._name, "try")
             self._drafts[candidate.name] = draft
             report = await self._tuned(candidate.name, rounds=SEARCHING)
         except OpenRuntimeError as error:
@@ -160,7 +102,7 @@ class KernelOptimizer:
         best = min(measured, key=lambda c: c["measured"]["median"])
         candidate.values = best["values"] or None
         candidate.gain = Ratio(best["gain"], *best["gain_spread"])
-        candidate.measured = _measured(best["measured"], report)
+        candidate.measured = measured_of(best["measured"], report)
         if report["rejected"]:
             candidate.what += f" ({report['rejected']} of {report['tried']} settings rejected)"
         return candidate
@@ -178,9 +120,9 @@ class KernelOptimizer:
                 continue
             self._progress(0.7 + 0.2 * number / len(fastest), f"measuring again: {candidate.what}")
             draft = self._drafts[candidate.name]
-            source = _settled(draft.changes.get("source", self.kernel["source"]), candidate.values or {})
+            source = settled(draft.changes.get("source") or self.kernel["source"], candidate.values or {})
             try:
-                fixed = await self._add({**_fields(self.kernel), **draft.changes, "source": source}, self._name, "fixed")
+                fixed = await self._add({**fields(self.kernel), **draft.changes, "source": source}, self._name, "fixed")
                 verdict = await self._trial("verify", fixed, {"sizes": [self._sizes], "limit": LIMIT})
                 candidate.tasks.append(verdict["task_id"])
                 if not verdict["ok"]:
@@ -192,7 +134,7 @@ class KernelOptimizer:
                 candidate.reason = problem(error)
         if any(candidate.confirmed is not None for candidate in fastest):
             other = await self._get(self._locked)
-            control = await self._add({**_fields(other), "source": other["source"]}, self._locked, "control")
+            control = await self._add({**fields(other), "source": other["source"]}, self._locked, "control")
             self.found.control = await self._agreed(control, None)
         if len(self._digests) > 1:
             for candidate in fastest:
@@ -214,9 +156,9 @@ class KernelOptimizer:
             if best is None:
                 raise TaskFailed(f"with other inputs it is rejected: {report['candidates'][0]['reason']}")
             gains.append((best["gain"], *best["gain_spread"]))
-            self.found.baseline = _measured(report["baseline"], report)
+            self.found.baseline = measured_of(report["baseline"], report)
             if candidate is not None:
-                candidate.measured = _measured(best["measured"], report)
+                candidate.measured = measured_of(best["measured"], report)
                 candidate.tasks.append(report["task_id"])
         return Ratio(median(g[0] for g in gains), min(g[1] for g in gains), max(g[2] for g in gains))
 
@@ -228,9 +170,9 @@ class KernelOptimizer:
             return
         try:
             inputs = await self._inputs()
-            given = {name: value for name, value in reference.get("parameters", {}).items() if not _stands(value)}
-            renamed = {name: inputs[next(iter(value.values()))] for name, value in reference.get("parameters", {}).items() if _stands(value)}
-            taken = {name for value in reference.get("parameters", {}).values() if _stands(value) for name in value.values()}
+            given = {name: value for name, value in reference.get("parameters", {}).items() if not stands(value)}
+            renamed = {name: inputs[next(iter(value.values()))] for name, value in reference.get("parameters", {}).items() if stands(value)}
+            taken = {name for value in reference.get("parameters", {}).values() if stands(value) for name in value.values()}
             plain = {name: value for name, value in inputs.items() if name not in taken and name not in self._sizes}
             task = await self._bench.must(Request(reference["operation"], {**plain, **given, **renamed}))
         except (OpenRuntimeError, KeyError, StopIteration) as error:
@@ -258,7 +200,9 @@ class KernelOptimizer:
             if "float" in argument["dtype"]:
                 request = Request("uniform", {"shape": shape, "seed": number, "low": low, "high": max(high, low), "dtype": argument["dtype"]})
             else:
-                request = Request("integers", {"shape": shape, "seed": number, "low": int(low), "high": int(max(high, 100)), "dtype": argument["dtype"]})
+                request = Request(
+                    "integers", {"shape": shape, "seed": number, "low": int(low), "high": int(max(high, 100)), "dtype": argument["dtype"]}
+                )
             given[argument["name"]] = {"task": (await self._bench.must(request))["task_id"]}
         for scalar in self.kernel["scalars"]:
             given[scalar["name"]] = self._sizes.get(scalar["name"], 1)
@@ -270,8 +214,8 @@ class KernelOptimizer:
         if best is None or mode == "none":
             return
         draft = self._drafts[best.name]
-        source = _first(draft.changes.get("source", self.kernel["source"]), best.values or {})
-        document = {**_fields(self.kernel), **draft.changes, "source": source, "name": self._name}
+        source = first(draft.changes.get("source") or self.kernel["source"], best.values or {})
+        document = {**fields(self.kernel), **draft.changes, "source": source, "name": self._name}
         if mode == "replace" and self._approve is not None:
             gain = best.confirmed.value if best.confirmed else 1.0
             try:
@@ -282,7 +226,7 @@ class KernelOptimizer:
             except Forbidden as error:
                 self.found.advice.append(f"{self._name} was not replaced: {error.message}")
         name = await self._free()
-        made = await self._bench.client.post("/kernels", _renamed(document, self._name, name))
+        made = await self._bench.client.post("/kernels", renamed(document, self._name, name))
         best.version = made["version"]
         told = f"{name}, version {made['version']}; {self._name} is as it was"
         self.found.registered = {"name": name, "version": made["version"], "told": told}
@@ -305,7 +249,7 @@ class KernelOptimizer:
         """Register it under a name for a while. Raises `CompileError`, `InvalidParameter`."""
         name = f"{self._name[:40]}_{kind}_{self._tag}_{len(self._made)}"
         self._made.append(name)
-        await self._bench.client.post("/kernels", _renamed({**document, "name": known_as}, known_as, name))
+        await self._bench.client.post("/kernels", renamed({**document, "name": known_as}, known_as, name))
         return name
 
     async def _tuned(self, name: str, *, rounds: int, seed: int = 0) -> Document:
@@ -318,7 +262,7 @@ class KernelOptimizer:
         self._digests.add(report["baseline"]["sha256"])
         self.found.locked = f"kernel {self._against}, sha256 {report['baseline']['sha256'][:16]}"
         if self.found.baseline is None:
-            self.found.baseline = _measured(report["baseline"], report)
+            self.found.baseline = measured_of(report["baseline"], report)
         return report
 
     async def _trial(self, kind: str, name: str, options: Document) -> Document:
@@ -349,59 +293,3 @@ async def optimize_kernel(
     finally:
         await optimizer.close()
     return optimizer.found
-
-
-def _fields(kernel: Mapping[str, Any]) -> Document:
-    return {name: kernel[name] for name in FIELDS if kernel.get(name) is not None}
-
-
-def _renamed(document: Document, name: str, new: str) -> Document:
-    """The entry point is called as the kernel is."""
-    return {**document, "name": new, "source": re.sub(rf"\b{re.escape(name)}\b", new, document["source"])}
-
-
-def _with_constants(source: str, kind: str) -> str:
-    return "".join(f"// tune: {line}\n" for line in CONSTANTS[kind]) + source
-
-
-def _settled(source: str, values: Mapping[str, int]) -> str:
-    """Each constant with one value: that, or its default."""
-
-    def one(line: re.Match[str]) -> str:
-        return f"{line[1]}// tune: {line[2]} = {values.get(line[2], line[3].split(',')[0].strip())}"
-
-    return _LINE.sub(one, source)
-
-
-def _first(source: str, values: Mapping[str, int]) -> str:
-    """Each constant with all its values, the best first, which is what runs until it is tuned again."""
-
-    def sorted_(line: re.Match[str]) -> str:
-        known = [part.strip() for part in line[3].split(",")]
-        best = str(values.get(line[2], known[0]))
-        return f"{line[1]}// tune: {line[2]} = {', '.join([best, *(value for value in known if value != best)])}"
-
-    return _LINE.sub(sorted_, source)
-
-
-_LINE = re.compile(r"^([ \t]*)//[ \t]*tune:[ \t]*(\w+)[ \t]*=[ \t]*([\d, \t]+)$", re.MULTILINE)
-
-
-def _current(kernel: Mapping[str, Any], sizes: Mapping[str, int] | None) -> Mapping[str, int]:
-    """The values that it runs with now for such sizes: what an earlier tuning found, or none."""
-    near: list[tuple[int, Mapping[str, int]]] = []
-    for entry in kernel.get("tuned") or []:
-        apart = [abs(size.bit_length() - entry["sizes"].get(name, 0).bit_length()) for name, size in (sizes or entry["sizes"]).items()]
-        if max(apart, default=0) <= NEAR:
-            near.append((sum(apart), entry["values"]))
-    return min(near, key=lambda pair: pair[0])[1] if near else {}
-
-
-def _measured(entry: Mapping[str, Any], report: Mapping[str, Any]) -> Measured:
-    low, high = entry["spread"]
-    return Measured(entry["median"], (low, high), entry["runs"], f"{report['device']}/{report['backend']}", [report["task_id"]])
-
-
-def _stands(value: Any) -> bool:
-    """Whether it stands for an input or a scalar of the kernel."""
-    return isinstance(value, Mapping) and value.keys() <= {"input", "scalar"} and bool(value)

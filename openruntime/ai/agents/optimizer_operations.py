@@ -196,7 +196,9 @@ async def _check_formula(bench: Bench, candidate: Candidate, before: str, after:
     candidate.verified = True
 
 
-async def _outputs(bench: Bench, before: str, after: str, parameters: Mapping[str, Any], arrays: Sequence[str], dtype: str) -> dict[str, dict[str, Any]]:
+async def _outputs(
+    bench: Bench, before: str, after: str, parameters: Mapping[str, Any], arrays: Sequence[str], dtype: str
+) -> dict[str, dict[str, Any]]:
     """Of both formulas, and of the first in double precision."""
     wide = dict(parameters)
     if dtype != "float64":
