@@ -65,6 +65,8 @@ def known(kernel: Document, left_out: list[str]) -> list[Draft]:
             drafts.append(Draft(what, {"source": _with_constants(made, kind), "grid": sides, "local": ["WG", *one]}))
         except Unreadable as error:
             left_out.append(f"{what}: {error}")
+        except RecursionError:
+            left_out.append(f"{what}: its expressions are too long")
     return drafts
 
 

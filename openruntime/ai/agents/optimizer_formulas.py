@@ -148,7 +148,7 @@ def _products(node: Node) -> Node:
     if node.function != "pow":
         return node
     base, power = _arg(node, 0), _value(_arg(node, 1))
-    if power is None:
+    if power is None or _value(base) is not None:
         return node
     if power == 0.5:
         return Node("sqrt", (base,))

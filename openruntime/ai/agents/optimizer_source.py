@@ -132,7 +132,10 @@ def read(source: str) -> Function:
         raise Unreadable("it leaves constants open itself")
     if re.search(r"^[ \t]*#", source, re.MULTILINE):
         raise Unreadable("it uses the preprocessor")
-    return _Reader(_tokens(source)).function()
+    try:
+        return _Reader(_tokens(source)).function()
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
 
 
 def _tokens(source: str) -> list[str]:
@@ -175,7 +178,7 @@ class _Reader:
     def _word(self) -> str:
         token = self._take()
         if not re.fullmatch(r"[A-Za-z_]\w*", token):
-            raise Unreadable(f"{token!r} stands where a name was expected")
+            raise Unreadable(f"{token or 'its end'!r} stands where a name was expected")
         return token
 
     def function(self) -> Function:
