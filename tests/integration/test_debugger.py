@@ -61,7 +61,9 @@ async def test_a_singular_matrix(bench: Bench, rt: openruntime.AsyncRuntime) -> 
     found = await debugged(bench, "solve", {"a": await sent(rt, a), "b": await sent(rt, np.ones((12, 2)))})
     assert cause(found) == "singular_matrix"
     matrix = found.inputs[0]
-    assert (matrix.name, matrix.rank, matrix.condition) == ("a", 10, np.inf)
+    assert (matrix.name, matrix.rank) == ("a", 10)
+    assert matrix.condition is not None
+    assert matrix.condition > 1e15
     assert found.reruns[0].code == "operation_failed"
     assert found.shrunk is not None
     assert found.shrunk.after == {"a": [1, 1], "b": [1, 1]}
@@ -138,7 +140,7 @@ async def test_a_task_that_waited_for_others(bench: Bench) -> None:
 
 
 async def test_a_failed_dependency(bench: Bench) -> None:
-    failed = await bench.client.post("/tasks", {"operation": "rogue_crash", "parameters": {"how": "raise"}})
+    failed = await bench.client.post("/tasks", {"operation": "rogue_sleep", "parameters": {"seconds": 5}, "timeout": 0.3})
     found = await debugged(bench, "sum", {"x": {"task": failed["task_id"]}}, told=False)
     assert cause(found) == "dependency"
 
