@@ -286,6 +286,11 @@ class SmallEvents:
                 await self.fresh.wait()
 
 
+class SmallHistory:
+    def view(self, names: Any = (), seconds: float | None = None) -> dict[str, Any]:
+        return {"times": [0.0, 15.0], "every": 15.0, "series": {name: [None, seconds] for name in names}}
+
+
 class SmallMetrics:
     def text(self) -> str:
         return "# TYPE openruntime_tasks_total counter\nopenruntime_tasks_total 1\n"
@@ -333,7 +338,7 @@ async def start() -> AsyncIterator[Start]:
         nothing: Any = None  # no model is asked here
         services = Services(
             tasks, tensors, SmallDevices(), SmallCatalogue(), kernels, SmallTrials(tasks, kernels), nothing, nothing, nothing, events, SmallMetrics(),
-            lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
+            SmallHistory(), lambda: unready[0] if unready else None, lambda n: memoryview(bytearray(n)), Limits(**limits), "1.2.3",
         )  # fmt: skip
         app = create_gateway(services)
         http: Any = "httptools"
