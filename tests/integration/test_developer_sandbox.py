@@ -214,7 +214,8 @@ async def test_more_rights_cannot_be_had_by_asking() -> None:
 
 async def test_the_report_cannot_be_forged() -> None:
     outcome = await attack(
-        "import os\nfor i in range(3, 256):\n    try:\n        os.write(i, b'{}')\n        print('WROTE', i)\n    except OSError:\n        pass\nos._exit(3)"
+        "import os\nfor i in range(3, 256):\n    try:\n        os.write(i, b'{}')\n        print('WROTE', i)\n"
+        "    except OSError:\n        pass\nos._exit(3)"
     )
     assert outcome.status == 3
     assert "WROTE" not in outcome.output
