@@ -127,11 +127,9 @@ def declared(trial: Trial) -> None:
             with np.errstate(all="ignore"):
                 outputs = trial.run(call)
         except OperationFailed as error:
-            assert "Traceback" not in error.message, what
-            assert "strange" in what or "NaN" in what or "empty" in what or "declared" not in error.message, f"{what}: {error.message}"
-            if "declared" in error.message or "returned" in error.message:
+            if f"{trial.name} returned" in error.message:  # how a backend begins to say that something else was declared
                 raise AssertionError(f"{what}: {error.message}") from None
-            continue
+            continue  # values that it cannot answer
         except OpenRuntimeError as error:
             raise AssertionError(f"{what}: {error.message}") from None
         assert list(outputs) == list(call.outputs), what
@@ -173,12 +171,17 @@ def refuses(trial: Trial) -> None:
         if parameter.kind == "array":
             bad.append((name, good | {name: "text"}))
     for field, given in bad:
-        try:
-            trial.bind(given)
-        except InvalidParameter as error:
-            assert error.field == field, f"a wrong `{field}` is told as `{error.field}`"
-            continue
-        raise AssertionError(f"a wrong or missing `{field}` is not refused")
+        told = _refusal(trial, given)
+        assert told == field, f"a wrong or missing `{field}` is {'not refused' if told is None else f'told as `{told}`'}"
+
+
+def _refusal(trial: Trial, given: Mapping[str, Any]) -> str | None:
+    """The field that is named, None where it is taken."""
+    try:
+        trial.bind(given)
+    except InvalidParameter as error:
+        return error.field or ""
+    return None
 
 
 def stacks(trial: Trial) -> None:
@@ -205,10 +208,7 @@ def standard(trial: Trial) -> None:
     strict = import_module("array_api_strict")
     for example in trial.examples:
         call = trial.bind(example.parameters)
-        given = {
-            name: strict.asarray(numpy_array(value).copy()) if isinstance(value, Array) else value
-            for name, value in (trial.operation._bound({}) | call.parameters if not trial.operation.parameters else call.parameters).items()
-        }
+        given = {name: strict.asarray(numpy_array(value).copy()) if isinstance(value, Array) else value for name, value in call.parameters.items()}
         try:
             found = trial.operation(**given, **{"xp": strict} if "xp" in trial.operation.takes else {})
         except Exception as error:

@@ -103,12 +103,15 @@ async def _run(order: bytes, limits: Limits) -> Outcome:
         for descriptor in (reads, writes):
             if descriptor >= 0:
                 os.close(descriptor)
-    said = {"output": output.decode(errors="replace"), "errors": errors.decode(errors="replace")}
     if not told:
-        return Outcome(status=None, stopped="it did not end in its time, and was ended from outside", **said)
+        return Outcome(status=None, stopped="it did not end in its time, and was ended from outside", output=_text(output), errors=_text(errors))
     found = msgspec.json.decode(told)
     status = os.waitstatus_to_exitcode(found.pop("status"))
-    return Outcome(status=None if found["refused"] or found["stopped"] else status, **found, **said)
+    return Outcome(status=None if found["refused"] or found["stopped"] else status, output=_text(output), errors=_text(errors), **found)
+
+
+def _text(said: bytearray) -> str:
+    return said.decode(errors="replace")
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
