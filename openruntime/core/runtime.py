@@ -37,6 +37,7 @@ from openruntime.models.catalogue import ModelCatalogue
 from openruntime.models.repository import ModelRepository
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_models, watch_process
+from openruntime.monitoring.history import History
 from openruntime.monitoring.metrics import Metrics
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.runtimes.cpu import CPURuntimeManager
@@ -132,6 +133,7 @@ class Runtime:
         self.kernels.use(self.tasks)
         self.trials.use(self.tasks)
         self.metrics = Metrics(flush=self.events.flush)
+        self.history = History(self.metrics, time.time)
         self.events.observe(self.metrics.observe)
         self.devices.on_ready = self.wake
         if peers is not None and isinstance(self.events, SharedEvents):
@@ -199,7 +201,7 @@ class Runtime:
         )  # fmt: skip
         return Services(
             tasks=self.tasks, tensors=self.tensors, devices=self.devices, catalogue=self.catalogue, kernels=self.kernels, trials=self.trials,
-            models=self.models, work=self.work, streams=self.streams, events=self.events, metrics=self.metrics,
+            models=self.models, work=self.work, streams=self.streams, events=self.events, metrics=self.metrics, history=self.history,
             access=self.access, agents=self.agents,
             ready=self.not_ready, allocate=self.pool.allocate, limits=limits, version=version("openruntime"),
         )  # fmt: skip
@@ -233,7 +235,8 @@ class Runtime:
             start(self._keep_house(), name="housekeeping"),
             start(self._find_models(), name="models"),
             start(
-                export_forever(self.metrics.snapshot, [*self._exporters, EventExporter(self.events)], self.settings.export_every), name="exporters"
+                export_forever(self.metrics.snapshot, [*self._exporters, self.history, EventExporter(self.events)], self.settings.export_every),
+                name="exporters",
             ),
         ]
         if self.store.peers is not None:

@@ -22,6 +22,11 @@ class Metrics(Protocol):
         """The same as JSON."""
 
 
+class History(Protocol):
+    def view(self, names: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:
+        """How the metrics went: `times`, `every` and by name the `series`."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of what one client may ask of the gateway. Bytes and seconds."""
@@ -48,6 +53,7 @@ class Services:
     streams: Streams
     events: EventLog
     metrics: Metrics
+    history: History
     ready: Callable[[], str | None]  # None, or the reason why not
     allocate: Callable[[int], memoryview]  # writable shared memory for a large body
     access: Access

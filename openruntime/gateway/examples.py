@@ -111,3 +111,6 @@ TRIALS = {
     "tune": {"sizes": {"summary": "For these sizes", "value": {"sizes": {"n": 1048576}}}},
 }
 KERNELS = {"kernels": [{name: value for name, value in KERNEL.items() if name != "source"}]}
+METRICS_HISTORY = {
+    "times": [f"{_DAY}Z", "2025-11-23T10:00:15Z"], "every": 15.0, "series": {'openruntime_tasks_submitted_total{operation="matmul"}': [None, 12.0]},
+}  # fmt: skip

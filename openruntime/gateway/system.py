@@ -1,10 +1,11 @@
 """`/`, health and metrics."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from openruntime.contracts.errors import Unavailable
@@ -38,6 +39,16 @@ class HealthDetail(Health):
     uptime: float
     devices: dict[str, str]
     websockets: int
+
+
+class MetricsHistory(BaseModel):
+    """`times` in RFC 3339; `every` the usual seconds between two; by name one value for each time, null where the metric was not there yet.
+
+    Names are those of the text format with their labels; of histograms the count and the sum."""
+
+    times: list[datetime]
+    every: float | None
+    series: dict[str, list[float | None]]
 
 
 _LINKS = {name: f"/{name}" for name in ("health", "metrics", "devices", "operations", "tasks", "tensors", "docs")} | {
@@ -92,6 +103,15 @@ def router(services: Services, websockets: Callable[[], int]) -> APIRouter:
         if accepted(accept, (TEXT, JSON)) == JSON:
             return json_response(services.metrics.snapshot())
         return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @routes.get("/metrics/history", response_model=MetricsHistory, responses={200: example(examples.METRICS_HISTORY), **problems(400, 503)})
+    async def metrics_history(
+        name: Annotated[list[str], Query(max_length=50, description="Beginnings of the metrics' names; all unless given.")] = [],  # noqa: B006
+        seconds: Annotated[float | None, Query(gt=0, allow_inf_nan=False, description="How far back; all that is kept unless given.")] = None,
+    ) -> Response:
+        """How the metrics went: the last hour closely, the day before in larger steps; the last value is of now."""
+        found = services.history.view(name, seconds)
+        return json_response(found | {"times": [datetime.fromtimestamp(when, UTC) for when in found["times"]]})
 
     return routes
 

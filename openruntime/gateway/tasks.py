@@ -26,10 +26,17 @@ _BATCH = """As safetensors the metadata key `tasks` holds the list, arrays are n
 One bad request costs the others nothing: its entry in the answer is its problem."""
 
 
+class ListedTask(TaskResponse):
+    """`client`: whose fair share it counts on; `bytes`: what its call is estimated to move to and from memory."""
+
+    client: str = ""
+    bytes: float = 0.0
+
+
 class TaskList(BaseModel):
     """Newest first, without results; `next` is the cursor of the next page."""
 
-    tasks: list[TaskResponse]
+    tasks: list[ListedTask]
     next: str | None
 
 
@@ -142,7 +149,8 @@ def router(services: Services, submission: Submission, results: Results, bodies:
         check_cursor(cursor)
         chosen = Filter(status=status and status.value, operation=operation, device=device, tag=tag)
         found, after = await tasks.list(chosen, principal=principal(request.scope), limit=limit, after=cursor)
-        return json_response({"tasks": [describe(task) for task in found], "next": after})
+        listed = [describe(task) | {"client": task.client, "bytes": task.call.estimate.bytes} for task in found]
+        return json_response({"tasks": listed, "next": after})
 
     @routes.delete("/tasks/{task_id}", response_model=TaskResponse, responses={200: example(examples.CANCELLED), **problems(404, 503, 507)})
     async def cancel_task(request: Request, task_id: TaskId) -> Response:

@@ -291,6 +291,11 @@ class SmallEvents:
                 await self.fresh.wait()
 
 
+class SmallHistory:
+    def view(self, names: Any = (), seconds: float | None = None) -> dict[str, Any]:
+        return {"times": [0.0, 15.0], "every": 15.0, "series": {name: [None, seconds] for name in names}}
+
+
 class SmallMetrics:
     def text(self) -> str:
         return "# TYPE openruntime_tasks_total counter\nopenruntime_tasks_total 1\n"
@@ -339,7 +344,7 @@ async def start() -> AsyncIterator[Start]:
         access, models = Access(TokenIssuer(lambda: b"secret")), SmallModels(tasks)
         services = Services(
             tasks=tasks, tensors=tensors, devices=SmallDevices(), catalogue=SmallCatalogue(), kernels=kernels, trials=SmallTrials(tasks, kernels),
-            models=models, work=models, streams=models, events=events, metrics=SmallMetrics(),
+            models=models, work=models, streams=models, events=events, metrics=SmallMetrics(), history=SmallHistory(),
             ready=lambda: unready[0] if unready else None, allocate=lambda n: memoryview(bytearray(n)), access=access,
             agents=AIAgentManager(access.tokens, MemoryStore().shelf), limits=Limits(**limits), version="1.2.3",
         )  # fmt: skip

@@ -34,6 +34,13 @@ async def test_metrics(gateway: Any) -> None:
     scrape = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
     assert (await gateway.client.get("/metrics", headers=scrape)).headers["content-type"].startswith("text/plain")
     assert (await gateway.client.get("/metrics", headers={"Accept": "application/json"})).json() == {"openruntime_tasks_total": 1}
+    answer = await gateway.client.get("/metrics/history", params={"name": ["a", "b"], "seconds": 60})
+    assert answer.json() == {
+        "times": ["1970-01-01T00:00:00Z", "1970-01-01T00:00:15Z"],
+        "every": 15.0,
+        "series": {"a": [None, 60.0], "b": [None, 60.0]},
+    }
+    assert (await gateway.client.get("/metrics/history", params={"seconds": -1})).json()["field"] == "seconds"
 
 
 async def test_devices(gateway: Any, problem: Any) -> None:
@@ -137,7 +144,8 @@ async def test_documentation_is_complete_and_offline(gateway: Any) -> None:
     schemas = document["components"]["schemas"]
     assert {"TaskRequest", "TaskResponse", "Problem", "Batch", "DeviceInfo"} <= set(schemas)
     wanted = (
-        "/ /health /health/live /health/ready /metrics /devices /devices/{device_id} /devices/{device_id}/state /operations /operations/{name} "
+        "/ /health /health/live /health/ready /metrics /metrics/history /devices /devices/{device_id} /devices/{device_id}/state "
+        "/operations /operations/{name} "
         "/tasks /tasks/batch /tasks/{task_id} /tasks/{task_id}/result /tasks/{task_id}/explain /tasks/{task_id}/trace /tensors /tensors/{tensor_id} "
         "/kernels /kernels/{name} /kernels/{name}/verify /kernels/{name}/tune "
         "/ai/agents /ai/tasks /ai/tasks/{run_id} /ai/tasks/{run_id}/approvals /ai/tasks/{run_id}/approvals/{approval} "
