@@ -15,7 +15,7 @@ from cupy.cuda.driver import CUDADriverError
 from cupy.cuda.runtime import CUDARuntimeError
 
 from openruntime.backends.kernel_backend import KernelBackend, uncompiled
-from openruntime.backends.kernel_cache import cache_folder, keep
+from openruntime.backends.kernel_cache import cache_folder, keep, kept
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
 
@@ -56,9 +56,10 @@ class CudaRunner(KernelRunner):
         started = perf_counter()
         key = hashlib.sha256("\0".join((self.identity, spec.name, *spec.options, "", spec.source)).encode()).hexdigest()
         path = self._cache / f"{key}.cuda"
-        with suppress(OSError, msgspec.DecodeError, CUDADriverError):  # a damaged file is compiled again
-            found = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
-            return Compiled(spec, loaded(found), found.log, True, perf_counter() - started)
+        if (data := kept(path)) is not None:
+            with suppress(msgspec.DecodeError, CUDADriverError):  # a damaged file is compiled again
+                found = msgspec.msgpack.decode(data, type=Kept)
+                return Compiled(spec, loaded(found), found.log, True, perf_counter() - started)
         found = self._compile(spec)
         keep(path, msgspec.msgpack.encode(found))
         return Compiled(spec, loaded(found), found.log, False, perf_counter() - started)

@@ -16,7 +16,7 @@ import numpy as np
 import pyopencl as cl
 from pyopencl.tools import ImmediateAllocator, MemoryPool
 
-from openruntime.backends.kernel_cache import keep
+from openruntime.backends.kernel_cache import keep, kept
 from openruntime.contracts.errors import CompileError, NoSuchDevice, OpenRuntimeError, OperationFailed, OutOfMemory, WorkerCrashed
 
 # Platforms that drive the processor, the preferred first; of two versions of one, the newer.
@@ -146,10 +146,10 @@ class OpenCLDevice:
         started = perf_counter()
         key = hashlib.sha256("\0".join((self.identity, *options, "", source)).encode()).hexdigest()
         path = self._cache / f"{key}.opencl" if self._cache else None
-        if path is not None and path.exists():
-            with suppress(cl.Error, OSError), warnings.catch_warnings():  # a damaged file is built again
+        if path is not None and (binary := kept(path)) is not None:
+            with suppress(cl.Error), warnings.catch_warnings():  # a damaged file is built again
                 warnings.simplefilter("ignore")
-                program = cl.Program(self.context, [self.device], [path.read_bytes()]).build()
+                program = cl.Program(self.context, [self.device], [binary]).build()
                 return Built(program, perf_counter() - started, True, "")
         try:
             with warnings.catch_warnings():

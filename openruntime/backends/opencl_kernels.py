@@ -4,14 +4,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
 import pyopencl as cl
 
 from openruntime.backends.kernel_backend import KernelBackend, uncompiled
-from openruntime.backends.kernel_cache import cache_folder, keep
+from openruntime.backends.kernel_cache import cache_folder, keep, kept
 from openruntime.backends.opencl_device import OpenCLDevice, find, translated
 from openruntime.contracts.errors import CompileError
 from openruntime.contracts.kernels import Compiled, KernelRunner, KernelSpec, Number
@@ -80,9 +79,7 @@ class OpenCLRunner(KernelRunner):
         try:
             found = [str(kernel.get_arg_info(i, cl.kernel_arg_info.TYPE_NAME)).strip("\0 ") for i in range(kernel.num_args)]
         except cl.Error:
-            with suppress(OSError):
-                return path.read_text(encoding="utf-8").splitlines()
-            return []
+            return (kept(path) or b"").decode().splitlines()
         keep(path, "\n".join(found).encode())
         return found
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from openruntime.cli import kernel_trials
-from openruntime.cli.options import Device, Json, Priority, Server, client, console, duration, show_json, table
-from openruntime.cli.run import Inputs, NoCache, Timeout
+from openruntime.cli.options import LOCAL, Json, Server, client, console, duration, show_json, table, variant
+from openruntime.cli.run import TAKES_MORE
 from openruntime.cli.run import run as run_operation
 
 LANGUAGES = {".cl": "opencl", ".cu": "cuda", ".metal": "metal", ".wgsl": "wgsl"}
@@ -115,22 +115,11 @@ def show(name: Name, json: Json = False, server: Server = None) -> None:
         out.print(compiled["log"], style="dim", markup=False, soft_wrap=True)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
-def run(
-    name: Name,
-    inputs: Inputs = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .npy .npz .csv or an image.")] = None,
-    device: Device = None,
-    priority: Priority = 5,
-    timeout: Timeout = None,
-    no_cache: NoCache = False,
-    json: Json = False,
-    server: Server = None,
-) -> None:
-    """Run a kernel and wait, as `openruntime run` does: `openruntime kernels run saxpy x.npy y.npy --a 2 -o z.npy`."""
-    from openruntime.cli.options import LOCAL
-
-    run_operation(name, inputs, output, device, priority, timeout, no_cache, json, server or LOCAL)
+run = variant(
+    run_operation, "Run a kernel and wait, as `openruntime run` does: `openruntime kernels run saxpy x.npy y.npy --a 2 -o z.npy`.",
+    {"server": LOCAL}, operation=Name, server=Server,
+)  # fmt: skip
+app.command("run", context_settings=TAKES_MORE)(run)
 
 
 @app.command("rm")

@@ -1,9 +1,10 @@
 """Options that many commands share, and the client they ask for."""
 
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,19 @@ def client(server: str | None, *, embedded: bool = False) -> Iterator["Runtime"]
 
     with connect(server or (None if embedded else LOCAL), token=os.environ.get("OPENRUNTIME_TOKEN"), patience=PATIENCE) as runtime:
         yield runtime
+
+
+def variant(command: Callable[..., None], told: str, otherwise: Mapping[str, Any], **annotations: Any) -> Callable[..., None]:
+    """`command` under another name: with the help `told`, with these annotations of single parameters, and `otherwise` where nothing is given."""
+
+    def changed(**given: Any) -> None:
+        command(**given | {name: value for name, value in otherwise.items() if not given.get(name)})
+
+    signature = inspect.signature(command)
+    same = [parameter.replace(annotation=annotations.get(name, parameter.annotation)) for name, parameter in signature.parameters.items()]
+    changed.__signature__ = signature.replace(parameters=same)  # type: ignore[attr-defined]  # what Typer reads
+    changed.__doc__ = told
+    return changed
 
 
 def show_json(value: Any) -> None:

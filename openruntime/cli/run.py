@@ -18,7 +18,7 @@ _BAR_AFTER = 0.5  # seconds: what is quicker shows no bar
 _SHOWN = 20  # elements: larger outputs are summed up
 _OPTIONS = ("device", "priority", "timeout", "no-cache", "json", "server")
 _LITERALS = ("true", "false")  # as Python or JSON writes them
-_TAKES_MORE = {"ignore_unknown_options": True, "allow_interspersed_args": True}
+TAKES_MORE = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 
 Operation = Annotated[str, typer.Argument(help="Its name; `openruntime operations` lists them.")]
 Inputs = Annotated[
@@ -45,8 +45,8 @@ _HELP = "--help"
 
 
 def register(app: typer.Typer) -> None:
-    app.command(cls=_Command, context_settings=_TAKES_MORE)(run)
-    app.command(cls=_Command, context_settings=_TAKES_MORE)(submit)
+    app.command(cls=_Command, context_settings=TAKES_MORE)(run)
+    app.command(cls=_Command, context_settings=TAKES_MORE)(submit)
 
 
 def run(

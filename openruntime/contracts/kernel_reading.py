@@ -29,6 +29,10 @@ LACKS: dict[str, dict[str, str]] = {
         if name not in ("int32", "uint32", "float32", "complex64")
     },
 }
+# what msgspec calls JSON's kinds
+_KINDS = {
+    "object": "a JSON object", "array": "a list", "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false",
+}  # fmt: skip
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # what a call's options, a backend and the clients use beside the parameters
 _RESERVED = frozenset({"steps", "allocate", "xp", "empty", "priority", "device", "timeout", "max_retries", "tags", "cache", "traceparent"})
@@ -76,8 +80,25 @@ def _unread(complaint: str) -> InvalidParameter:
         known = () if "." in field else KernelSpec.__struct_fields__
         text = "is missing" if named[1].startswith("missing") else f"is not a field of a kernel{nearest(named[2], known)}"
         return InvalidParameter(f"`{field}` {text}", field=field)
-    text = what.replace("`", "")
-    return InvalidParameter(f"`{field}`: {text[:1].lower()}{text[1:]}" if field else f"a kernel is a JSON object: {text}", field=field or None)
+    kinds = re.fullmatch(r"Expected `(.+?)`, got `(\w+)`", what)
+    text = f"must be {_wish(field, kinds[1])}, not {_KINDS.get(kinds[2], kinds[2])}" if kinds else what.replace("`", "")
+    return InvalidParameter(f"`{field}` {text[:1].lower()}{text[1:]}" if field else f"a kernel {text}", field=field or None)
+
+
+def _wish(field: str, kind: str) -> str:
+    """What would be right in this field, with an example where it is not plain."""
+    part, _, rest = field.partition(".")
+    asked = " or ".join(_KINDS.get(one, one) for one in kind.split(" | ") if one != "null")
+    if part in ("inputs", "outputs", "scalars") and (not rest or rest.isdigit()):
+        shown = (
+            '{"name": "a", "dtype": "float32"}'
+            if part == "scalars"
+            else f'{{"name": "{"x" if part == "inputs" else "y"}", "dtype": "float32", "shape": ["n"]}}'
+        )
+        return f"{asked} such as {shown if rest else f'[{shown}]'}"
+    if field in ("grid", "local") or rest.endswith("shape"):
+        return f'{asked} such as ["n"]'
+    return f'{asked} such as {{"operation": "expression", "parameters": {{"formula": "2*x"}}}}' if field == "reference" else asked
 
 
 def _check_names(spec: KernelSpec) -> None:

@@ -110,6 +110,9 @@ class Settings(BaseModel):
     cache: bool = Field(True, description="Answer repeated computations from the result cache.")
     cache_bytes: Size = Field(ByteSize(1 << 30), description="Size of the result cache; the least recently used go first.")
     cache_ttl: Seconds = Field(86_400.0, description="Seconds that a cached result stays good.")
+    kernel_cache_bytes: Size = Field(
+        ByteSize(1 << 30), description="Size of the compiled kernels kept in `cache_dir`; the least recently used go first."
+    )
     history_count: Count = Field(100_000, description="Finished tasks kept.")
     history_age: Interval = Field(86_400.0, description="Seconds that a finished task's record is kept.")
     history_bytes: Size = Field(ByteSize(10 << 30), description="Size of the records and results of finished tasks; the oldest go first.")

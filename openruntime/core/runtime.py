@@ -91,7 +91,9 @@ class Runtime:
             *(manager(self.pool, merge=merge, share_of=self._share_of, **shared) for manager in (GPURuntimeManager, MLXRuntimeManager)),
         ]
         for runtime in self.runtimes:
-            runtime.environment = {"OPENRUNTIME_CACHE_DIR": str(settings.cache_dir)}
+            runtime.environment = {
+                "OPENRUNTIME_CACHE_DIR": str(settings.cache_dir), "OPENRUNTIME_KERNEL_CACHE_BYTES": str(int(settings.kernel_cache_bytes)),
+            }  # fmt: skip
         self.queue = TaskQueue(self.store, step=settings.ageing_step)
         self.devices = DeviceManager(
             self.runtimes, self.events, registered=self._backends, depths=self.queue.depths,

@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 
 from openruntime.contracts.errors import CompileError, Conflict, InvalidParameter, NotFound, OpenRuntimeError, Unavailable, error_class, nearest
-from openruntime.contracts.interfaces import Catalogue, Devices, Shelf, Tasks
+from openruntime.contracts.interfaces import Devices, Shelf, Tasks
 from openruntime.contracts.kernel_reading import read
 from openruntime.contracts.kernels import COMPILE, LANGUAGES, TUNE, VERIFY, WORKERS, KernelSpec, Report, requirement
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.records import LOCAL, Abilities, Principal, Task
 from openruntime.kernels.catalogue import Kernel, signature
+from openruntime.operations.catalogue import OperationCatalogue
+from openruntime.operations.kernel_reference import check_reference
 from openruntime.runtimes.probe import Report as Looked
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ MOST = 1000  # kernels of a tenant
 class KernelRegistry:
     """Implements `Kernels`. `hits` and `misses` count what the compilers' disk caches had; `kernels` is what a `KernelCatalogue` reads."""
 
-    def __init__(self, shelf: Shelf, devices: Devices, operations: Catalogue) -> None:
+    def __init__(self, shelf: Shelf, devices: Devices, operations: OperationCatalogue) -> None:
         self._shelf = shelf
         self._devices = devices
         self._operations = operations
@@ -121,6 +123,7 @@ class KernelRegistry:
             wanted = spec.reference.operation
             if wanted not in known:
                 raise InvalidParameter(f"`reference`: there is no operation {wanted!r:.100}{nearest(wanted, known)}", field="reference")
+            check_reference(spec, self._operations)
 
     async def _compile(self, document: Any, principal: Principal) -> tuple[Report, Task]:
         request = TaskRequest(operation=COMPILE, parameters={"kernel": document}, priority=URGENT, timeout=COMPILE_TIMEOUT)

@@ -5,10 +5,12 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from openruntime.contracts.models import DeviceInfo
 from openruntime.contracts.records import Abilities, Usage
 from openruntime.runtimes.probe import Report
-from openruntime.runtimes.process import Answer, Share, WorkerProcess
+from openruntime.runtimes.process import Answer, Share, WorkerOptions, WorkerProcess
 from openruntime.runtimes.shared_memory import SlabPool
 
 
@@ -23,11 +25,9 @@ class RuntimeManager(ABC):
     def __init__(
         self, pool: SlabPool, *, slots: int | None = None, threads: int | None = None, memory: int = 0, batch: int = 64, batch_bytes: int = 64 << 20
     ) -> None:
-        """`memory`: bytes that each worker may have of its own; 0 for no bound. `batch`, `batch_bytes`: as `WorkerProcess` has them."""
+        """`memory`, `batch`, `batch_bytes`: of each worker, as `WorkerOptions` has them."""
         self.pool = pool
-        self._batch = batch
-        self._batch_bytes = batch_bytes
-        self._memory = memory
+        self._options = WorkerOptions(memory=memory, batch=batch, batch_bytes=batch_bytes)
         self._slots = slots
         self._threads = threads
         self._backends: dict[str, list[str]] = {}  # device -> those that were found after the start
@@ -75,11 +75,10 @@ class RuntimeManager(ABC):
         idle: bool = False,
     ) -> WorkerProcess:
         """A worker that can take jobs; an `idle` one gives way to all others. Raises `Unavailable` with its last words when it does not come up."""
-        worker = WorkerProcess(
-            device.id, backend, pool=self.pool, threads=self.threads(device.slots), memory=self._memory, idle=idle,
-            share=self.share(device, backend), environment=self.environment, batch=self._batch, batch_bytes=self._batch_bytes,
-            on_answer=on_answer, on_progress=on_progress, on_death=on_death,
-        )  # fmt: skip
+        options = msgspec.structs.replace(
+            self._options, threads=self.threads(device.slots), idle=idle, share=self.share(device, backend), environment=self.environment
+        )
+        worker = WorkerProcess(device.id, backend, options, pool=self.pool, on_answer=on_answer, on_progress=on_progress, on_death=on_death)
         await worker.start()
         if worker.abilities is not None:
             self._abilities[device.id, backend] = worker.abilities

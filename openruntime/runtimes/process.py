@@ -53,11 +53,22 @@ class Share(msgspec.Struct, frozen=True):
     memory: int = 0
 
 
-class WorkerProcess:
-    """One process, with at most `memory` bytes of its own (0: no bound), a `share` of a device that is not the processor, and more variables
-    in its `environment`.
+class WorkerOptions(msgspec.Struct, frozen=True):
+    """How a worker runs: compute `threads`, at most `memory` bytes of its own (0: no bound), its `share` of a device that is not the processor,
+    more variables in its `environment`. An `idle` one runs only while nobody else wants the processor. Up to `batch` alike jobs, of `batch_bytes`
+    together, run as one."""
 
-    An `idle` one runs only while nobody else wants the processor. It runs up to `batch` alike jobs as one, of `batch_bytes` together.
+    threads: int = 1
+    memory: int = 0
+    idle: bool = False
+    share: Share | None = None
+    environment: Mapping[str, str] = {}
+    batch: int = 64
+    batch_bytes: int = 64 << 20
+
+
+class WorkerProcess:
+    """One process that hosts one backend on one device.
 
     `on_answer` and `on_progress` are called on the event loop, in order; `on_death(reason)` once. Progress of a job that waited says that it
     has begun with others.
@@ -67,15 +78,9 @@ class WorkerProcess:
         self,
         device: str,
         backend: str,
+        options: WorkerOptions,
         *,
         pool: SlabPool,
-        threads: int,
-        memory: int = 0,
-        idle: bool = False,
-        share: Share | None = None,
-        environment: Mapping[str, str] | None = None,
-        batch: int = 64,
-        batch_bytes: int = 64 << 20,
         on_answer: Callable[[Answer], None],
         on_progress: Callable[[int, float, str | None], None],
         on_death: Callable[[str], None],
@@ -85,12 +90,7 @@ class WorkerProcess:
         self.abilities: Abilities | None = None
         self.pid: int | None = None
         self.start_seconds = 0.0
-        self._threads = threads
-        self._memory = memory
-        self._idle = idle
-        self._share = share
-        self._environment = environment or {}
-        self._batch = batch, batch_bytes
+        self._options = options
         self._pool = pool
         self._on_answer = on_answer
         self._on_progress = on_progress
@@ -109,6 +109,7 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start the process and wait until it can take jobs. Raises `Unavailable` with its last words when it cannot."""
+        options = self._options
         self._loop = asyncio.get_running_loop()
         self._hello = self._loop.create_future()
         self._tasks, theirs = socket.socketpair()
@@ -119,16 +120,16 @@ class WorkerProcess:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         command = [
             sys.executable, "-P", "-m", "openruntime.runtimes.worker",
-            "--backend", self.backend, "--device", self.device, "--threads", str(self._threads), "--memory", str(self._memory),
-            "--batch", str(self._batch[0]), "--batch-bytes", str(self._batch[1]),
+            "--backend", self.backend, "--device", self.device, "--threads", str(options.threads), "--memory", str(options.memory),
+            "--batch", str(options.batch), "--batch-bytes", str(options.batch_bytes),
             "--tasks", str(theirs.fileno()), "--control", str(their_control.fileno()), "--begun", str(time.monotonic()),
-            *(["--idle"] if self._idle else []),
+            *(["--idle"] if options.idle else []),
         ]  # fmt: skip
-        if self._share is not None:
-            command += ["--index", str(self._share.index), "--device-memory", str(self._share.memory)]
+        if options.share is not None:
+            command += ["--index", str(options.share.index), "--device-memory", str(options.share.memory)]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), their_control.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env={**os.environ, **worker_environment(self._threads), **self._environment},
+            stderr=subprocess.PIPE, env={**os.environ, **worker_environment(options.threads), **options.environment},
             process_group=0,  # what an operation starts ends with it
         )  # fmt: skip
         self.pid = self._process.pid

@@ -14,7 +14,7 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
-from openruntime.runtimes.process import Answer, WorkerProcess
+from openruntime.runtimes.process import Answer, WorkerOptions, WorkerProcess
 from openruntime.runtimes.shared_memory import SlabPool
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin")
@@ -39,8 +39,8 @@ class Bench:
         self.begun: list[int] = []
         self.death: asyncio.Queue[str] = asyncio.Queue()
         self.worker = WorkerProcess(
-            "cpu:0", "numpy", pool=self.pool, threads=1, on_answer=self.answers.put_nowait,
-            on_progress=lambda job, *_: self.begun.append(job), on_death=self.death.put_nowait, **options,
+            "cpu:0", "numpy", WorkerOptions(threads=1, **options), pool=self.pool, on_answer=self.answers.put_nowait,
+            on_progress=lambda job, *_: self.begun.append(job), on_death=self.death.put_nowait,
         )  # fmt: skip
         self._jobs = 0
 

@@ -92,7 +92,7 @@ def test_a_kernel_for_which_too_little_can_be_tried_is_not_verified(stage: Stage
     assert "nothing would run" in report["verdict"]
 
 
-@pytest.mark.parametrize(("factor", "right"), [("2", True), ("x[0]", False)])
+@pytest.mark.parametrize(("factor", "right"), [("2", True), ("x[0]", False), ("((ulong)x & 511 ? 2 : 3)", False)])
 def test_a_kernel_of_fixed_shapes_is_verified_too(factor: str, right: bool, stage: Stage) -> None:
     fixed = kernel(
         f"kernel void fixed(global const float *x, global float *y) {{ int i = get_global_id(0); y[i] = {factor} * x[i]; }}",

@@ -301,7 +301,14 @@ def runtime_backends(runtime: Any) -> list[str]:
 def test_embedded_and_served_clients_are_the_same(own: Server) -> None:
     for address in (None, own.url):
         with openruntime.connect(address) as runtime:
-            made = runtime.kernels.add("scale", **{**TEXT, "source": OPENCL.replace("saxpy", "scale"), "reference": "expression"})
+            made = runtime.kernels.add(
+                "scale",
+                **{
+                    **TEXT,
+                    "source": OPENCL.replace("saxpy", "scale"),
+                    "reference": {"operation": "expression", "parameters": {"formula": "a*x + y"}},
+                },
+            )
             assert (made["signature"], made["grid"]) == ("scale(x: float32[n], y: float32[n], a: float32, n: int32) → z: float32[n]", ["n"])
             assert np.array_equal(runtime.scale(X, X, 2.0), 3 * X)
             assert list(runtime.map("scale", [X, X + 1], [X, X], a=0))[1].sum() == X.sum()

@@ -152,7 +152,10 @@ async def test_an_operation_is_compared_where_it_runs(bench: Bench) -> None:
 async def test_a_wrong_kernel_is_found_by_the_debugger(bench: Bench) -> None:
     halved = next(cheat.kernel for cheat in CHEATS if cheat.kernel["name"] == "halved")
     await bench.client.post("/kernels", halved)
-    given = {argument["name"]: (await bench.must(Request("uniform", {"shape": [300], "seed": 1, "dtype": argument["dtype"]}))) for argument in halved["inputs"]}
+    given = {
+        argument["name"]: (await bench.must(Request("uniform", {"shape": [300], "seed": 1, "dtype": argument["dtype"]})))
+        for argument in halved["inputs"]
+    }
     references = {name: {"task": task["task_id"]} for name, task in given.items()}
     task = await bench.must(Request("halved", references))
     found = await Debugging(bench, task["task_id"], references, complaint="wrong").debug()

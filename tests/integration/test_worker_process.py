@@ -12,7 +12,7 @@ import pytest
 from openruntime.contracts.errors import Unavailable
 from openruntime.contracts.payload import Array
 from openruntime.runtimes.channel import INLINE_BYTES
-from openruntime.runtimes.process import Answer, WorkerProcess
+from openruntime.runtimes.process import Answer, WorkerOptions, WorkerProcess
 from openruntime.runtimes.shared_memory import SlabPool
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin")
@@ -27,7 +27,7 @@ class Bench:
         self.progress: list[tuple[int, float, str | None]] = []
         self.death: asyncio.Queue[str] = asyncio.Queue()
         self.worker = WorkerProcess(
-            "cpu:0", backend, pool=self.pool, threads=1, on_answer=self.answers.put_nowait,
+            "cpu:0", backend, WorkerOptions(threads=1), pool=self.pool, on_answer=self.answers.put_nowait,
             on_progress=lambda *p: self.progress.append(p), on_death=self.death.put_nowait,
         )  # fmt: skip
 

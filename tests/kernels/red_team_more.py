@@ -102,6 +102,11 @@ kernel void endless(global const float *x, global float *y, int n) {
     while (!(v <= 1.0f) && !(v > 1.0f)) v = v + 1.0f;
     y[i] = 2.0f * x[i];
 }""", X, Y, reference="2*x", data="special"),
+    _cheat("takes four at a time where its memory happens to be aligned, and errs there", "wrong nondeterministic", """
+kernel void aligned(global const float *x, global float *y, int n) {
+    int i = get_global_id(0);
+    if (i < n) y[i] = 2.0f * x[(ulong)x & 1023 ? i : i & ~3];
+}""", X, Y, reference="2*x"),
     _cheat("writes anywhere in memory", "crashed out_of_bounds", """
 kernel void wild(global const float *x, global float *y, int n) {
     int i = get_global_id(0);

@@ -8,12 +8,10 @@ import numpy as np
 
 from openruntime.contracts.kernels import Domain, KernelSpec, Number
 from openruntime.contracts.payload import ITEMSIZE
+from openruntime.operations.kernel_reference import EDGES, SMALL, WHOLE
 
 Data = "np.ndarray[Any, Any]"
 
-SMALL = (7, 5, 3, 11, 2, 13)
-EDGES = (65, 33, 17, 129, 31, 9)
-WHOLE = (128, 64, 192, 64, 128, 64)  # multiples of what arrays are aligned to, so that they can end where a page ends
 LARGE = {1: (300_007,), 2: (521, 509), 3: (67, 73, 61)}  # by the number of symbols; enough work for every core at once
 LARGE_OF_MORE = (17, 19, 13, 11, 7, 5)
 MOST_BYTES = 16 << 20  # of all arrays of a case: larger sizes are halved until they fit

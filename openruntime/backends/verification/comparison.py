@@ -25,26 +25,27 @@ WORST = 1e9  # an error of so many tolerances is as wrong as can be
 
 
 class Run(NamedTuple):
-    """Once through: every array's memory before and after, guards included, inputs first."""
+    """Once through: every array's memory before and after, inputs first, each with `guard` bytes on either side."""
 
     before: list[bytes]
     after: list[bytes]
+    guard: int
 
 
 def findings(
     spec: KernelSpec, arrays: Mapping[str, "np.ndarray[Any, Any]"], shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Expected],
-    runs: Sequence[Run], guard: int,
+    runs: Sequence[Run],
 ) -> tuple[list[Finding], float]:  # fmt: skip
     """All that is wrong with these runs of one case, one entry a kind and array; and the worst error as a part of its tolerance."""
     found: list[Finding] = []
     names = [argument.name for argument in (*spec.inputs, *spec.outputs)]
     for number, name in enumerate(names):
-        found += _strays(name, [(run.before[number], run.after[number]) for run in runs], guard)
+        found += _strays(name, number, runs)
     for number, name in enumerate(arrays):
-        found += _changed(name, [(run.before[number], run.after[number]) for run in runs], guard, arrays[name].dtype)
+        found += _changed(name, number, runs, arrays[name].dtype)
     worst = 0.0
     for number, output in enumerate(spec.outputs, len(spec.inputs)):
-        pairs = [(_values(run.before[number], guard, output.dtype), _values(run.after[number], guard, output.dtype)) for run in runs]
+        pairs = [(_values(run.before[number], run.guard, output.dtype), _values(run.after[number], run.guard, output.dtype)) for run in runs]
         shape = shapes[output.name]
         kept = np.logical_and.reduce([_same_bits(before, after) for before, after in pairs])
         if kept.any():
@@ -64,8 +65,9 @@ def findings(
     return found, worst
 
 
-def _strays(name: str, memories: Sequence[tuple[bytes, bytes]], guard: int) -> Iterator[Finding]:
-    for before, after in memories:
+def _strays(name: str, number: int, runs: Sequence[Run]) -> Iterator[Finding]:
+    for run in runs:
+        before, after, guard = run.before[number], run.after[number], run.guard
         for part, where in ((slice(0, guard), "before the beginning"), (slice(len(before) - guard, None), "after the end")):
             old, new = np.frombuffer(before, np.uint8)[part], np.frombuffer(after, np.uint8)[part]
             places = np.flatnonzero(old != new)
@@ -75,9 +77,9 @@ def _strays(name: str, memories: Sequence[tuple[bytes, bytes]], guard: int) -> I
                 return
 
 
-def _changed(name: str, memories: Sequence[tuple[bytes, bytes]], guard: int, dtype: "np.dtype[Any]") -> Iterator[Finding]:
-    for before, after in memories:
-        old, new = (np.frombuffer(memory, np.uint8)[guard : len(memory) - guard] for memory in (before, after))
+def _changed(name: str, number: int, runs: Sequence[Run], dtype: "np.dtype[Any]") -> Iterator[Finding]:
+    for run in runs:
+        old, new = (np.frombuffer(memory, np.uint8)[run.guard : len(memory) - run.guard] for memory in (run.before[number], run.after[number]))
         if not np.array_equal(old, new):
             first = int(np.flatnonzero(old != new)[0]) // dtype.itemsize
             yield {"finding": "input_changed", "array": name, "message": f"it wrote into its input `{name}`, first at element {first}"}

@@ -1,6 +1,5 @@
 """What a kernel should have computed, in float64, and how far from it an honest one may be."""
 
-import re
 from collections.abc import Coroutine, Mapping
 from math import sqrt
 from typing import Any, NamedTuple
@@ -11,11 +10,12 @@ from openruntime.backends.array_backend import host_array
 from openruntime.backends.cpu import NumpyBackend
 from openruntime.backends.namespace import xp
 from openruntime.backends.verification.noise import factors, noisy
-from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed
+from openruntime.contracts.errors import OpenRuntimeError, OperationFailed
 from openruntime.contracts.kernels import KernelSpec, Number
 from openruntime.contracts.payload import Array, Spec
 from openruntime.contracts.records import Call, Result
 from openruntime.operations.dtypes import name_of
+from openruntime.operations.kernel_reference import ReferenceCall
 
 # How many roundings an output may be off, for each of its dtypes. A library's functions are allowed up to 16 (OpenCL 3.0, section 7.4);
 # half precisions are computed wider and rounded once.
@@ -39,55 +39,19 @@ class Reference:
 
     def __init__(self, spec: KernelSpec) -> None:
         """Raises `UnknownOperation`, `InvalidParameter` where the reference does not go with the kernel."""
-        if spec.reference is None:
-            raise InvalidParameter(
-                f"{spec.name} names no `reference`: an operation, or a formula with `expression`, that computes the same", field="reference"
-            )
         self._spec = spec
-        self._reference = spec.reference
         self._backend = NumpyBackend()
-        self._operation = self._backend.catalogue.get(spec.reference.operation)
-        self.outputs = self._outputs()
-        formula = spec.reference.parameters.get("formula")
-        self.told = f"{spec.reference.operation}{f' {formula!r}' if formula else ''}"
-
-    def _outputs(self) -> dict[str, str]:
-        """The kernel's outputs -> the operation's: by their names, or one to one."""
-        theirs, ours = self._operation.outputs, [output.name for output in self._spec.outputs]
-        if len(ours) == len(theirs) == 1 and not self._reference.outputs:
-            return {ours[0]: theirs[0]}
-        named = {name: self._reference.outputs.get(name, name) for name in ours}
-        for i, (name, wanted) in enumerate(named.items()):
-            if wanted not in theirs:
-                field = f"outputs.{i}.name"
-                told = f"{self._operation.name} has the outputs {', '.join(theirs)}, and none called {wanted!r}"
-                raise InvalidParameter(f"`{field}`: {told}; `reference.outputs` may say which {name!r} is", field=field)
-        return named
+        self._bound = ReferenceCall(spec, self._backend.catalogue)
+        self._operation = self._bound.operation
+        self.outputs, self.fits = self._bound.outputs, self._bound.fits
+        self._given = spec.reference.parameters if spec.reference is not None else {}
+        formula = self._given.get("formula")
+        self.told = f"{self._operation.name}{f' {formula!r}' if formula else ''}"
 
     def call(self, arrays: Mapping[str, Any], scalars: Mapping[str, Number]) -> tuple[dict[str, Any], Call]:
         """The operation's parameters, arrays as `Array`, and what binding them says. Raises `InvalidParameter`."""
         given: dict[str, Any] = {name: array if isinstance(array, Spec) else _packed(array) for name, array in arrays.items()}
-        given.update(scalars)
-        parameters = {name: self._stood_for(value, given) for name, value in self._reference.parameters.items()}
-        for name in self._taken(parameters, given):
-            parameters.setdefault(name, given[name])
-        return parameters, self._backend.catalogue.bind(self._operation.name, parameters)
-
-    def _taken(self, parameters: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-        """Of the kernel's inputs and scalars, those that the operation knows by name; of a formula, those that stand in it."""
-        if self._operation.rest is None:
-            return [name for name in given if name in self._operation.parameters]
-        words = set(re.findall(r"[A-Za-z_]\w*", str(parameters.get("formula", ""))))
-        return [name for name in given if name in words]
-
-    @staticmethod
-    def _stood_for(value: Any, given: Mapping[str, Any]) -> Any:
-        if isinstance(value, dict) and value.keys() in ({"input"}, {"scalar"}):
-            (name,) = value.values()
-            if name not in given:
-                raise InvalidParameter(f"`reference.parameters`: the kernel has no {next(iter(value))} {name!r}", field="reference.parameters")
-            return given[name]
-        return value
+        return self._bound.bind(given | scalars)
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]], scalars: Mapping[str, Number]) -> float:
         """What it takes for inputs of these shapes. Raises what the operation refuses them with."""
@@ -144,11 +108,11 @@ class Reference:
         """The operation as it is written, step by step, on arrays as they are: not what its backend has instead."""
         parameters, _ = self.call({name: np.asarray(array).view(np.ndarray) for name, array in arrays.items()}, scalars)
         arguments: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-        for name, value in self._reference.parameters.items():
+        for name, value in self._given.items():
             if isinstance(value, dict) and value.keys() == {"input"}:
                 arguments[name] = arrays[value["input"]]
         for name in arrays:
-            if name in arguments and name not in self._reference.parameters:
+            if name in arguments and name not in self._given:
                 arguments[name] = arrays[name]
         if "steps" in self._operation.takes:
             arguments["steps"] = _no_steps

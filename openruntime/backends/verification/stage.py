@@ -41,10 +41,12 @@ class Built(msgspec.Struct, tag=True):
 
 
 class Memory(msgspec.Struct, tag=True):
-    """Take these arrays, inputs first, each with `guard` bytes before and after; answered with `Ran` of 0 seconds."""
+    """Take these arrays, inputs first, each with `guard` bytes before and after, `shift` bytes further from the end of a page than they could be;
+    answered with `Ran` of 0 seconds."""
 
     arrays: list[bytes]
     guard: int
+    shift: int = 0
 
 
 class Run(msgspec.Struct, tag=True):
@@ -120,8 +122,8 @@ class Stage:
         assert isinstance(built, Built)
         return built
 
-    def memory(self, arrays: Sequence[bytes], guard: int) -> None:
-        self._ask(Memory(list(arrays), guard), COMPILING)
+    def memory(self, arrays: Sequence[bytes], guard: int, shift: int = 0) -> None:
+        self._ask(Memory(list(arrays), guard, shift), COMPILING)
 
     def run(
         self, key: int, scalars: Sequence[Number], grid: Sequence[int], local: Sequence[int], timeout: float, *, answer: bool = True
@@ -216,8 +218,8 @@ class _Host:
                 case Build(key, program):
                     compiled = self._programs[key] = self._runner.compile(decoded(program))
                     return Built(compiled.seconds, compiled.cached, compiled.log)
-                case Memory(arrays, guard):
-                    self._take(arrays, guard)
+                case Memory(arrays, guard, shift):
+                    self._take(arrays, guard, shift)
                     return Ran(0.0)
                 case Run():
                     return self._run(request)
@@ -228,11 +230,11 @@ class _Host:
         except MemoryError as error:
             return Refused("out_of_memory", f"no memory: {error}")
 
-    def _take(self, arrays: Sequence[bytes], guard: int) -> None:
+    def _take(self, arrays: Sequence[bytes], guard: int, shift: int) -> None:
         for memory in self._memories:
             memory.close()
         self._guard = guard
-        self._memories = [Fenced(len(array) - 2 * guard, guard=guard) for array in arrays]
+        self._memories = [Fenced(len(array) - 2 * guard, guard=guard, shift=shift) for array in arrays]
         for memory, array in zip(self._memories, arrays, strict=True):
             memory.view[:] = array
 

@@ -149,6 +149,11 @@ def test_what_the_facts_show(name: str) -> None:
 
 
 def test_nothing_is_claimed_of_what_is_well() -> None:
-    found = diagnosis(explain={"dtype": "float32"}, inputs=[array()], outputs=[array("output")], reruns=[rerun("elsewhere", apart=1e-7), rerun("float64", apart=1e-6, strange=0)])
+    found = diagnosis(
+        explain={"dtype": "float32"},
+        inputs=[array()],
+        outputs=[array("output")],
+        reruns=[rerun("elsewhere", apart=1e-7), rerun("float64", apart=1e-6, strange=0)],
+    )
     assert causes(found) == []
     assert "Nothing wrong was found" in summary(found)

@@ -30,7 +30,10 @@ def test_few_rounds_prove_nothing() -> None:
     assert not ratio([], []).counts
 
 
-@pytest.mark.parametrize(("shape", "axis", "start", "stop"), [((7,), 0, 2, 5), ((4, 6), 0, 1, 3), ((4, 6), 1, 2, 6), ((3, 4, 5), 1, 0, 2), ((3, 4, 5), 2, 4, 5), ((2, 3), 1, 1, 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis", "start", "stop"),
+    [((7,), 0, 2, 5), ((4, 6), 0, 1, 3), ((4, 6), 1, 2, 6), ((3, 4, 5), 1, 0, 2), ((3, 4, 5), 2, 4, 5), ((2, 3), 1, 1, 1)],
+)
 def test_a_slice_from_bytes(shape: tuple[int, ...], axis: int, start: int, stop: int) -> None:
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     found = sliced(Array("float32", shape, array.tobytes()), axis, start, stop)

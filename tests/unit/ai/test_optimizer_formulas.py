@@ -45,7 +45,9 @@ def test_the_known_rules() -> None:
     assert rewritings("exp(x)*exp(y)")[0].formula == "exp((x + y))"
 
 
-@pytest.mark.parametrize("formula", ["-x**2", "(-x)**2", "x - (y - z)", "x/(y/z)", "~(x > 1)", "(x < y) & (y >= z)", "-(-3.5) + inf*x", "2 - -1e-7*x"])
+@pytest.mark.parametrize(
+    "formula", ["-x**2", "(-x)**2", "x - (y - z)", "x/(y/z)", "~(x > 1)", "(x < y) & (y >= z)", "-(-3.5) + inf*x", "2 - -1e-7*x"]
+)
 def test_a_formula_is_written_as_it_was_read(formula: str) -> None:
     assert parse(text(parse(formula))) == parse(formula)
 

@@ -31,7 +31,9 @@ def test_what_guards_an_item_is_found() -> None:
     assert not any(isinstance(statement, Declare) and statement.name in ("i", "j") for statement in found.body)
 
 
-@pytest.mark.parametrize(("expression", "lanes"), [("p * n + j", 1), ("j - 1", 1), ("(k * h + i + u) * w + j + v", 1), ("2 * j", None), ("p * n", 0), ("x[j]", None)])
+@pytest.mark.parametrize(
+    ("expression", "lanes"), [("p * n + j", 1), ("j - 1", 1), ("(k * h + i + u) * w + j + v", 1), ("2 * j", None), ("p * n", 0), ("x[j]", None)]
+)
 def test_strides(expression: str, lanes: int | None) -> None:
     (statement,) = read(f"kernel void f(global float *y) {{ int a = {expression}; }}").body
     assert isinstance(statement, Declare)
@@ -48,7 +50,12 @@ def test_strides(expression: str, lanes: int | None) -> None:
 )  # fmt: skip
 def test_what_applies_to_the_twelve_kernels(name: str, applies: set[str]) -> None:
     grid = WORKS[name].naive[0]
-    makers = {"lanes": lambda f: blocked(f, grid, row=None), "rows": lambda f: blocked(f, grid, row=1), "tile": lambda f: tiled(f, grid), "strips": strips}
+    makers = {
+        "lanes": lambda f: blocked(f, grid, row=None),
+        "rows": lambda f: blocked(f, grid, row=1),
+        "tile": lambda f: tiled(f, grid),
+        "strips": strips,
+    }
     found = set()
     for kind, make in makers.items():
         try:

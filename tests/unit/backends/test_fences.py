@@ -22,6 +22,19 @@ def test_the_array_is_zeros_between_guards(nbytes: int) -> None:
     memory.close()
 
 
+def test_it_can_lie_at_many_places_of_a_page() -> None:
+    places = set()
+    for guard, shift in ((512, 0), (1024, 256), (2560, 0), (4096, 256)):
+        memory = Fenced(100, guard=guard, shift=shift)
+        assert memory.view.nbytes == 100 + 2 * guard
+        places.add(np.frombuffer(memory.array, np.uint8).ctypes.data % 4096)
+        memory.view[guard + 100] ^= 1
+        assert memory.breach() == "past its end"
+        memory.close()
+    assert len(places) == 4
+    assert {place % ALIGNMENT for place in places} == {0}
+
+
 @pytest.mark.parametrize(
     ("offset", "where"), [(-1, "before its beginning"), (-GUARD, "before its beginning"), (100, "past its end"), (611, "past its end")]
 )

@@ -167,3 +167,26 @@ def test_short_forms_are_read() -> None:
 )
 def test_numbers_that_json_spells_otherwise(value: Any, dtype: str, found: str) -> None:
     assert str(number(value, dtype, "a", "saxpy")) == found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"outputs": ["z: float32[n]"]}, '`outputs.0` must be a JSON object such as {"name": "y", "dtype": "float32", "shape": ["n"]}, not a string'),
+        ({"outputs": "z"}, '`outputs` must be a list such as [{"name": "y", "dtype": "float32", "shape": ["n"]}], not a string'),
+        ({"scalars": ["a"]}, '`scalars.0` must be a JSON object such as {"name": "a", "dtype": "float32"}, not a string'),
+        ({"outputs": [{"name": "z", "dtype": "float32", "shape": "n"}]}, '`outputs.0.shape` must be a list such as ["n"], not a string'),
+        ({"grid": "n"}, '`grid` must be a list such as ["n"], not a string'),
+        ({"grid": [1.5]}, "`grid.0` must be a whole number or a string, not a number"),
+        (
+            {"reference": 3},
+            '`reference` must be a JSON object such as {"operation": "expression", "parameters": {"formula": "2*x"}}, not a whole number',
+        ),
+        ({"name": 3}, "`name` must be a string, not a whole number"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_told_with_an_example(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        read(SAXPY | wrong)
+    assert caught.value.message == says
+    assert caught.value.field == says.split("`")[1]
