@@ -89,9 +89,9 @@ def check_reference(spec: KernelSpec, catalogue: OperationCatalogue) -> None:
     that verification would try. What depends on a scalar's value is not judged here."""
     if spec.reference is None:
         return
-    spec = settled(spec)
+    parameters, spec = spec.reference.parameters, settled(spec)
     ours = {scalar.name for scalar in spec.scalars if scalar.name not in spec.symbols}
-    ours |= {name for name, value in spec.reference.parameters.items() if isinstance(value, dict) and value.get("scalar") in ours}
+    ours |= {name for name, value in parameters.items() if isinstance(value, dict) and value.get("scalar") in ours}
     refused: OpenRuntimeError | None = None
     try:
         reference = ReferenceCall(spec, catalogue)

@@ -7,7 +7,7 @@ _ARRAY = re.compile(r"(\w+): (\w+)\[(.*)\]")
 _ENTRY = re.compile(r"kernel\s+(?:__attribute__\S+\s+)?void\s+(\w+)\s*\(")
 
 
-def _arrays(text: str) -> list[dict[str, Any]]:
+def arrays(text: str) -> list[dict[str, Any]]:
     """`a: float32[m, k]; b: float32[k]`."""
     found = []
     for part in filter(None, text.split("; ")):
@@ -31,7 +31,7 @@ def kernel(
     assert entry is not None, source
     named = {"operation": "expression", "parameters": {"formula": reference}} if isinstance(reference, str) else reference
     return {
-        "name": entry[1], "language": "opencl", "source": source.strip() + "\n", "inputs": _arrays(inputs), "outputs": _arrays(outputs),
+        "name": entry[1], "language": "opencl", "source": source.strip() + "\n", "inputs": arrays(inputs), "outputs": arrays(outputs),
         "scalars": [dict(zip(("name", "dtype"), part.split(": "), strict=True)) for part in filter(None, scalars.split("; "))],
         "grid": _sides(grid), "reference": named | ({"domain": domain} if domain else {}),
     } | ({"local": list(local)} if local else {}) | ({"options": options} if options else {})  # fmt: skip

@@ -51,7 +51,7 @@ class Reference:
     def call(self, arrays: Mapping[str, Any], scalars: Mapping[str, Number]) -> tuple[dict[str, Any], Call]:
         """The operation's parameters, arrays as `Array`, and what binding them says. Raises `InvalidParameter`."""
         given: dict[str, Any] = {name: array if isinstance(array, Spec) else _packed(array) for name, array in arrays.items()}
-        return self._bound.bind(given | scalars)
+        return self._bound.bind({**given, **scalars})
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]], scalars: Mapping[str, Number]) -> float:
         """What it takes for inputs of these shapes. Raises what the operation refuses them with."""
@@ -106,8 +106,8 @@ class Reference:
 
     def _stepped(self, arrays: Mapping[str, Any], scalars: Mapping[str, Number]) -> dict[str, Any]:
         """The operation as it is written, step by step, on arrays as they are: not what its backend has instead."""
-        parameters, _ = self.call({name: np.asarray(array).view(np.ndarray) for name, array in arrays.items()}, scalars)
-        arguments: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+        parameters, call = self.call({name: np.asarray(array).view(np.ndarray) for name, array in arrays.items()}, scalars)
+        arguments: dict[str, Any] = {name: _argument(call.parameters.get(name, value)) for name, value in parameters.items()}
         for name, value in self._given.items():
             if isinstance(value, dict) and value.keys() == {"input"}:
                 arguments[name] = arrays[value["input"]]
@@ -126,10 +126,17 @@ class Reference:
         return found if isinstance(found, dict) else {"output": found}
 
     def _evaluate(self, arrays: Mapping[str, Any], scalars: Mapping[str, Number]) -> tuple[dict[str, Any], Call]:
-        parameters, call = self.call({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, scalars)
+        _, call = self.call({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, scalars)
         with np.errstate(all="ignore"):
-            result = _now(self._backend.execute(self._operation.name, parameters))
+            result = _now(self._backend.execute(self._operation.name, call.parameters))
         return {name: host_array(array) for name, array in result.outputs.items()}, call
+
+
+def _argument(value: Any) -> Any:
+    """A checked parameter as the operation's function takes it: an array that stands in the reference itself as NumPy's."""
+    if isinstance(value, Array):
+        return host_array(value)
+    return tuple(map(_argument, value)) if isinstance(value, list) else value
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
