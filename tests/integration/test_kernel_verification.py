@@ -51,7 +51,10 @@ def test_there_are_enough_of_both() -> None:
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.kernel["name"])
 def test_what_cheats_or_errs_is_rejected_for_its_reason(cheat: Cheat, stage: Stage) -> None:
-    report = verify(cheat.kernel, stage, thorough=False, **ENDLESS)
+    for seed in range(3 if "nondeterministic" in cheat.findings else 1):  # on cores that others keep busy a race may be won again and again
+        report = verify(cheat.kernel, stage, thorough=False, seed=seed, **ENDLESS)
+        if not report["ok"]:
+            break
     assert not report["ok"], f"{cheat.what}: {report['verdict']}"
     failed = report["cases"][-1]
     assert cheat.findings & {found["finding"] for found in failed["findings"]}, f"{cheat.what}: {report['verdict']}"
