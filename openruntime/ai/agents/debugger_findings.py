@@ -91,7 +91,7 @@ class Cause(msgspec.Struct, omit_defaults=True):
     remedy: str = ""
 
 
-class Diagnosis(msgspec.Struct, omit_defaults=True):
+class Diagnosis(msgspec.Struct):
     """`complaint`: failed, wrong or slow. `missing`: what could not be looked at, and what to send."""
 
     task_id: str

@@ -16,6 +16,7 @@ from openruntime.contracts import nested
 from openruntime.contracts.errors import NotFound, OpenRuntimeError
 
 RERUN = 60.0  # seconds that one more run may take at most
+PATIENCE = 10  # seconds that it may take to its end, if it has not ended
 LEAST = 10.0  # of these it always may
 LONG = 0.1  # seconds, below which nobody complains of a task
 TRIES = 120  # inputs that shrinking tries
@@ -77,7 +78,7 @@ class Debugging:
     async def _collect(self) -> None:
         found, task_id = self.found, quote(self.found.task_id, safe="")
         self._progress(0.05, "collecting what is known")
-        found.task = await self._bench.client.get(f"/tasks/{task_id}")
+        found.task = await self._bench.client.get(f"/tasks/{task_id}", wait=PATIENCE)
         if found.task["status"] in ("queued", "running", "cancelling"):
             found.missing.append(f"its end: it is {found.task['status']}")
         found.explain = await self._bench.explain(found.task_id)

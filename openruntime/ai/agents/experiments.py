@@ -20,6 +20,7 @@ SAFETENSORS = "application/x-safetensors"
 WAIT = 10.0  # seconds that one request for a task's end is held
 NO_CACHE = {"Cache-Control": "no-store"}
 SURE = 0.95  # of an interval
+BEYOND = 1.1  # of a ceiling, which is measured too
 WARM = 2  # runs before those that count
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52, "complex64": 2.0**-23, "complex128": 2.0**-52}
 WIDER = {"float16": "float64", "bfloat16": "float64", "float32": "float64", "complex64": "complex128"}
@@ -158,7 +159,7 @@ class Bench:
                 own.seconds.append(why["actual"])
                 own.tasks.append(found["task_id"])
                 own.device, own.backend = found["device_used"], found["backend"]
-                achieved = found.get("achieved") or {}
+                achieved = believed(found.get("achieved") or {})
                 if achieved.get("fraction") is not None or not own.achieved:
                     own.achieved = achieved
             if pause:
@@ -256,6 +257,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 def seconds(value: float) -> str:
     return f"{value * 1e6:.3g} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def believed(achieved: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task `achieved`; without the fraction where that is beyond what can be: the ceiling was measured too low."""
+    fraction = achieved.get("fraction")
+    if fraction is None or fraction <= BEYOND:
+        return dict(achieved)
+    return {**achieved, "fraction": None, "reason": f"it is {fraction:.1f} times the ceiling that was measured, which is too low then"}
 
 
 def roofline(achieved: Mapping[str, Any]) -> str:

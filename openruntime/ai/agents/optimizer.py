@@ -74,7 +74,7 @@ async def work(context: Context) -> None:
 
 async def _named(context: Context) -> str | None:
     """A kernel that the prompt names."""
-    if context.request.parameters:
+    if (context.request.parameters or {}).keys() & {"formula", "formulas", "operation"}:
         return None
     words = set(re.findall(r"[A-Za-z_]\w*", context.request.prompt))
     known = [kernel["name"] for kernel in (await context.client.get("/kernels"))["kernels"] if kernel["name"] in words]

@@ -42,7 +42,7 @@ class Candidate(msgspec.Struct, omit_defaults=True):
     tasks: list[str] = []
 
 
-class Optimization(msgspec.Struct, omit_defaults=True):
+class Optimization(msgspec.Struct):
     """`winner`: the name of the candidate whose gain is confirmed, None where the baseline stays. `left_out`: what was not tried, and why."""
 
     target: str

@@ -57,24 +57,26 @@ def items(function: Function) -> Items:
 def _calls(statement: Statement) -> bool:
     """Whether it asks the runtime where it is."""
     return any(
-        isinstance(part, Call) and part.function.startswith("get_") for whole in _expressions(statement) for part in _all(whole)
+        isinstance(part, Call) and part.function.startswith("get_") for whole in expressions(statement) for part in everything(whole)
     )  # fmt: skip
 
 
-def _all(found: Expression) -> list[Expression]:
-    return [found, *(inner for part in parts(found) for inner in _all(part))]
+def everything(found: Expression) -> list[Expression]:
+    """It and all its parts."""
+    return [found, *(inner for part in parts(found) for inner in everything(part))]
 
 
-def _expressions(statement: Statement) -> list[Expression]:
+def expressions(statement: Statement) -> list[Expression]:
+    """All that stand in it."""
     match statement:
         case Declare(_, _, value):
             return [] if value is None else [value]
         case Assign(target, _, value):
             return [target, value]
         case For(_, start, test, step, body):
-            return [start, test, *_expressions(step), *(part for inner in body for part in _expressions(inner))]
+            return [start, test, *expressions(step), *(part for inner in body for part in expressions(inner))]
         case If(test, then, other):
-            return [test, *(part for inner in (*then, *other) for part in _expressions(inner))]
+            return [test, *(part for inner in (*then, *other) for part in expressions(inner))]
     return []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from openruntime.ai.agents.optimizer_items import Items, items, replaced
+from openruntime.ai.agents.optimizer_items import Items, everything, expressions, items, replaced
 from openruntime.ai.agents.optimizer_source import (
     Assign,
     Binary,
@@ -30,7 +30,7 @@ from openruntime.ai.agents.optimizer_source import (
     names,
     text,
 )  # fmt: skip
-from openruntime.ai.agents.optimizer_writing import MACROS, NEUTRAL, Writer
+from openruntime.ai.agents.optimizer_writing import MACROS, NEUTRAL, PERIODIC, Writer
 
 
 def _given(function: Function) -> str:
@@ -66,7 +66,16 @@ def blocked(function: Function, grid: Sequence[int | str], *, row: int | None) -
     writer = Writer(_arrays(function), lane, "LANES", row=below)
     writer.learn(known.body)
     inner = writer.statements(known.body, "        ")
-    return _assembled(function, known, inner, grid, {0: "LANES"} | ({} if row is None else {row: "ROWS"}))
+    tests = [] if row is not None else _moderate(function, known, writer)
+    return _assembled(function, known, inner, grid, {0: "LANES"} | ({} if row is None else {row: "ROWS"}), tests)
+
+
+def _moderate(function: Function, known: Items, writer: Writer) -> list[str]:
+    """Tests that the arguments of periodic functions are moderate, where those are read from arrays at once."""
+    given = {argument.name for argument in function.arguments} | set(known.variables.values())
+    calls = [part for statement in known.body for whole in expressions(statement) for part in everything(whole)]
+    arguments = [part.args[0] for part in calls if isinstance(part, Call) and part.function in PERIODIC and writer.varies(part)]
+    return list(dict.fromkeys(writer.moderate(argument) for argument in arguments if names(argument) <= given))
 
 
 def tiled(function: Function, grid: Sequence[int | str]) -> tuple[str, list[int | str], list[str]]:
@@ -95,7 +104,7 @@ def tiled(function: Function, grid: Sequence[int | str]) -> tuple[str, list[int 
 
 
 def _assembled(
-    function: Function, known: Items, inner: list[str], grid: Sequence[int | str], block: Mapping[int, str]
+    function: Function, known: Items, inner: list[str], grid: Sequence[int | str], block: Mapping[int, str], tests: Sequence[str] = ()
 ) -> tuple[str, list[int | str], list[str]]:
     """The kernel: whole blocks as `inner` says, what is left item by item."""
     ends = {}
@@ -109,6 +118,7 @@ def _assembled(
     sizes = {known.variables[dimension]: size for dimension, size in block.items()}
     places = [f"{name} = {sizes[name] + ' * ' if name in sizes else ''}get_global_id({d})" for d, name in known.variables.items()]
     fits = [f"{name} + {sizes[name]} <= {ends[name]}" if name in sizes else f"{name} < {ends[name]}" for name in known.variables.values()]
+    fits += tests
     arguments = ", ".join([a.name for a in function.arguments] + [f"{name}_" if name in sizes else name for name in known.variables.values()])
     rest = f"{function.name}_item({arguments});"
     for name, size in sizes.items():

@@ -37,6 +37,9 @@ ELEMENTWISE = frozenset({
     "log1p", "log2", "mad", "pow", "rint", "round", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "native_exp", "native_sin", "native_cos",
     "native_sqrt", "native_log",
 })  # fmt: skip
+MODERATE = "100"
+"""PoCL 3's vector sine and cosine: one lane beyond some ten thousand makes its neighbours wrong."""
+PERIODIC = frozenset({"sin", "cos", "tan"})
 NEUTRAL = {"+=": "0", "*=": "1", "fmax": "-INFINITY", "fmin": "INFINITY"}
 _FLOATS = ("float", "double")
 
@@ -63,6 +66,11 @@ class Writer:
             for statement in body:
                 self._learn(statement)
 
+    def moderate(self, argument: Expression) -> str:
+        """The test that all lanes of what is only read from arrays are far below where a vector's sine goes another way."""
+        told, vector = self._value(argument)
+        return f"all(isless(fabs({self._broadcast(told, vector)}), {self._broadcast(MODERATE, False)}))"
+
     def _learn(self, statement: Statement) -> None:
         match statement:
             case Declare(_, name, value) if value is not None:
@@ -81,13 +89,13 @@ class Writer:
                     self._learn(inner)
 
     def _differs(self, *found: Expression) -> bool:
-        return any(self._varies(part) or names(part) & self.rowed for part in found)
+        return any(self.varies(part) or names(part) & self.rowed for part in found)
 
-    def _varies(self, found: Expression) -> bool:
+    def varies(self, found: Expression) -> bool:
         return bool(names(found) & (self.varying | {self._lane}))
 
     def _follow(self, name: str, value: Expression) -> None:
-        if self._varies(value):
+        if self.varies(value):
             self.varying.add(name)
         if names(value) & self.rowed:
             self.rowed.add(name)
@@ -167,7 +175,7 @@ class Writer:
 
     def _value(self, found: Expression) -> tuple[str, bool]:
         """As C, and whether it is a vector."""
-        if not self._varies(found):
+        if not self.varies(found):
             return self._plain(found), False
         match found:
             case Name(id) if id in self.varying:

@@ -92,7 +92,10 @@ def rerun(how: str, status: str = "completed", **fields: Any) -> Rerun:
 
 CASES = {
     "singular_matrix": diagnosis(
-        "failed", "failed", code="operation_failed", error="the matrix is singular, so it has no inverse",
+        "failed",
+        "failed",
+        code="operation_failed",
+        error="the matrix is singular, so it has no inverse",
         inputs=[array("a", "float64", shape=[4, 4], condition=1e17, rank=3)],
     ),
     "not_positive_definite": diagnosis(
@@ -105,16 +108,28 @@ CASES = {
     "no_finite_answer": diagnosis(inputs=[array()], outputs=[array("output", nan=1)], reruns=[rerun("float64", apart=0.0, strange=1)]),
     "out_of_memory": diagnosis("failed", "failed", code="out_of_memory", error="out of memory", explain={"estimate": {"memory": 1 << 30}}),
     "timeout_too_short": diagnosis(
-        "failed", "failed", code="timeout", error="its `timeout` of 0.5 s was over while it ran", explain={"predicted": 2.0, "stages": {"queue": 0.01}}
+        "failed",
+        "failed",
+        code="timeout",
+        error="its `timeout` of 0.5 s was over while it ran",
+        explain={"predicted": 2.0, "stages": {"queue": 0.01}},
     ),
     "waited_too_long": diagnosis("failed", "failed", code="timeout", error="its `timeout` of 0.5 s was over before it started"),
     "worker_crash": diagnosis(
-        "failed", "failed", code="worker_crashed", error="the worker died 2 times; it was ended by SIGSEGV", reruns=[rerun("again", "failed", code="worker_crashed")]
+        "failed",
+        "failed",
+        code="worker_crashed",
+        error="the worker died 2 times; it was ended by SIGSEGV",
+        reruns=[rerun("again", "failed", code="worker_crashed")],
     ),
     "dependency": diagnosis("failed", "failed", code="dependency_failed", error="task q failed"),
     "not_reproducible": diagnosis("failed", "failed", code="operation_failed", error="it went wrong", reruns=[rerun("again")]),
     "backend": diagnosis(
-        "failed", "failed", code="operation_failed", error="it went wrong", explain={"backend": "numpy"},
+        "failed",
+        "failed",
+        code="operation_failed",
+        error="it went wrong",
+        explain={"backend": "numpy"},
         reruns=[rerun("again", "failed", code="operation_failed"), rerun("elsewhere", place="cpu:0/torch")],
     ),
     "operation_error": diagnosis("failed", "failed", code="operation_failed", error="there is a 14", reruns=[rerun("again", "failed")]),
@@ -125,15 +140,18 @@ CASES = {
     "slow_compile": diagnosis(complaint="slow", explain={"stages": {"compile": 3.0, "compute": 0.1}}),
     "slow_transfer": diagnosis(complaint="slow", explain={"stages": {"transfer": 3.0, "compute": 0.1}}),
     "slow_place": diagnosis(
-        complaint="slow", explain={"stages": {"compute": 3.0}, "actual": 3.0},
+        complaint="slow",
+        explain={"stages": {"compute": 3.0}, "actual": 3.0},
         reruns=[rerun("again", seconds=3.0), rerun("elsewhere", place="cpu:0/torch", seconds=0.5)],
     ),
     "busy_machine": diagnosis(
-        complaint="slow", explain={"stages": {"send": 1.0, "return": 1.0, "compute": 1.0}, "actual": 3.0, "predicted": 0.1}, reruns=[rerun("again", seconds=0.1)]
+        complaint="slow",
+        explain={"stages": {"send": 1.0, "return": 1.0, "compute": 1.0}, "actual": 3.0, "predicted": 0.1},
+        reruns=[rerun("again", seconds=0.1)],
     ),
     "misjudged": diagnosis(complaint="slow", explain={"stages": {"send": 1.0, "return": 1.0, "compute": 1.0}, "actual": 3.0, "predicted": 0.1}),
     "compute": diagnosis(complaint="slow", explain={"stages": {"compute": 3.0}, "actual": 3.0, "predicted": 2.9, "dtype": "float32"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
