@@ -1,6 +1,7 @@
 """What is done with something before it is handed over: read, typed, run where it can do no harm. Each gives `{"check", "ok", "detail"}`; `ok` is
 None for what could not be checked here, which says why."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -71,13 +72,15 @@ async def operation(code: str, name: str, examples: Sequence[Mapping[str, Any]],
     found = [reads(code, "operation", name)]
     if not found[0]["ok"]:
         return found
-    found.append(await types(code, f"openruntime_{name}.py", trusted=trusted))
     word = token_hex(16)
     order = {"operation": name, "examples": list(examples)}
     files = {f"site/openruntime_{name}.py": code, "trial.json": msgspec.json.encode(order).decode(), **registered(name, "operations", name)}
     command = ["-m", "openruntime.testing.trial", "trial.json"]
-    outcome = await run(files, command, limits=TRYING, needed=() if trusted else DOORS, environment={"TRIAL": word})
-    return [*found, *_verdict(outcome, word), confined(outcome)]
+    typed, outcome = await asyncio.gather(
+        types(code, f"openruntime_{name}.py", trusted=trusted),
+        run(files, command, limits=TRYING, needed=() if trusted else DOORS, environment={"TRIAL": word}),
+    )
+    return [*found, typed, *_verdict(outcome, word), confined(outcome)]
 
 
 def _verdict(outcome: Outcome, word: str) -> list[Check]:
@@ -106,12 +109,13 @@ async def client(code: str, *, trusted: bool) -> tuple[list[Check], str]:
     found = [reads(code, "client")]
     if not found[0]["ok"]:
         return found, ""
-    found.append(await types(code, "program.py", trusted=trusted))
-    outcome = await run({"program.py": code}, ["program.py"], limits=TRYING, needed=() if trusted else DOORS)
+    typed, outcome = await asyncio.gather(
+        types(code, "program.py", trusted=trusted), run({"program.py": code}, ["program.py"], limits=TRYING, needed=() if trusted else DOORS)
+    )
     ran = check("run", None if outcome.refused else outcome.ok, outcome.why or "it ran to its end against a runtime of its own")
     if ran["ok"] is False:
         ran = check("run", False, f"{outcome.why}\n{outcome.errors[-1500:]}")
-    return [*found, ran, confined(outcome)], outcome.output
+    return [*found, typed, ran, confined(outcome)], outcome.output
 
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) \S+::(\w+)(?:\[(\w+)\(?[^\]]*\]?)?", re.MULTILINE)
@@ -129,7 +133,8 @@ async def backend(code: str, name: str, target: str, module: str, *, trusted: bo
     found.append(await types(code, f"openruntime_{name}.py", trusted=trusted))
     test = (
         "from typing import ClassVar\n\nfrom openruntime.contracts.interfaces import ComputeBackend\n"
-        "from openruntime.contracts.registry import BACKENDS\nfrom openruntime.testing.backend_suite import BackendSuite\n\n\nclass TestIt(BackendSuite):\n"
+        "from openruntime.contracts.registry import BACKENDS\nfrom openruntime.testing.backend_suite import BackendSuite\n\n\n"
+        "class TestIt(BackendSuite):\n"
         f"    backend_class: ClassVar[type[ComputeBackend]] = BACKENDS.load({name!r})\n"
     )
     files = {f"site/openruntime_{name}.py": code, "test_it.py": test, **registered(name, "backends", target)}

@@ -61,15 +61,15 @@ class Formula:
 
     def array_code(self) -> str:
         """Against the Array API, `xp`; what holds no array is computed with `math`."""
-        return self._array(self._tree)
+        return _bare(self._array(self._tree))
 
     def scalar_code(self) -> str:
         """In Python's floats."""
-        return self._scalar(self._tree)
+        return _bare(self._scalar(self._tree))
 
     def opencl_code(self) -> str:
         """In float32; arrays as `x[gid]`."""
-        return self._opencl(self._tree)
+        return _bare(self._opencl(self._tree))
 
     def uses_math(self) -> bool:
         return "math." in self.array_code()
@@ -156,6 +156,16 @@ def _literal(value: float) -> str:
         return "INFINITY" if value > 0 else "(-INFINITY)"
     text = f"{value:.9g}"
     return f"{text}{'' if '.' in text or 'e' in text else '.0'}f"
+
+
+def _bare(code: str) -> str:
+    """Without parentheses around all of it."""
+    depth = 0
+    for i, character in enumerate(code):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and i < len(code) - 1:
+            return code
+    return code[1:-1] if code.startswith("(") else code
 
 
 def _refuse(message: str) -> InvalidParameter:

@@ -94,14 +94,14 @@ def operation(want: Wanted, formula: Formula) -> str:
     )
     signed += ", xp: Namespace" if scalars else ", *, xp: Namespace"
     specs = ", ".join([f"{name}: Spec" for name in arrays] + [f"{name}: float" for name in scalars])
-    result = "bool" if formula.test else f"{arrays[0]}.dtype"
-    shape = f'broadcast("{want.name}", [{", ".join(f"({name!r}, {name}.shape)" for name in arrays)}])' if many else f"{arrays[0]}.shape"
+    result = _text("bool") if formula.test else f"{arrays[0]}.dtype"
+    shape = f'broadcast("{want.name}", [{", ".join(f"({_text(name)}, {name}.shape)" for name in arrays)}])' if many else f"{arrays[0]}.shape"
     same = (
         f"        if spec.dtype != {arrays[0]}.dtype:\n"
         f'            told = f"`{{field}}` of {want.name} must be {{{arrays[0]}.dtype}} as `{arrays[0]}` is, and is {{spec.dtype}}"\n'
         "            raise InvalidParameter(told, field=field)\n"
     )
-    listed = ", ".join(f"({name!r}, {name})" for name in arrays)
+    listed = ", ".join(f"({_text(name)}, {name})" for name in arrays)
     return (
         f'"""The operation {want.name}: {formula.text}"""\n\n'
         + ("import math\n\n" if formula.uses_math() else "")
@@ -113,7 +113,7 @@ def operation(want: Wanted, formula: Formula) -> str:
         + '        if spec.dtype not in ("float32", "float64"):\n'
         + f'            raise InvalidParameter(f"`{{field}}` of {want.name} must be float32 or float64, and is {{spec.dtype}}", field=field)\n'
         + (same if many else "")
-        + f"    return Spec({result if result != 'bool' else repr('bool')}, {shape})\n\n\n"
+        + f"    return Spec({result if result != 'bool' else _text('bool')}, {shape})\n\n\n"
         + f"def _estimate({specs}) -> Estimate:\n"
         + f"    output = _check({', '.join(names)})\n"
         + f"    wide = Spec({arrays[0]}.dtype, output.shape).nbytes\n"
@@ -134,16 +134,17 @@ def operation(want: Wanted, formula: Formula) -> str:
 def operation_test(want: Wanted, formula: Formula) -> str:
     """A test of it that computes in Python's own numbers what must come."""
     names = [*formula.arrays, *formula.scalars]
+    columns = [f"GIVEN[{_text(name)}]" for name in formula.arrays] + [f"[{want.scalars[name]!r}] * {len(POINTS)}" for name in formula.scalars]
     return (
         f'"""{want.name} keeps the contract of operations, and computes its formula."""\n\n'
         "import math  # noqa: F401  (formulas use it)\nfrom typing import ClassVar\n\n"
         "from openruntime.testing.operation_suite import Example, OperationSuite\n\n\n"
         f"def by_hand({', '.join(f'{name}: float' for name in names)}) -> float:\n    return {formula.scalar_code()}\n\n\n"
-        f"GIVEN = {_given(want, formula)!r}\n\n\n"
-        f"class Test{''.join(part.title() for part in want.name.split('_'))}(OperationSuite):\n"
-        f"    operation: ClassVar[str] = {want.name!r}\n"
-        f"    examples: ClassVar[list[Example]] = [Example(GIVEN, [by_hand(*row) for row in zip({', '.join(f'GIVEN[{n!r}]' for n in formula.arrays)},"
-        f" {', '.join(f'[{want.scalars[n]!r}] * {len(POINTS)}' for n in formula.scalars)}{',' if formula.scalars else ''} strict=True)])]\n"
+        f"GIVEN = {msgspec.json.encode(_given(want, formula)).decode()}\n"
+        f"WANTED = [by_hand(*row) for row in zip({', '.join(columns)}, strict=True)]\n\n\n"
+        f"class Test{_class(want.name)}(OperationSuite):\n"
+        f"    operation: ClassVar[str] = {_text(want.name)}\n"
+        "    examples: ClassVar[list[Example]] = [Example(GIVEN, WANTED)]\n"
     )
 
 
@@ -208,7 +209,7 @@ def client(want: Wanted) -> str:
     return (
         f'"""Runs {want.operation} through OpenRuntime, and prints what comes."""\n\nimport numpy as np\n\nimport openruntime\n\n'
         '# `openruntime.connect("http://localhost:8000")` for a server; without an address a runtime in this process\n'
-        f"with openruntime.connect() as rt:\n    result = rt.run(\n        {want.operation!r},\n"
+        f"with openruntime.connect() as rt:\n    result = rt.run(\n        {_text(want.operation)},\n"
         + "".join(f"    {line}\n" for line in lines)
         + "    )\n    print(np.asarray(result) if not isinstance(result, dict) else {name: np.asarray(value) for name, value in result.items()})\n"
     )
@@ -220,18 +221,23 @@ def _literal(value: Any) -> str:
 
 def backend(want: Wanted, unsupported: Mapping[str, str] | None = None) -> str:
     """A backend of a library that has an Array API namespace. `unsupported`: operations that it was seen not to run, with why."""
-    listed = "".join(f"        {name!r}: {reason!r},\n" for name, reason in sorted((unsupported or {}).items()))
+    listed = "".join(f"        {_text(name)}: {_text(reason)},\n" for name, reason in sorted((unsupported or {}).items()))
     return (
         f'"""{want.module} as a backend of OpenRuntime."""\n\nfrom collections.abc import Mapping\nfrom typing import ClassVar\n\n'
         f"import {want.module}\n\nfrom openruntime.backends.array_backend import ArrayBackend\n\n\n"
         f'class {_class(want.name)}Backend(ArrayBackend):\n    """{want.module} on the processor."""\n\n'
-        f"    name = {want.name!r}\n    xp = {want.module}\n"
+        f"    name = {_text(want.name)}\n    xp = {want.module}\n"
         + (
             f"    unsupported: ClassVar[Mapping[str, str]] = {{\n{listed}    }}\n"
             if listed
             else "    unsupported: ClassVar[Mapping[str, str]] = {}\n"
         )
     )
+
+
+def _text(text: str) -> str:
+    """As Python writes it between double quotes; JSON's escapes are Python's too."""
+    return msgspec.json.encode(text).decode()
 
 
 def _class(name: str) -> str:

@@ -232,7 +232,10 @@ class AIAgentManager:
                 raise
             report.unfinished = f"no model has worded this: {error.message}"
             return
-        report.text = role.words(run, said) if role.words is not None else said
+        report.text = said
+        if role.words is not None:
+            report.text = role.words(run, said)
+            run.feed.say(report.text)
 
     async def _beat(self, run: Any) -> None:
         while True:

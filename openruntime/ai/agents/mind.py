@@ -65,7 +65,7 @@ class RepositoryModel(Model):
                 tool_choice="required" if tools and not parameters.allow_text_output else None,
                 response_format=formatted(form.json_schema) if form is not None else None,
             ),
-            aloud=form is None,
+            aloud=form is None and self._writer.aloud,
         )
         parts: list[TextPart | ToolCallPart] = [TextPart(answer.text)] if answer.text else []
         parts += [ToolCallPart(call["function"]["name"], call["function"]["arguments"] or "{}", call["id"] or f"call_{i}")
@@ -88,7 +88,7 @@ class Counted(WrapperModel):
         answer = await super().request(messages, model_settings, model_request_parameters)
         self._run.meter.tokens(Tokens(answer.usage.input_tokens, answer.usage.output_tokens))
         for part in answer.parts:
-            if isinstance(part, TextPart):
+            if isinstance(part, TextPart) and self._run.role.words is None:
                 self._run.feed.say(part.content)
         return answer
 

@@ -18,6 +18,7 @@ class ModelWriter:
     def __init__(self, run: Run, spec: ModelSpec, work: ModelWork, streams: Streams) -> None:
         self.name = spec.id
         self.spec = spec
+        self.aloud = run.role.words is None  # what a role judges first is said when it has
         self._run = run
         self._work = work
         self._streams = streams

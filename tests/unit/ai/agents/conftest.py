@@ -85,6 +85,11 @@ async def runtime(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncRuntime
 
 
 @pytest.fixture
+def context_of() -> type[SmallContext]:
+    return SmallContext
+
+
+@pytest.fixture
 def scripted() -> type[Scripted]:
     return Scripted
 
