@@ -10,6 +10,7 @@ from openruntime.ai.agents.run import Run
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, ModelWork, Streams, Tokens
 
 LETTERS = 4  # a token has about so many, where nobody counts better
+AROUND = 24  # tokens at most that a template adds to a message; some add a system prompt of their own
 
 
 class ModelWriter:
@@ -72,8 +73,8 @@ def formatted(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def estimated(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens that they have at least, roughly."""
-    return sum(len(str(message.get("content") or "")) for message in messages) // LETTERS
+    """Tokens that they have, roughly, with what a model's template puts around each."""
+    return sum(AROUND + len(str(message.get("content") or "")) // LETTERS for message in messages)
 
 
 def _join(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> None:
