@@ -51,7 +51,7 @@ def test_the_sdk_lists_asks_and_follows(agents_server: Server) -> None:
         assert run["task_id"] in [entry["task_id"] for entry in rt.ai.all()]
         session = rt.ai.new_session("Talk")
         rt.ai.ask("I am Ada.", workflow="model_inference", max_tokens=4, session=session["id"])
-        assert [message["content"] for message in rt.ai.session(session["id"])["messages"]][0] == "I am Ada."
+        assert rt.ai.session(session["id"])["messages"][0]["content"] == "I am Ada."
         rt.ai.forget(session["id"])
         with pytest.raises(openruntime.errors.NotFound):
             rt.ai.session(session["id"])

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from openruntime.ai.agents.budget import LETTERS
 from openruntime.ai.agents.run import Run
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, ModelWork, Streams, Tokens
 
-LETTERS = 4  # a token has about so many, where nobody counts better
 AROUND = 24  # tokens at most that a template adds to a message; some add a system prompt of their own
 
 
