@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from openruntime.client.transport import Reply, Transport, Unreachable
+from openruntime.client.transport import Reply, Streaming, Transport, Unreachable
 from openruntime.contracts.errors import CompileError, OpenRuntimeError, TaskFailed, error_class, task_failure
 from openruntime.contracts.payload import Buffer
 
@@ -80,6 +80,7 @@ class Connection:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = [msgspec.json.encode(body)]
+        assert isinstance(self.transport, Streaming), "those that users connect with are"
         async with self.transport.stream(method, path, headers, content) as reply:
             self._met = True
             if reply.status >= 400:

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import httpx
@@ -59,10 +59,15 @@ class Transport(Protocol):
     async def send(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], *, wait: float) -> Reply:
         """One request, `wait` the seconds the server was asked to hold it. Raises `Unreachable`."""
 
-    def stream(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer]) -> AbstractAsyncContextManager["Streamed"]:
-        """One request whose answer is read as it comes. Raises `Unreachable`, on opening and while in use."""
-
     def socket(self, path: str) -> AbstractAsyncContextManager[Socket]:
+        """Raises `Unreachable`, on opening and while in use."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a transport offers besides that can read an answer as it comes."""
+
+    def stream(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer]) -> AbstractAsyncContextManager["Streamed"]:
         """Raises `Unreachable`, on opening and while in use."""
 
 

@@ -41,7 +41,7 @@ READ, WRITE = "tasks:read", "tasks:write"
 RULES = (
     Rule("GET", "/", OPEN), Rule("GET", "/health", OPEN), Rule("GET", "/health/live", OPEN), Rule("GET", "/health/ready", OPEN),
     Rule("GET", "/docs", OPEN), Rule("GET", "/docs/{name}", OPEN), Rule("GET", "/openapi.json", OPEN),
-    Rule("GET", "/metrics", READ), Rule("GET", "/ws", READ),
+    Rule("GET", "/metrics", READ), Rule("GET", "/metrics/history", READ), Rule("GET", "/ws", READ),
     Rule("GET", "/devices", READ), Rule("GET", "/devices/{device_id}", READ), Rule("PUT", "/devices/{device_id}/state", "devices:write"),
     Rule("GET", "/operations", READ), Rule("GET", "/operations/{name}", READ),
     Rule("GET", "/tasks", READ), Rule("GET", "/tasks/batch", READ), Rule("GET", "/tasks/{task_id}", READ),

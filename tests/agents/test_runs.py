@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openruntime.ai.agents.tools import LOOKING
 from openruntime.contracts.agents import Budget, Context, Fact, Role
 from openruntime.contracts.models import WorkflowType
 from tests.agents.conftest import Agents, results
@@ -35,7 +36,8 @@ async def test_a_tool_is_used_and_recorded(agents: Agents) -> None:
     assert (await agents.get(f"/ai/tasks/{run['task_id']}"))["calls"] == run["calls"]
 
 
-async def test_every_shared_tool_does_what_it_says(agents: Agents) -> None:
+async def test_every_shared_tool_does_what_it_says(agents: Agents, with_role: Callable[[Role], None]) -> None:
+    with_role(role(tools=LOOKING))
     task = await agents.submit("sum", {"x": [1, 2, 3]}, tags=["seen"])
     await agents.get(f"/tasks/{task}?wait=10")
     looks: list[tuple[str, dict[str, Any], Callable[[Any], bool]]] = [
