@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from openruntime.cli import backup, bench, demo, devices, doctor, kernels, mcp, models, operations, run, serve, tasks, watch
+from openruntime.cli import ai, backup, bench, demo, devices, doctor, kernels, mcp, models, operations, run, serve, tasks, watch
 from openruntime.contracts.errors import OpenRuntimeError, TaskFailed
 
 EXITS = "Exit codes: 0 done · 1 a task or check failed · 2 wrong usage or request · 3 no server answers · 4 the server cannot now · 130 interrupted."
@@ -30,7 +30,7 @@ app = typer.Typer(
     name="openruntime", cls=Commands, help="Turns the machines you own into one compute and AI service.", epilog=EXITS,
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-for module in (serve, devices, operations, run, kernels, models, tasks, watch, bench, backup, doctor, demo, mcp):
+for module in (serve, devices, operations, run, kernels, ai, models, tasks, watch, bench, backup, doctor, demo, mcp):
     module.register(app)
 
 

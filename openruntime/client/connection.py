@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from openruntime.client.transport import Reply, Transport, Unreachable
+from openruntime.client.transport import Reply, Streaming, Transport, Unreachable
 from openruntime.contracts.errors import CompileError, OpenRuntimeError, TaskFailed, error_class, task_failure
 from openruntime.contracts.payload import Buffer
 
@@ -72,6 +72,26 @@ class Connection:
             headers["Content-Type"] = "application/json"
             content = [msgspec.json.encode(body)]
         return decode(await self.call(method, path, query=query, headers=headers, content=content, wait=wait))
+
+    async def told(self, method: str, path: str, body: Any = None, *, after: int = 0) -> AsyncGenerator[tuple[int, str, Any]]:
+        """Server-sent events of one request (WHATWG HTML, section 9.2): number, kind, data. Raises as `call` does, but tries once."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+        content: Sequence[Buffer] = ()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = [msgspec.json.encode(body)]
+        assert isinstance(self.transport, Streaming), "those that users connect with are"
+        async with self.transport.stream(method, path, headers, content) as reply:
+            self._met = True
+            if reply.status >= 400:
+                raise problem(await reply.whole())
+            rest = b""
+            async for chunk in reply.chunks:
+                *blocks, rest = (rest + chunk).split(b"\n\n")
+                for block in blocks:
+                    fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
+                    if b"data" in fields:
+                        yield int(fields.get(b"id", b"0")), fields.get(b"event", b"message").decode(), msgspec.json.decode(fields[b"data"])
 
     async def events(self, topics: Sequence[str], after: int | str | None = None) -> AsyncGenerator[dict[str, Any]]:
         """Events of the topics, for ever; after a lost connection it goes on where it stopped. Raises `Unreachable` out of patience.

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
-from openruntime.client.transport import Reply, Socket, Unreachable, framed
+from openruntime.client.transport import Reply, Socket, Streamed, Unreachable, framed
 from openruntime.contracts.payload import Buffer
 
 Message = MutableMapping[str, Any]
@@ -41,6 +42,17 @@ class EmbeddedTransport:
         return Reply(response.status_code, response.headers, bytearray(response.content))
 
     @asynccontextmanager
+    async def stream(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer]) -> AsyncIterator[Streamed]:
+        assert self._application is not None, "opened before use"
+        exchange = _Exchange(method, path, headers, b"".join(content))
+        running = asyncio.create_task(exchange.run(self._application))
+        try:
+            yield await exchange.started()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    @asynccontextmanager
     async def socket(self, path: str) -> AsyncIterator[Socket]:
         assert self._application is not None, "opened before use"
         socket = _Socket(path)
@@ -52,6 +64,50 @@ class EmbeddedTransport:
             await socket.leave()
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+class _Exchange:
+    """A request and its answer, piece by piece, played to an ASGI application.
+
+    Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http
+    """
+
+    def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        plain, _, query = path.partition("?")
+        given = {"host": "embedded", "content-length": str(len(body)), **{name.lower(): value for name, value in headers.items()}}
+        self._scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http", "method": method,
+            "path": unquote(plain), "raw_path": plain.encode(), "query_string": query.encode(), "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+            "client": ("127.0.0.1", 0), "server": ("embedded", 80), "state": {}, "extensions": {},
+        }  # fmt: skip
+        self._body: bytes | None = body
+        self._outward: asyncio.Queue[Message | None] = asyncio.Queue()
+
+    async def run(self, application: Application) -> None:
+        try:
+            await application(self._scope, self._receive, self._outward.put)
+        finally:
+            self._outward.put_nowait(None)
+
+    async def _receive(self) -> Message:
+        if self._body is None:
+            await asyncio.get_running_loop().create_future()  # it goes away only by being cancelled
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def started(self) -> Streamed:
+        message = await self._outward.get()
+        if message is None:
+            raise Unreachable("the embedded runtime gave no answer")
+        return Streamed(message["status"], {name.decode().lower(): value.decode() for name, value in message["headers"]}, self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while (message := await self._outward.get()) is not None:
+            if message.get("body"):
+                yield bytes(message["body"])
+            if not message.get("more_body"):
+                return
 
 
 class _Socket:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import msgspec
 
+from openruntime.client.ai import AsyncAI
 from openruntime.client.arrays import Outputs, TensorHandle, from_wire, outputs, split, to_wire
 from openruntime.client.completions import Completions
 from openruntime.client.connection import Connection, decode, ended, failure
@@ -55,6 +56,8 @@ class AsyncRuntime(AsyncOperations):
         self._catalogue: dict[str, dict[str, Any]] = {}
         self.kernels = AsyncKernels(self.connection, self._forget_catalogue)
         """Kernels of your own: `add`, `all`, `get`, `remove`."""
+        self.ai = AsyncAI(self.connection)
+        """The server's agents: `ask`, `start`, `follow`, `agents`, `approvals`, sessions."""
         self.models = AsyncModels(self.connection)
         """The server's models: `all`, `get`, `add`, `use`, `promote`, `roll_back`, `check`, `remove`."""
 

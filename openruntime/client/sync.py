@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
+from openruntime.client.ai import AI
 from openruntime.client.arrays import TensorHandle
 from openruntime.client.kernels import AsyncKernels, Given, Progress, TuneOptions, VerifyOptions
 from openruntime.client.models import Models
@@ -70,6 +71,26 @@ class Portal:
             future.cancel()
             ended.wait(_UNWIND)  # what it was using must be free before anybody goes on
             raise
+
+    def iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
+        """What an asynchronous generator yields there, for other threads."""
+
+        async def following() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(items)
+            except StopAsyncIteration:
+                return False, None
+
+        while True:
+            more, item = self.run(following())  # when it is interrupted, so is `items`
+            if not more:
+                return
+            try:
+                yield item  # type: ignore[misc]
+            except GeneratorExit:
+                if not self.closing:
+                    self.run(items.aclose())
+                raise
 
     def later(self, call: Callable[[], Any]) -> None:
         """In a thread where waiting is allowed."""
@@ -228,6 +249,8 @@ class Runtime(Operations):
         """Kernels of your own: `add`, `all`, `get`, `remove`."""
         self.models = Models(self._portal, client.models)
         """The server's models: `all`, `get`, `add`, `use`, `promote`, `roll_back`, `check`, `remove`."""
+        self.ai = AI(self._portal, client.ai)
+        """The server's agents: `ask`, `start`, `follow`, `agents`, `approvals`, sessions."""
         try:
             self._portal.run(client.__aenter__())
         except BaseException:
@@ -270,7 +293,7 @@ class Runtime(Operations):
 
     def map(self, operation: str, /, *iterables: Iterable[Any], **given: Any) -> Iterator[Any]:
         """The outputs for each set of positional arguments, in order, like `Executor.map`. Submits in batches."""
-        return self._iterate(self._client.map(operation, *iterables, **given))
+        return self._portal.iterate(self._client.map(operation, *iterables, **given))
 
     def as_completed(self, futures: Iterable[TaskFuture], timeout: float | None = None) -> Iterator[TaskFuture]:
         """The futures in the order in which they end."""
@@ -313,25 +336,7 @@ class Runtime(Operations):
 
     def events(self, topics: Sequence[str] | str = ("tasks",), *, after: int | str | None = None) -> Iterator[dict[str, Any]]:
         """What happens, live: `{"seq", "type", "time", "data"}`. Goes on where it stopped when the connection is lost."""
-        return self._iterate(self._client.events(topics, after=after))
-
-    def _iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
-        async def following() -> tuple[bool, T | None]:
-            try:
-                return True, await anext(items)
-            except StopAsyncIteration:
-                return False, None
-
-        while True:
-            more, item = self._portal.run(following())  # when it is interrupted, so is `items`
-            if not more:
-                return
-            try:
-                yield item  # type: ignore[misc]
-            except GeneratorExit:
-                if not self._portal.closing:
-                    self._portal.run(items.aclose())
-                raise
+        return self._portal.iterate(self._client.events(topics, after=after))
 
     def _names(self) -> Iterable[str]:
         return self.operations()

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,6 +28,18 @@ class Reply(NamedTuple):
     body: Buffer
 
 
+class Streamed(NamedTuple):
+    """An answer whose body is still coming."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+    async def whole(self) -> Reply:
+        """With the rest of its body."""
+        return Reply(self.status, self.headers, b"".join([chunk async for chunk in self.chunks]))
+
+
 class Socket(Protocol):
     """An open WebSocket, text messages only."""
 
@@ -48,6 +60,14 @@ class Transport(Protocol):
         """One request, `wait` the seconds the server was asked to hold it. Raises `Unreachable`."""
 
     def socket(self, path: str) -> AbstractAsyncContextManager[Socket]:
+        """Raises `Unreachable`, on opening and while in use."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a transport offers besides that can read an answer as it comes."""
+
+    def stream(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer]) -> AbstractAsyncContextManager["Streamed"]:
         """Raises `Unreachable`, on opening and while in use."""
 
 
@@ -84,6 +104,17 @@ class HTTPTransport:
             raise self._unreachable(error) from error
         except httpx.InvalidURL as error:
             raise InvalidRequest(f"{self.address}{path} is not a valid address: {error}", field="url") from error
+
+    @asynccontextmanager
+    async def stream(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer]) -> AsyncIterator[Streamed]:
+        assert self._client is not None, "opened before use"
+        sent, body = framed(headers, content)
+        timeout = httpx.Timeout(GRACE, connect=10.0, read=GRACE, pool=None)
+        try:
+            async with self._client.stream(method, path, headers=sent, content=body, timeout=timeout) as response:
+                yield Streamed(response.status_code, response.headers, response.aiter_bytes())
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     @asynccontextmanager
     async def socket(self, path: str) -> AsyncIterator[Socket]:

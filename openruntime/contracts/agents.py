@@ -37,6 +37,7 @@ class Spent(msgspec.Struct, kw_only=True):
     tasks: int = 0
     requests: int = 0
     calls: int = 0
+    saved: int = 0  # tokens of a long conversation that were not told again
 
 
 class BudgetSpent(Exception):

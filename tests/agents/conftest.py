@@ -92,8 +92,9 @@ async def _runtime() -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
 async def agents(_runtime: tuple[Runtime, httpx.AsyncClient]) -> AsyncIterator[Agents]:
     """One runtime for a module; scripts and roles are each test's own."""
     runtime, client = _runtime
+    models, runtime.agents.models = runtime.agents.models, None  # as on a machine that has none
     yield Agents(runtime, client)
-    runtime.agents.scripted = None
+    runtime.agents.scripted, runtime.agents.models = None, models
 
 
 @pytest.fixture

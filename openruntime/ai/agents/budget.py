@@ -11,6 +11,7 @@ from openruntime.contracts.agents import Budget, BudgetSpent, Spent
 from openruntime.contracts.ai import Tokens
 from openruntime.contracts.errors import InvalidParameter, nearest
 
+LETTERS = 4  # a token has about so many, where nobody counts better
 MOST = Budget(tokens=1_000_000, seconds=3600.0, device_seconds=3600.0, tasks=10_000)
 
 

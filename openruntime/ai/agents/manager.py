@@ -101,7 +101,7 @@ class AIAgentManager:
         parameters = dict(request.parameters or {})
         budget = chosen(role.budget, parameters.get("budget"))
         session = sessions.wanted(parameters)
-        history = sessions.recalled(await self.sessions.get(session, principal=principal)) if session is not None else []
+        before = await self.sessions.get(session, principal=principal) if session is not None else None
         spec, lack = self._model(role, parameters)
         if sum(run.record.status == "queued" for run in self._runs.values()) >= MOST_WAITING:
             raise QueueFull(f"{MOST_WAITING} agents' runs wait already; try again later", retry_after=5)
@@ -116,7 +116,9 @@ class AIAgentManager:
         run = Run(
             record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._places, self._saved
         )
-        run.history = history
+        if before is not None:
+            limit = spec.context_length if spec is not None else None
+            run.recalled = await sessions.recalled(before, role.prompt, request.prompt, limit, request.max_tokens)
         if spec is not None and self.work is not None and self.streams is not None:
             from openruntime.ai.agents.writing import ModelWriter
 
@@ -171,7 +173,7 @@ class AIAgentManager:
             self._tokens.end(record.id)
             if record.session is not None and record.status == "completed":
                 answer = record.report.text or record.report.summary
-                await self.sessions.add(record.session, record.id, record.prompt, answer, principal=user)
+                await self.sessions.add(record.session, record.id, record.prompt, answer, principal=user, cut=run.recalled)
             await self._put(record)
             run.feed.tell("finished", shown(record))
 
@@ -215,7 +217,9 @@ class AIAgentManager:
         if role is PLAIN:
             from openruntime.contracts.ai import Generation
 
-            answer = await run.writer.complete(Generation(messages=[*run.history, {"role": "user", "content": run.request.prompt}]), aloud=True)
+            system = [{"role": "system", "content": run.recalled.summary}] if run.recalled.summary else []
+            messages = [*system, *run.recalled.messages, {"role": "user", "content": run.request.prompt}]
+            answer = await run.writer.complete(Generation(messages=messages), aloud=True)
             report.text = answer.text
             report.unfinished = "the answer was cut at `max_tokens`" if answer.finish == "length" else None
             return

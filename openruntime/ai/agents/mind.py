@@ -1,7 +1,7 @@
 """How a model uses a role's tools: pydantic-ai's agent loop over the models of the repository."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import RequestUsage
 
 from openruntime.ai.agents.run import Run
+from openruntime.ai.agents.sessions import Recalled
 from openruntime.ai.agents.writing import ModelWriter, formatted
 from openruntime.contracts.agents import Tool
 from openruntime.contracts.ai import Generation, Tokens
@@ -102,7 +103,7 @@ async def converse(run: Run, prompt: str, model: Any = None) -> str:
         model_settings=ModelSettings(max_tokens=run.request.max_tokens, temperature=run.request.temperature),
     )  # fmt: skip
     try:
-        answer = await agent.run(prompt, message_history=remembered(run.role.prompt, run.history), usage_limits=UsageLimits(request_limit=TURNS))
+        answer = await agent.run(prompt, message_history=remembered(run.role.prompt, run.recalled), usage_limits=UsageLimits(request_limit=TURNS))
     except AgentRunError as error:
         raise OperationFailed(f"the model went astray: {error}") from error
     return answer.output
@@ -130,10 +131,11 @@ def wrapped(run: Run, tool: Tool) -> Callable[..., Any]:
     return use
 
 
-def remembered(system: str, history: Sequence[Mapping[str, Any]]) -> list[ModelMessage]:
+def remembered(system: str, recalled: Recalled) -> list[ModelMessage]:
     """A session as pydantic-ai has it, below the role's prompt."""
-    found: list[ModelMessage] = [ModelRequest(parts=[SystemPromptPart(system)])]
-    for message in history:
+    earlier = f"\n\nEarlier in this conversation, shortened:\n{recalled.summary}" if recalled.summary else ""
+    found: list[ModelMessage] = [ModelRequest(parts=[SystemPromptPart(system + earlier)])]
+    for message in recalled.messages:
         text = str(message["content"])
         found.append(ModelResponse(parts=[TextPart(text)]) if message["role"] == "assistant" else ModelRequest(parts=[UserPromptPart(text)]))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.writing import LETTERS
+from openruntime.ai.agents.budget import LETTERS
 from openruntime.contracts.agents import Context, Fact, Report
 
 FACTS = 12_000  # characters of what was computed that a model is told at most

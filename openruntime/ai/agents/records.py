@@ -138,7 +138,7 @@ def spent(found: Spent) -> dict[str, Any]:
     tokens = {"prompt": found.tokens.prompt, "completion": found.tokens.completion, "cached": found.tokens.cached, "total": found.tokens.total}
     return {
         "tokens": tokens, "seconds": round(found.seconds, 6), "device_seconds": round(found.device_seconds, 6), "tasks": found.tasks,
-        "requests": found.requests, "calls": found.calls,
+        "requests": found.requests, "calls": found.calls, "saved": found.saved,
     }  # fmt: skip
 
 

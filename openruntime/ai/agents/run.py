@@ -13,6 +13,7 @@ from openruntime.ai.agents.budget import Meter
 from openruntime.ai.agents.client import RunClient, current, purpose
 from openruntime.ai.agents.feed import Feed
 from openruntime.ai.agents.records import CallRecord, RunRecord, call
+from openruntime.ai.agents.sessions import Recalled
 from openruntime.client.embedded import Application
 from openruntime.contracts.agents import Budget, BudgetSpent, Client, Report, Role, Spent, Tool, Writer
 from openruntime.contracts.errors import Forbidden, OpenRuntimeError
@@ -38,7 +39,7 @@ class Run:
         self.meter = Meter(record.budget, record.spent)
         self.desk = Desk(record, principal, role.asks, tokens, self.meter, self.feed, places, lambda: saved(self))
         self.own = RunClient(application, self.meter, self.desk)
-        self.history: list[dict[str, Any]] = []  # what its session remembers, as messages
+        self.recalled = Recalled([])  # of its session
         self.writer: Writer | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopping: str | None = None  # why it is being cancelled

@@ -1,12 +1,13 @@
 """What agents remember of a conversation: its questions and answers, kept on the store's shelf, cut by rule where it grows too long."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from uuid_utils import uuid7
 
 from openruntime.ai.agents.records import moment
+from openruntime.ai.context import Context, History
 from openruntime.contracts.errors import InvalidParameter, NotFound
 from openruntime.contracts.interfaces import Shelf
 from openruntime.contracts.records import Principal
@@ -14,7 +15,7 @@ from openruntime.contracts.records import Principal
 NAMESPACE = "ai-sessions"
 TTL = 30 * 86_400.0  # seconds after its last turn that a session is kept
 MOST_TURNS = 200  # questions and answers that are kept
-RECALLED = 24_000  # characters of them that a model is told: the newest
+RECALLED = 50  # of them that a model is told whose context is not known
 PAGE = 100
 
 
@@ -35,6 +36,8 @@ class Session(msgspec.Struct, kw_only=True):
     used: float
     turns: list[Turn] = []
     dropped: int = 0  # turns that were too many
+    untold: int = 0  # of the turns that are kept, those that a model is told by the `summary` only
+    summary: str = ""
 
 
 class Sessions:
@@ -68,16 +71,19 @@ class Sessions:
         await self.get(session_id, principal=principal)
         await self._shelf.delete(NAMESPACE, session_id)
 
-    async def add(self, session_id: str, run: str, question: str, answer: str, *, principal: Principal) -> None:
-        """A turn of each. A session that was deleted meanwhile stays so."""
+    async def add(self, session_id: str, run: str, question: str, answer: str, *, principal: Principal, cut: "Recalled | None" = None) -> None:
+        """A turn of each, and what is left out from now on. A session that was deleted meanwhile stays so."""
         try:
             session = await self.get(session_id, principal=principal)
         except NotFound:
             return
         session.used = time.time()
+        if cut is not None:
+            session.untold, session.summary = cut.untold, cut.summary
         session.turns += [Turn("user", question, run, session.used), Turn("assistant", answer, run, session.used)]
         if (over := len(session.turns) - MOST_TURNS) > 0:
             session.dropped += over
+            session.untold = max(0, session.untold - over)
             del session.turns[:over]
         await self._put(session)
 
@@ -85,17 +91,22 @@ class Sessions:
         await self._shelf.put(NAMESPACE, session.id, msgspec.msgpack.encode(session), {}, ttl=TTL, tenant=session.tenant)
 
 
-def recalled(session: Session) -> list[dict[str, Any]]:
-    """The newest turns as messages, whole pairs, as many as fit."""
-    chosen: list[dict[str, Any]] = []
-    room = RECALLED
-    for index in range(len(session.turns) - 2, -1, -2):
-        question, answer = session.turns[index : index + 2]
-        room -= len(question.content) + len(answer.content)
-        if room < 0:
-            break
-        chosen[:0] = [{"role": question.role, "content": question.content}, {"role": answer.role, "content": answer.content}]
-    return chosen
+class Recalled(NamedTuple):
+    """What a model is told of a conversation."""
+
+    messages: list[dict[str, Any]]
+    summary: str = ""
+    untold: int = 0
+
+
+async def recalled(session: Session, system: str, question: str, limit: int | None, answer: int) -> Recalled:
+    """As much as fits beside the question into a model that reads `limit` tokens; what is left out stays left out (`ai/context.py`)."""
+    messages = [{"role": turn.role, "content": turn.content} for turn in session.turns]
+    if limit is None:
+        return Recalled(messages[-RECALLED:])
+    history = History([*messages, {"role": "user", "content": question}], session.untold, session.summary)
+    await Context(history, limit, answer=min(answer, limit // 4)).window(system)
+    return Recalled(messages[history.dropped :], history.summary, history.dropped)
 
 
 def wanted(parameters: dict[str, Any]) -> str | None:
