@@ -29,7 +29,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Spent(msgspec.Struct, kw_only=True):
-    """What a run has spent. `requests`: of the model; `calls`: of tools. Seconds a person took to approve count in neither."""
+    """What a run has spent. `requests`: of the model; `calls`: of tools. Seconds a person took to approve count in neither.
+
+    `saved`: tokens of its conversation that the model was told as a summary, or not again."""
 
     tokens: Tokens = Tokens()
     seconds: float = 0.0
@@ -37,6 +39,7 @@ class Spent(msgspec.Struct, kw_only=True):
     tasks: int = 0
     requests: int = 0
     calls: int = 0
+    saved: int = 0
 
 
 class BudgetSpent(Exception):

@@ -15,6 +15,7 @@ NAMESPACE = "ai-sessions"
 TTL = 30 * 86_400.0  # seconds after its last turn that a session is kept
 MOST_TURNS = 200  # questions and answers that are kept
 RECALLED = 24_000  # characters of them that a model is told: the newest
+BLOCK = 16  # turns
 PAGE = 100
 
 
@@ -86,16 +87,12 @@ class Sessions:
 
 
 def recalled(session: Session) -> list[dict[str, Any]]:
-    """The newest turns as messages, whole pairs, as many as fit."""
-    chosen: list[dict[str, Any]] = []
-    room = RECALLED
-    for index in range(len(session.turns) - 2, -1, -2):
-        question, answer = session.turns[index : index + 2]
-        room -= len(question.content) + len(answer.content)
-        if room < 0:
-            break
-        chosen[:0] = [{"role": question.role, "content": question.content}, {"role": answer.role, "content": answer.content}]
-    return chosen
+    """The newest turns as messages, whole pairs, as many as fit. They begin at every `BLOCK`th turn, so that engines know the beginning again."""
+    sizes = [len(turn.content) for turn in session.turns]
+    starts = range(0, len(sizes), 2)
+    fitting = [start for start in starts if sum(sizes[start:]) <= RECALLED]
+    first = next((start for start in fitting if (session.dropped + start) % BLOCK == 0), min(fitting, default=len(sizes)))
+    return [{"role": turn.role, "content": turn.content} for turn in session.turns[first:]]
 
 
 def wanted(parameters: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.run import Run
+from openruntime.ai.context import Context, Counter, History, reads
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, ModelWork, Streams, Tokens
 
 LETTERS = 4  # a token has about so many, where nobody counts better
@@ -21,6 +22,8 @@ class ModelWriter:
         self._run = run
         self._work = work
         self._streams = streams
+        self._history = History()
+        self._counter = Counter()
 
     async def write(self, prompt: str, *, system: str = "", schema: Mapping[str, Any] | None = None, max_tokens: int | None = None) -> str:
         messages = [{"role": "system", "content": system}] if system else []
@@ -42,6 +45,7 @@ class ModelWriter:
             temperature=run.request.temperature if asked.temperature is None else asked.temperature,
             seed=asked.seed if asked.seed is not None else wanted.get("seed"),
         )  # fmt: skip
+        asked = await self._fitting(asked)
         text: list[str] = []
         calls: dict[int, dict[str, Any]] = {}
         finish, usage, task = "stop", None, None
@@ -59,10 +63,27 @@ class ModelWriter:
                 usage = Tokens(estimated(asked.messages or ()), len(text))
             if task is not None and task.cached and usage is not None:  # nothing was computed
                 usage = Tokens(cached=usage.total)
+            if usage is not None and task is not None and not task.cached:
+                self._counter.learn(asked, usage)
             run.meter.tokens(usage or Tokens())
             if task is not None and not task.status.ended:
                 await asyncio.shield(run.own.cancel(task.id))
         return Completion("".join(text), finish, usage or Tokens(), [calls[index] for index in sorted(calls)], self.spec.id)
+
+    async def _fitting(self, asked: Generation) -> Generation:
+        """With as much of its messages as the model reads. Raises `ContextTooLong`."""
+        limit, messages = reads(self.spec), list(asked.messages or ())
+        if limit is None or not messages:
+            return asked
+        system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
+        known = self._history.messages
+        if messages[: len(known)] != known:
+            self._history = History()  # another conversation
+        self._history.messages = messages
+        context = Context(self._history, limit, answer=min(asked.max_tokens or limit, limit // 2), counter=self._counter)
+        window = await context.window(system, tools=asked.tools, response_format=asked.response_format)
+        self._run.spent.saved += window.saved
+        return msgspec.structs.replace(asked, messages=window.request.messages)
 
 
 def formatted(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
