@@ -5,7 +5,8 @@
 The bare engine is llama.cpp's own HTTP server (xllamacpp) with the settings that OpenRuntime gives it, spoken to over TCP by the same client. In each
 round the two answer the same chats in turn, streaming, without the cache of answers: one stream after another, then four at once. Each side begins
 every other round. Ratios are taken within a round. Seconds to the first token are the client's, from the request's last byte to the first piece of
-text; processor time a token is that of OpenRuntime's own process, its engine's apart.
+text; what is added to them is measured with short questions, put to the two in turn. Processor time a token is that of OpenRuntime's own process, its
+engine's apart.
 """
 
 import argparse
@@ -86,6 +87,16 @@ async def at_once(port: int, streams: int, number: int, tokens: int, turns: int)
     return sum(one.tokens for one in spoken) / (time.perf_counter() - began), spoken
 
 
+async def added(port: int, bare: int, number: int, count: int = 30) -> float:
+    """Milliseconds by which the first piece comes later than from the bare engine: the median over short questions, put to the two in turn."""
+    later = []
+    for index in range(count):
+        body = {**chat(0, 2), "messages": [{"role": "user", "content": f"Say {1000 * number + index}."}]}
+        spoken = {side: await speak(side, body) for side in ((port, bare) if index % 2 else (bare, port))}
+        later.append((spoken[port].first - spoken[bare].first) * 1e3)
+    return median(later)
+
+
 async def hits(port: int, count: int = 300) -> list[float]:
     """Milliseconds of the same chat again and again, whole, over one connection; deterministic, so that the answer is the cache's."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -114,18 +125,15 @@ def measure(notebook: Notebook, server: Server, engine: Server, number: int, tok
         sides.reverse()
     for streams, turns in ((1, 4), (4, 2)):
         plural = "s" if streams > 1 else ""
-        firsts: dict[str, float] = {}
         for name, side in sides:
             before = side.own_cpu_seconds()
             rate, spoken = asyncio.run(at_once(side.port, streams, 1000 * number + 100 * streams, tokens, turns))
             made = sum(one.tokens for one in spoken)
             notebook.add("models", f"tokens/s, {streams} stream{plural}", name, rate)
-            firsts[name] = median(one.first for one in spoken) * 1e3
-            notebook.add("models", f"ms to the first token, {streams} stream{plural}", name, firsts[name])
+            notebook.add("models", f"ms to the first token, {streams} stream{plural}", name, median(one.first for one in spoken) * 1e3)
             if name == OPENRUNTIME:
                 notebook.add("models", f"gateway's CPU µs a token, {streams} stream{plural}", name, (side.own_cpu_seconds() - before) / made * 1e6)
-        if streams == 1:
-            notebook.add("models", "ms added to the first token", OPENRUNTIME, firsts[OPENRUNTIME] - firsts[ENGINE])
+    notebook.add("models", "ms added to the first token", OPENRUNTIME, asyncio.run(added(server.port, engine.port, number)))
     notebook.add("models", "ms of a cached answer, p50", OPENRUNTIME, median(asyncio.run(hits(server.port))))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from openruntime.ai.context import reads
 from openruntime.contracts.ai import Completion, Delta, Embeddings, ModelSpec, answer_of
 from openruntime.contracts.errors import Internal, OpenRuntimeError, Unavailable, UnsupportedMediaType
 from openruntime.contracts.payload import Buffer
@@ -241,5 +242,5 @@ def _shown(name: str, spec: ModelSpec) -> dict[str, Any]:
     """A model as OpenAI lists one, and what is good to know of it."""
     return {
         "id": name, "object": "model", "created": int(spec.created), "owned_by": spec.origin or "openruntime",
-        "version": spec.version, "kind": spec.kind, "context_length": spec.context_length,
+        "version": spec.version, "kind": spec.kind, "context_length": reads(spec),
     }  # fmt: skip

@@ -13,9 +13,10 @@ import pytest
 
 from openruntime.contracts.ai import Delta, ModelSpec, Tokens
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Call, Estimate, Task
+from openruntime.contracts.records import Call, Estimate, Principal, Task
 from openruntime.gateway import openai as gateway_openai
 from openruntime.gateway.openai_answers import Chunks
+from openruntime.security.tokens import TokenIssuer
 from tests.unit.gateway.small_models import CHAT, check_refusal, said
 
 
@@ -196,6 +197,20 @@ async def test_no_such_path_or_method(gateway: Any, start: Any) -> None:
     assert (await below.client.post(CHAT, json=said("x"))).json()["model"] == "echo:2"
     check_refusal(await below.client.get("/v1/models/gpt"), 404, "model_not_found", "model")
     check_refusal(await below.client.get("/v1/assistants"), 404, "unknown_url")
+
+
+async def test_tokens_of_this_server_bound_what_an_agent_may_ask(gateway: Any) -> None:
+    issuer = TokenIssuer(lambda: b"secret")  # the gateway's
+
+    def bearer(*scopes: str, seconds: float = 60) -> dict[str, str]:
+        return {"authorization": f"Bearer {issuer.issue(Principal('agent', 'local', frozenset(scopes)), seconds=seconds)}"}
+
+    post = gateway.client.post
+    assert (await post(CHAT, json=said("x"), headers=bearer("tasks:write"))).status_code == 200
+    assert gateway.models.asked[-1]["principal"].id == "agent"
+    check_refusal(await post(CHAT, json=said("x"), headers=bearer("tasks:read")), 403, "forbidden", "tasks:write")
+    check_refusal(await post(CHAT, json=said("x"), headers=bearer("tasks:write", seconds=-1)), 401, "invalid_api_key", "Authorization", "expired")
+    assert (await gateway.client.get("/v1/models", headers=bearer("tasks:read"))).status_code == 200
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------------------
