@@ -74,16 +74,25 @@ class Engine:
         self.folder = Path(tempfile.mkdtemp(prefix="openruntime-", dir=parent if len(parent) < LONGEST_PATH - 30 else "/tmp"))
         ours, theirs = socket.socketpair()
         settings = msgspec.json.encode({**self._settings, "folder": str(self.folder), "threads": self._threads, "begun": time.monotonic()})
-        self._process = await asyncio.to_thread(
+        spawning = asyncio.ensure_future(asyncio.to_thread(
             subprocess.Popen,
             [sys.executable, "-P", "-m", self._module, str(theirs.fileno()), settings.decode()],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env={**os.environ, **worker_environment(self._threads), **OFFLINE},
             process_group=0,
-        )  # fmt: skip
+        ))  # fmt: skip
+        try:
+            self._process = await asyncio.shield(spawning)
+            theirs.close()
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:  # above all a cancel: the thread goes on all the same, and what it starts would be nobody's
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(_discard, await spawning)
+            ours.close()
+            theirs.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self.pid = self._process.pid
-        theirs.close()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
         loop.add_reader(self._process.stderr.fileno(), self._read_stderr)
@@ -201,3 +210,8 @@ class Engine:
             if not data:
                 asyncio.get_running_loop().remove_reader(pipe.fileno())
             self._stderr.append(data[-STDERR_KEPT:])
+
+
+def _discard(process: "subprocess.Popen[bytes]") -> None:
+    with process:  # waits, and closes its pipe
+        process.kill()

@@ -98,6 +98,30 @@ async def test_a_cancel_while_it_reads_a_prompt(model: LlamaCppAdapter) -> None:
     assert _seconds(model._engine.pid) - before < 0.1
 
 
+async def test_a_cancel_while_its_process_is_started_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Slow(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *given: Any, **options: Any) -> None:
+            time.sleep(0.3)
+            super().__init__(*given, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    model = LlamaCppAdapter(spec())
+    opening = asyncio.ensure_future(model.open())
+    await asyncio.sleep(0.1)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
+    assert process.stderr is not None
+    assert process.stderr.closed
+    assert model.resident() == 0
+    await model.close()
+
+
 async def test_it_ends_when_its_gateway_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio

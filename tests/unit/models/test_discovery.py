@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidParameter, Unavailable
+from openruntime.contracts.registry import MODELS
 from openruntime.models import installed, upstreams
 from openruntime.models.discovery import Discovery
 from openruntime.models.repository import ModelRepository
@@ -99,6 +101,22 @@ def test_an_adapter_without_its_library_says_which_extra(monkeypatch: pytest.Mon
     repository = ModelRepository(tmp_path / "m", found=Nothing())
     spec = repository.add(Addition(path=str(path)))
     assert "openruntime[llamacpp]" in str(repository.reason(spec))
+
+
+def test_what_plugins_adapters_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of another package: one lists a model, the other nonsense."""
+    from importlib.metadata import EntryPoint
+
+    plugin = type(sys)("a_plugin")
+    plugin.Good = type("Good", (), {"models": staticmethod(lambda: [ModelSpec(name="brought", adapter="whatever")])})  # type: ignore[attr-defined]
+    plugin.Bad = type("Bad", (), {"models": staticmethod(lambda: [ModelSpec(name="../bad", adapter="bad")])})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "a_plugin", plugin)
+    points = {name: EntryPoint(name, f"a_plugin:{name.title()}", MODELS.group) for name in ("good", "bad")}
+    monkeypatch.setattr(MODELS, "_found", points)
+    monkeypatch.setattr(MODELS, "_loaded", {})
+    specs, problems = installed.offered()
+    assert [(spec.id, spec.adapter, spec.origin) for spec in specs] == [("brought:1", "good", "plugin good")]
+    assert "names like `my-model`" in problems["bad"]
 
 
 def test_what_ollama_has() -> None:
