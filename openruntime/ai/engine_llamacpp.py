@@ -15,6 +15,7 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = settings["path"]
     params.hostnames = [f"{settings['folder']}/engine.sock"]
+    params.model_alias = {"m"}  # stands in every piece
     params.n_parallel = settings["parallel"]
     params.n_ctx = settings["context"] * settings["parallel"]
     params.n_batch = params.n_ubatch = settings["batch"]

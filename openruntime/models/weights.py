@@ -16,6 +16,7 @@ from openruntime.models.gguf import Header, read_header
 GGUF = ".gguf"
 FOLDER = "modules.json"  # what makes a folder one of sentence-transformers'
 MOST_FILES = 1000
+SERVED = 4096  # tokens of a request and its answer, unless told otherwise: an engine takes the memory for them when it loads
 LARGEST_SMALL = 1 << 20  # bytes of a file beside the weights that is read
 LARGEST_HEADER = 100 << 20  # bytes of a safetensors file's
 _EMBEDDING = re.compile(r"bert|t5encoder|embedding")  # llama.cpp's architectures that write no text
@@ -23,7 +24,8 @@ _QUANTIZATION = re.compile(r"[.\-_](?:i?q\d\w*|f16|f32|bf16|fp16|mxfp4\w*|tq\d\w
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """What `path` holds. `size` in bytes; `name` is what it may be called; `seen` looks alike as long as nothing was written."""
+    """What `path` holds. `size` in bytes; `name` is what it may be called; `context_length` is what of the model's is served; `seen` looks alike as
+    long as nothing was written."""
 
     path: Path
     name: str
@@ -99,7 +101,8 @@ def _file(path: Path) -> Weights:
     header = read_header(path)
     kind = _kind(path, header)
     size = seen[0][1]
-    return Weights(path, plain_name(path.stem), "llamacpp", kind, size, header.license, header.context_length, seen)
+    context = min(header.context_length or SERVED, SERVED)
+    return Weights(path, plain_name(path.stem), "llamacpp", kind, size, header.license, context, seen)
 
 
 def _kind(path: Path, header: Header) -> str:

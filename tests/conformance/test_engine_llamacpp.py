@@ -86,16 +86,15 @@ async def test_unloaded_while_it_works_says_so(model: LlamaCppAdapter) -> None:
 
 async def test_a_cancel_while_it_reads_a_prompt(model: LlamaCppAdapter) -> None:
     await model.open()
-    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(120)), max_tokens=50, temperature=0.0)
+    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(160)), max_tokens=50, temperature=0.0)
     task = asyncio.ensure_future(model.complete(prompt))
     await asyncio.sleep(0.15)
+    before = _seconds(model._engine.pid)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.25)
-    before = _seconds(model._engine.pid)
-    await asyncio.sleep(0.4)
-    assert _seconds(model._engine.pid) - before < 0.1
+    await asyncio.sleep(1)
+    assert _seconds(model._engine.pid) - before < 0.25
 
 
 async def test_a_cancel_while_its_process_is_started_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,17 +139,17 @@ asyncio.run(main())
     gateway.kill()
     gateway.wait()
     gateway.stdout.close()
-    until = time.monotonic() + 2
-    while time.monotonic() < until and (Path(f"/proc/{pid}").exists() or Path(folder).exists()):
+    until = time.monotonic() + 10
+    while time.monotonic() < until and (_runs(pid) or Path(folder).exists()):
         await asyncio.sleep(0.02)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not _runs(pid)
     assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (None, "is gone: .*cannot be read"),
+        (None, "cannot be read"),
         (b"", "cut off|no GGUF"),
         (b"<html>Sign in to download</html>" * 100, "no GGUF file"),
         (WEIGHTS.read_bytes()[:5000], "cut off|damaged"),
@@ -283,6 +282,12 @@ async def test_it_may_answer_or_call_where_it_may_choose(model: LlamaCppAdapter)
             continue  # a call that was cut off
         assert bool(answer.text) is not bool(answer.tool_calls)
         assert not answer.text.startswith("{")
+
+
+def _runs(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _seconds(pid: int) -> float:

