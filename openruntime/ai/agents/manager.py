@@ -14,6 +14,7 @@ from openruntime.ai.agents.budget import chosen
 from openruntime.ai.agents.prompts import asked
 from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted, shown
 from openruntime.ai.agents.sessions import Sessions
+from openruntime.ai.context import reads
 from openruntime.contracts.agents import Budget, BudgetSpent, Report, Role, Spent
 from openruntime.contracts.ai import Models, ModelSpec, ModelWork, Streams
 from openruntime.contracts.errors import InvalidParameter, MissingExtra, NotFound, OpenRuntimeError, QueueFull, Unavailable
@@ -117,7 +118,7 @@ class AIAgentManager:
             record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._places, self._saved
         )
         if before is not None:
-            limit = spec.context_length if spec is not None else None
+            limit = reads(spec) if spec is not None else None
             run.recalled = await sessions.recalled(before, role.prompt, request.prompt, limit, request.max_tokens)
         if spec is not None and self.work is not None and self.streams is not None:
             from openruntime.ai.agents.writing import ModelWriter

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.budget import LETTERS
+from openruntime.ai.context import reads
 from openruntime.contracts.agents import Context, Fact, Report
 
 FACTS = 12_000  # characters of what was computed that a model is told at most
@@ -23,8 +24,8 @@ def asked(run: Any) -> str:
     prompt = context.request.prompt
     room = FACTS
     spec = getattr(context.model, "spec", None)
-    if spec is not None and spec.context_length:
-        room = min(room, spec.context_length * LETTERS // SHARE)
+    if spec is not None and (limit := reads(spec)):
+        room = min(room, limit * LETTERS // SHARE)
     told = computed(context.report, room)
     return f"{prompt}\n\n{_NOTE}\n<computed>\n{told}\n</computed>" if told else prompt
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.run import Run
-from openruntime.ai.context import Context, Counter, History
+from openruntime.ai.context import Context, Counter, History, reads
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, ModelWork, Streams, Tokens
 
 ANSWER = 4  # of a model's context, one part in so many is kept for its answer at least
@@ -74,7 +74,7 @@ class ModelWriter:
 
     async def _fitted(self, asked: Generation) -> tuple[Generation, int]:
         """The request cut to what the model can read, and how many tokens its prompt is thought to have. Raises `ContextTooLong`."""
-        limit, messages = self.spec.context_length, list(asked.messages or ())
+        limit, messages = reads(self.spec), list(asked.messages or ())
         if limit is None or not messages:
             return asked, (await self.counter.count(asked)).tokens
         system = ""
