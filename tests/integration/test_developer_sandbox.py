@@ -61,7 +61,7 @@ async def test_no_socket_reaches_anybody(how: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "/etc/shadow", "/home/nobody", "/home", "/tmp", "/var", "SECRET", "LINK", "/dev/mem", "/dev/sda", "/dev/shm", "/run", "/"],
+    ["/etc/passwd", "/etc/shadow", str(Path.home()), "/home", "/tmp", "/var", "SECRET", "LINK", "/dev/mem", "/dev/sda", "/dev/shm", "/run", "/"],
 )
 async def test_it_reads_nothing_but_python_and_its_own(path: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("SECRET-WORD")
