@@ -158,7 +158,8 @@ class Runtime:
     def wake(self) -> None:
         """There may be work."""
         self.executor.wake()
-        self.io.wake()
+        if self.devices.io_lanes:  # a lone task comes here too, and must not pay for models that nobody asked
+            self.io.wake()
 
     def _heard(self) -> None:
         """There may be work, of another server too."""

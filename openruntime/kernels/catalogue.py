@@ -148,16 +148,22 @@ class KernelCatalogue(Catalogue):
             return compilation(parameters)
         if name in (VERIFY, TUNE):
             return trial_call(name, parameters, self._all.get(self._tenant, {}))
-        found: Call = self._known(name, lambda name: self._operations.bind(name, parameters))
-        return found
+        try:
+            return self._operations.bind(name, parameters)
+        except UnknownOperation as error:
+            raise self._unknown(name, error) from None
 
     def _known(self, name: str, ask: Any) -> Any:
         try:
             return ask(name)
         except UnknownOperation as error:
-            if not self._all.get(self._tenant):
-                raise
-            raise UnknownOperation(f"there is no operation {name!r:.100}{nearest(name, self.names())}", field=error.field) from None
+            raise self._unknown(name, error) from None
+
+    def _unknown(self, name: str, error: UnknownOperation) -> UnknownOperation:
+        """The error, with this tenant's kernels among the names that are like it."""
+        if not self._all.get(self._tenant):
+            return error
+        return UnknownOperation(f"there is no operation {name!r:.100}{nearest(name, self.names())}", field=error.field)
 
 
 def compilation(parameters: Mapping[str, Any]) -> Call:

@@ -117,8 +117,8 @@ class IoExecutor:
         self._pumping = asyncio.get_running_loop().create_task(self._pump(), name="io")
 
     def wake(self) -> None:
-        """There may be work; costs next to nothing where no model was ever asked for."""
-        if self._lanes and self._queue.best(self._lanes) is not None:
+        """There may be work."""
+        if self._queue.best(self._lanes) is not None:
             self._wake.set()
 
     async def drain(self, grace: float) -> None:
