@@ -174,12 +174,12 @@ def test_one_key_is_one_task_and_its_events_are_told(small: Server) -> None:
 
 def test_nothing_accepted_is_lost_with_the_server_nor_an_engine_left(start_server: Starter, tmp_path: Path) -> None:
     with start_server(environment=ENVIRONMENT, data_dir=tmp_path) as first:
-        tasks = [submit(first, asked("Count.", 20, temperature=0.5)).json()["task_id"] for _ in range(5)]
-        until(lambda: engines(first) and status(first, tasks[0])["status"] == "running")
+        tasks = [submit(first, asked("Count.", 100, temperature=0.5)).json()["task_id"] for _ in range(5)]
+        until(lambda: engines(first) and any(status(first, task)["status"] == "running" for task in tasks))
         left = engines(first)
         first.process.kill()
         first.process.wait()
-        until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left), 3)
+        until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left), 10)
     with start_server(environment=ENVIRONMENT, data_dir=tmp_path) as second:
         for task in tasks:
             record = http.get(f"{second.url}/tasks/{task}?wait=60").json()
