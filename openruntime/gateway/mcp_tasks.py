@@ -11,6 +11,7 @@ from openruntime.client.connection import Connection, ended
 from openruntime.contracts.errors import OpenRuntimeError
 
 SHOWN = 16_384  # characters of an output's JSON; a longer one is summed up
+LONGEST_ANSWER = 131_072  # bytes of what is no array
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two looks at a task
 PATIENCE = 5.0  # seconds that statistics may take
 _CANCEL = 10.0  # seconds
@@ -109,8 +110,10 @@ async def told(caller: Caller, task: Mapping[str, Any], *, raising: bool = False
     outputs, links = {}, []
     for name, value in task["result"].items():
         outputs[name] = value
-        if _tensor(value) or len(_encode(value)) > SHOWN:
+        if _tensor(value) or (isinstance(value, list) and len(_encode(value)) > SHOWN):
             outputs[name] = await _summary(caller, task["task_id"], name, value)
+        elif len(text := _encode(value)) > LONGEST_ANSWER:  # a model's, which is no array
+            outputs[name] = {"begins": text[:SHOWN].decode(errors="ignore"), "bytes": len(text)}
         if _tensor(value):
             uri = f"openruntime://tensors/{value['tensor']}"
             links.append(Link(uri, name, f"{value['dtype']} {value['shape']}, as npy", "application/x-npy"))

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
+from openruntime.contracts.errors import InvalidRequest, ModelNotFound
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.gateway.kernels import KernelRequest
 from openruntime.gateway.mcp_tasks import Caller, Told, followed, run, submit, told
@@ -83,6 +84,23 @@ class Verify(KernelName):
     seed: int = Field(0, description="Of the random inputs: the same seed gives the same.")
     device_preference: Preference = None
     wait: float = Field(WAIT, ge=0, le=LONGEST, description="Seconds to wait for the verdict; after them get_task tells how it goes.")
+
+
+class Prompt(BaseModel, extra="forbid"):
+    """Either `prompt` or `messages`."""
+
+    prompt: str | None = Field(None, min_length=1, description="Said to the model as a person's message.")
+    messages: list[dict[str, Any]] | None = Field(
+        None, min_length=1, description="A whole conversation instead, as in OpenAI's API.", examples=[[{"role": "user", "content": "Hello"}]]
+    )
+    model: str | None = Field(None, max_length=200, description="As list_models tells it; the chat model in use unless given.")
+    max_tokens: int = Field(512, ge=1, le=1 << 20, description="The most that it may write.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 for the same answer each time; the model's own unless given.")
+    seed: int | None = None
+    stop: list[str] = Field([], max_length=16, description="Where it stops writing.")
+    priority: Priority = 5
+    timeout: float | None = Field(None, gt=0, le=31_536_000, description=_TASK["timeout"].description)
+    wait: float = Field(WAIT, ge=0, le=LONGEST, description="Seconds to wait for the answer; after them get_task has it.")
 
 
 class MetricFilter(BaseModel, extra="forbid"):
@@ -175,6 +193,29 @@ async def verify_kernel(caller: Caller, given: Verify) -> Told:
     return Told(await caller.connection.json("GET", path, query={"task_id": task["task_id"]}))
 
 
+async def list_models(caller: Caller, given: Nothing) -> Told:
+    return Told(await caller.connection.json("GET", "/ai/models"))
+
+
+async def generate(caller: Caller, given: Prompt) -> Told:
+    if (given.prompt is None) is (given.messages is None):
+        raise InvalidRequest("one of `prompt` and `messages` must be given, and not both", field="prompt")
+    asked = given.model_dump(include={"max_tokens", "temperature", "seed", "stop"}, exclude_none=True)
+    asked = {name: value for name, value in asked.items() if value != []}
+    asked["messages"] = given.messages or [{"role": "user", "content": given.prompt}]
+    request = {"operation": given.model or await _usual(caller), "parameters": asked, "priority": given.priority, "timeout": given.timeout}
+    return await run(caller, {name: value for name, value in request.items() if value is not None}, given.wait)
+
+
+async def _usual(caller: Caller) -> str:
+    """The chat model in use."""
+    found = (await caller.connection.json("GET", "/ai/models"))["models"]
+    usual = next((model["id"] for model in found if model["default"] and model["kind"] == "chat"), None)
+    if usual is None:
+        raise ModelNotFound("no chat model is in use here: `openruntime models add` brings one", field="model")
+    return str(usual)
+
+
 async def get_metrics(caller: Caller, given: MetricFilter) -> Told:
     found: dict[str, Any] = await caller.connection.json("GET", "/metrics")
     return Told({name: value for name, value in found.items() if given.search in name})
@@ -203,5 +244,7 @@ TOOLS = (
          KernelRequest, register_kernel, reads=False, ends=True),
     Tool("verify_kernel", "Compare a registered kernel with its reference on many sizes, special values and guarded memory; waits for the verdict.",
          Verify, verify_kernel, reads=False),
+    Tool("list_models", "List the language and embedding models that can be used here, and which are in use.", Nothing, list_models),
+    Tool("generate", "Ask a language model on this server, and wait for its answer. Giving the call up cancels it.", Prompt, generate, reads=False),
     Tool("get_metrics", "The server's metrics: tasks by state, queue depths, memory, latencies.", MetricFilter, get_metrics),
 )  # fmt: skip

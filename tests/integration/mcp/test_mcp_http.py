@@ -1,4 +1,4 @@
-"""MCP as an assistant meets it: the official client, both revisions of the protocol, over HTTP to a real server and over stdio to a real process."""
+"""MCP as an assistant meets it: the official client, both revisions of the protocol, over HTTP to a real server."""
 
 import asyncio
 import base64
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,67 +18,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastmcp", reason="the extra mcp is not installed")
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from benchmarks.servers import Server
+from tests.mcp_clients import ACCEPT, BEFORE, CURRENT, ENDLESS, INITIALIZE, MODES, TOOLS, call, ended, newest, task
 
-CURRENT, BEFORE = "2026-07-28", "2025-11-25"
-MODES = {CURRENT: "auto", BEFORE: "legacy"}
-TOOLS = {
-    "list_devices", "get_device", "list_operations", "describe_operation", "run_operation", "submit_task", "get_task", "list_tasks", "cancel_task",
-    "explain_task", "list_kernels", "get_kernel", "register_kernel", "verify_kernel", "get_metrics",
-}  # fmt: skip
-ENDLESS = {"operation": "monte_carlo_pi", "parameters": {"samples": 10**12, "seed": 1}}
-INITIALIZE = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
-    "params": {"protocolVersion": BEFORE, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
-}  # fmt: skip
-ACCEPT = {"Accept": "application/json, text/event-stream"}
 Start = Callable[..., AbstractContextManager[Server]]
-
-
-@pytest.fixture(scope="module")
-def numpy_server(start_server: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_server(environment={"OPENRUNTIME_BACKENDS": "numpy"}, data_dir=tmp_path_factory.mktemp("mcp")) as server:
-        yield server
-
-
-@pytest.fixture(params=MODES, ids=["current", "before"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return MODES[request.param]
-
-
-async def call(client: Client, tool: str, /, *, refused: bool = False, **arguments: Any) -> dict[str, Any]:
-    """The structured answer, which the text repeats."""
-    answer = await client.call_tool(tool, arguments)
-    assert answer.is_error is refused, answer.content
-    assert json.loads(answer.content[0].text) == answer.structured_content
-    found: dict[str, Any] = answer.structured_content
-    return found
-
-
-def task(server: Server, task_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server.url}/tasks/{task_id}").raise_for_status().json()
-    return found
-
-
-async def ended(server: Server, task_id: str, seconds: float = 5.0) -> dict[str, Any]:
-    until = time.monotonic() + seconds
-    while (found := task(server, task_id))["status"] in ("queued", "running", "cancelling") and time.monotonic() < until:
-        await asyncio.sleep(0.05)
-    return found
-
-
-async def newest(server: Server, operation: str, seconds: float = 5.0) -> dict[str, Any]:
-    """The newest task of the operation, once it runs."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found: list[dict[str, Any]] = httpx.get(f"{server.url}/tasks", params={"operation": operation, "limit": 1}).json()["tasks"]
-        if found and found[0]["status"] == "running":
-            return found[0]
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"no task of {operation} runs")
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
@@ -169,30 +115,6 @@ async def test_resources(numpy_server: Server, mode: str) -> None:
             await client.read_resource("openruntime://operations/nothing")
         with pytest.raises(MCPError, match="not_found"):
             await client.read_resource("openruntime://tasks/none/result")
-
-
-async def test_kernels_are_registered_verified_and_run(server: Server) -> None:
-    pytest.importorskip("pyopencl", reason="the extra opencl is not installed")
-    source = (
-        "__kernel void doubled(__global const float *x, __global float *y, const int n) { int i = get_global_id(0); if (i < n) y[i] = 2 * x[i]; }"
-    )
-    kernel = {
-        "name": "doubled", "language": "opencl", "source": source, "inputs": [{"name": "x", "dtype": "float32", "shape": ["n"]}],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n"]}], "scalars": [{"name": "n", "dtype": "int32"}], "grid": ["n"],
-        "reference": {"operation": "expression", "parameters": {"formula": "2*x"}},
-    }  # fmt: skip
-    async with Client(f"{server.url}/mcp") as client:
-        refused = await call(client, "register_kernel", refused=True, **{**kernel, "source": source.replace("2 * x", "2 * z")})
-        assert (refused["code"], refused["field"]) == ("compile_error", "source")
-        assert "z" in refused["log"]
-        assert refused["lines"]
-        assert (await call(client, "register_kernel", **kernel))["version"] == 1
-        assert "doubled" in [one["name"] for one in (await call(client, "list_kernels"))["kernels"]]
-        assert (await call(client, "get_kernel", name="doubled"))["source"] == source
-        found = await call(client, "run_operation", operation="doubled", parameters={"x": [1.0, 2.5]})
-        assert found["result"] == {"y": [2.0, 5.0]}
-        verdict = await call(client, "verify_kernel", name="doubled", sizes=[{"n": 3000}])
-        assert verdict["ok"], verdict["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -343,54 +265,3 @@ async def test_a_missing_extra_is_answered_with_its_name(start_server: Start, tm
         assert (found.status_code, found.json()["code"]) == (503, "unavailable")
         assert "openruntime[mcp]" in found.json()["detail"]
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
-
-
-def stdio(*arguments: str) -> StdioServerParameters:
-    environment = {**os.environ, "OPENRUNTIME_BACKENDS": "numpy", "OPENRUNTIME_CALIBRATE": "false"}
-    return StdioServerParameters(command=sys.executable, args=["-m", "openruntime.cli.main", "mcp", *arguments], env=environment)
-
-
-async def test_stdio_with_a_runtime_of_its_own() -> None:
-    async with Client(stdio()) as client:
-        assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
-        assert (await call(client, "run_operation", operation="sum", parameters={"x": [1, 2, 3]}))["result"] == {"output": 6}
-        assert (await call(client, "get_task", refused=True, task_id="none"))["code"] == "not_found"
-
-
-async def test_stdio_in_front_of_a_server(numpy_server: Server, mode: str) -> None:
-    async with Client(stdio("--server", numpy_server.url), mode=mode) as client:
-        assert client.protocol_version == {mode: revision for revision, mode in MODES.items()}[mode]
-        found = await call(client, "run_operation", operation="sum", parameters={"x": [1, 2, 4]})
-        assert task(numpy_server, found["task_id"])["result"] == {"output": 7}
-        with anyio.move_on_after(15):
-            async with anyio.create_task_group() as group:
-                group.start_soon(client.call_tool, "run_operation", ENDLESS)
-                running = await newest(numpy_server, "monte_carlo_pi")
-                group.cancel_scope.cancel()
-        assert (await ended(numpy_server, running["task_id"]))["status"] == "cancelled"
-
-
-async def test_stdio_says_where_no_server_answers() -> None:
-    async with Client(stdio("--server", "http://127.0.0.1:9")) as client:
-        found = await call(client, "list_devices", refused=True)
-        assert found["code"] == "unavailable"
-        assert "openruntime serve" in found["detail"]
-
-
-async def test_stdio_writes_nothing_but_the_protocol_and_ends_with_its_input(numpy_server: Server) -> None:
-    started = stdio("--server", numpy_server.url)
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
-    process = await asyncio.create_subprocess_exec(started.command, *started.args, env=started.env, **pipes)
-    messages = [INITIALIZE, {"jsonrpc": "2.0", "method": "notifications/initialized"}, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}]
-    assert process.stdin is not None
-    assert process.stdout is not None
-    for message in messages:
-        process.stdin.write(json.dumps(message).encode() + b"\n")
-    lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), 30)) for _ in range(2)]
-    assert [line["id"] for line in lines] == [1, 2]
-    process.stdin.write(b"this is no message\n")
-    process.stdin.close()
-    rest, said = await asyncio.wait_for(process.communicate(), 30)
-    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in rest.splitlines())
-    assert b"Traceback" not in said
-    assert process.returncode == 0
