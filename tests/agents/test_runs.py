@@ -265,6 +265,7 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(agents: Agents) -
         ({"workflow": "debugging", "prompt": "x", "parameters": {"budget": {"seconds": -1}}}, 422, "parameters.budget.seconds"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"budget": {"money": 1}}}, 422, "parameters.budget.money"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"session": 5}}, 422, "parameters.session"),
+        ({"workflow": "debugging", "prompt": "x", "parameters": {"seed": "one"}}, 422, "parameters.seed"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"session": "none"}}, 404, "session"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"model": 5}}, 422, "parameters.model"),
     ],
@@ -272,6 +273,18 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(agents: Agents) -
 async def test_a_bad_request_is_refused_by_its_field(agents: Agents, body: dict[str, Any], status: int, field: str) -> None:
     reply = await agents.client.post("/ai/tasks", json=body)
     assert (reply.status_code, reply.json()["field"]) == (status, field), reply.text
+
+
+async def test_a_role_is_told_its_own_parameters_alone(agents: Agents, with_role: Callable[[Role], None]) -> None:
+    told: list[Any] = []
+
+    async def work(context: Context) -> None:
+        told.append(context.request.parameters)
+
+    with_role(role(work=work))
+    await agents.ask("system_analysis", parameters={"window": 5, "budget": {"tasks": 1}, "seed": 3})
+    await agents.ask("system_analysis")
+    assert told == [{"window": 5}, {}]
 
 
 async def test_an_unknown_run_is_not_found(agents: Agents) -> None:

@@ -32,7 +32,7 @@ KEPT = 200  # ended runs whose events are still told
 BEAT = 20.0  # seconds between signs that a run's server lives
 PAGE = 100
 CANCELLED = "the run was cancelled"
-PARAMETERS = ("model", "session", "budget", "seed")  # of every workflow; a role may read others
+PARAMETERS = frozenset({"model", "session", "budget", "seed"})  # of every workflow; the rest are the role's own, and all that it is told
 PLAIN = Role(
     name="model", summary="The plain model: answers without tools.", workflows=(WorkflowType.MODEL_INFERENCE,),
     prompt="", scopes=frozenset({"tasks:read", "tasks:write"}), budget=Budget(tasks=0),
@@ -101,10 +101,14 @@ class AIAgentManager:
         parameters = dict(request.parameters or {})
         budget = chosen(role.budget, parameters.get("budget"))
         session = sessions.wanted(parameters)
+        seed = parameters.get("seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63):
+            raise InvalidParameter(f"`parameters.seed` must be a whole number from 0 on, not {seed!r:.60}", field="parameters.seed")
         before = await self.sessions.get(session, principal=principal) if session is not None else None
         spec, lack = self._model(role, parameters)
         if sum(run.record.status == "queued" for run in self._runs.values()) >= MOST_WAITING:
             raise QueueFull(f"{MOST_WAITING} agents' runs wait already; try again later", retry_after=5)
+        own = {name: value for name, value in parameters.items() if name not in PARAMETERS}
         run_id = str(uuid7())
         record = RunRecord(
             id=run_id, tenant=principal.tenant, user=principal.id, workflow=str(request.workflow), agent=role.name, prompt=request.prompt,
@@ -113,9 +117,8 @@ class AIAgentManager:
             beat=time.time(),
         )  # fmt: skip
         who = Principal(f"{principal.id}/{role.name}:{run_id}", principal.tenant, role.scopes)
-        run = Run(
-            record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._places, self._saved
-        )
+        run = Run(record, role, who, request.model_copy(update={"parameters": own}), self._tokens, self._application, self._places, self._saved)
+        run.seed = seed
         if before is not None:
             limit = spec.context_length if spec is not None else None
             run.recalled = await sessions.recalled(before, role.prompt, request.prompt, limit, request.max_tokens)
