@@ -132,7 +132,7 @@ class Context(Protocol):
 
     @property
     def request(self) -> "AIRequest":
-        """What was asked; `parameters` is never None here."""
+        """What was asked. Its `parameters` are the role's own: without model, session, budget and seed, and never None."""
 
     @property
     def principal(self) -> Principal:

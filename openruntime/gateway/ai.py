@@ -128,8 +128,10 @@ class _Applications:
     async def look(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /ai/tasks/{run_id}`."""
         given, who, run_id = headers(scope), principal(scope), scope["path_params"]["run_id"]
-        run = await self._agents.live(run_id, principal=who)
-        if accepted(given.get(b"accept"), (JSON, STREAM)) == STREAM:
+        streams = accepted(given.get(b"accept"), (JSON, STREAM)) == STREAM
+        record = await self._agents.get(run_id, principal=who)
+        run = await self._agents.live(run_id, principal=who) if streams or record.owner == self._agents.owner else None
+        if streams:
             events = run.feed.events(_number(given.get(b"last-event-id"))) if run is not None else self._told(run_id, who)
             await _stream(send, events, [])
             return

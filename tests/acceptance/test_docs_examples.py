@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md", "docs/tutorial/first-task.md", "docs/howto/backup-and-restore.md", "docs/howto/write-a-kernel.md",
     "docs/howto/verify-and-tune-a-kernel.md", "docs/howto/get-a-model.md",
-    "docs/howto/use-from-an-assistant.md", "docs/howto/use-the-openai-client.md",
+    "docs/howto/use-from-an-assistant.md", "docs/howto/use-the-openai-client.md", "docs/howto/work-with-agents.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DEFAULT = "127.0.0.1:8000"

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from openruntime.ai.agents.manager import AIAgentManager
 from openruntime.ai.agents.tools import LOOKING
 from openruntime.contracts.agents import Budget, Context, Fact, Role
+from openruntime.contracts.errors import Conflict
 from openruntime.contracts.models import WorkflowType
 from tests.agents.conftest import Agents, results
 
@@ -265,6 +267,7 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(agents: Agents) -
         ({"workflow": "debugging", "prompt": "x", "parameters": {"budget": {"seconds": -1}}}, 422, "parameters.budget.seconds"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"budget": {"money": 1}}}, 422, "parameters.budget.money"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"session": 5}}, 422, "parameters.session"),
+        ({"workflow": "debugging", "prompt": "x", "parameters": {"seed": "one"}}, 422, "parameters.seed"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"session": "none"}}, 404, "session"),
         ({"workflow": "debugging", "prompt": "x", "parameters": {"model": 5}}, 422, "parameters.model"),
     ],
@@ -272,6 +275,18 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(agents: Agents) -
 async def test_a_bad_request_is_refused_by_its_field(agents: Agents, body: dict[str, Any], status: int, field: str) -> None:
     reply = await agents.client.post("/ai/tasks", json=body)
     assert (reply.status_code, reply.json()["field"]) == (status, field), reply.text
+
+
+async def test_a_role_is_told_its_own_parameters_alone(agents: Agents, with_role: Callable[[Role], None]) -> None:
+    told: list[Any] = []
+
+    async def work(context: Context) -> None:
+        told.append(context.request.parameters)
+
+    with_role(role(work=work))
+    await agents.ask("system_analysis", parameters={"window": 5, "budget": {"tasks": 1}, "seed": 3})
+    await agents.ask("system_analysis")
+    assert told == [{"window": 5}, {}]
 
 
 async def test_an_unknown_run_is_not_found(agents: Agents) -> None:
@@ -286,3 +301,40 @@ async def test_the_agents_are_listed_with_what_they_may(agents: Agents) -> None:
     assert found["analyst"]["workflows"] == ["system_analysis"]
     assert "*" not in {scope for agent in found.values() for scope in [*agent["scopes"], *agent["asks"]]}
     assert not [scope for agent in found.values() for scope in agent["scopes"] if scope.startswith(("ai:", "devices:", "models:", "tasks:manage"))]
+
+
+async def test_a_run_at_another_server_is_shown_and_otherwise_left_to_that(agents: Agents, with_role: Callable[[Role], None]) -> None:
+    """As replicas on one Redis see each other's; here two managers on one shelf."""
+
+    async def work(context: Context) -> None:
+        await asyncio.sleep(1000)
+
+    with_role(role(work=work))
+    begun = await agents.ask("system_analysis", wait=None)
+    here = agents.runtime.agents
+    there = AIAgentManager(agents.runtime.access.tokens, agents.runtime.store.shelf, shared=True)
+    assert (await there.get(begun["task_id"])).status in ("queued", "running")
+    for asked in (there.cancel, there.live):
+        with pytest.raises(Conflict, match="another server"):
+            await asked(begun["task_id"])
+    alone = AIAgentManager(agents.runtime.access.tokens, agents.runtime.store.shelf)
+    assert (await alone.get(begun["task_id"])).error == "the server stopped while this ran; ask again"
+    assert (await here.cancel(begun["task_id"])).status == "cancelled"
+    assert (await there.cancel(begun["task_id"])).status == "cancelled"
+
+
+async def test_runs_beyond_those_that_work_wait_and_one_that_asks_a_person_holds_nobody_up(
+    agents: Agents, with_role: Callable[[Role], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(context: Context) -> None:
+        if context.request.prompt == "ask":
+            await context.client.put("/devices/cpu:0/state", {"state": "ready"})
+
+    with_role(role(work=work, asks=frozenset({"devices:write"})))
+    monkeypatch.setattr(agents.runtime.agents, "_places", asyncio.Semaphore(1))
+    first = await agents.ask("system_analysis", "ask", wait=None)
+    entry = await agents.approval(first["task_id"])
+    second = await agents.ask("system_analysis", "go")
+    assert second["status"] == "completed", "the place was given up while a person is asked"
+    await agents.decide(first["task_id"], entry["id"], True)
+    assert (await agents.ended(first["task_id"]))["status"] == "completed"

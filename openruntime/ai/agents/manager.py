@@ -17,7 +17,7 @@ from openruntime.ai.agents.sessions import Sessions
 from openruntime.ai.context import reads
 from openruntime.contracts.agents import Budget, BudgetSpent, Report, Role, Spent
 from openruntime.contracts.ai import Models, ModelSpec, ModelWork, Streams
-from openruntime.contracts.errors import InvalidParameter, MissingExtra, NotFound, OpenRuntimeError, QueueFull, Unavailable
+from openruntime.contracts.errors import Conflict, InvalidParameter, MissingExtra, NotFound, OpenRuntimeError, QueueFull, Unavailable
 from openruntime.contracts.interfaces import Shelf
 from openruntime.contracts.models import AIRequest, WorkflowType
 from openruntime.contracts.records import LOCAL, Principal
@@ -33,7 +33,7 @@ KEPT = 200  # ended runs whose events are still told
 BEAT = 20.0  # seconds between signs that a run's server lives
 PAGE = 100
 CANCELLED = "the run was cancelled"
-PARAMETERS = ("model", "session", "budget", "seed")  # of every workflow; a role may read others
+PARAMETERS = frozenset({"model", "session", "budget", "seed"})  # of every workflow; the rest are the role's own, and all that it is told
 PLAIN = Role(
     name="model", summary="The plain model: answers without tools.", workflows=(WorkflowType.MODEL_INFERENCE,),
     prompt="", scopes=frozenset({"tasks:read", "tasks:write"}), budget=Budget(tasks=0),
@@ -57,7 +57,7 @@ class AIAgentManager:
         self._application: Any = None
         self._runs: dict[str, Any] = {}  # id -> Run, those that go on and the last that ended
         self._places = asyncio.Semaphore(parallel)
-        self._owner = str(uuid7())
+        self.owner = str(uuid7())
         self._patience = 3 * BEAT if shared else 0.0
         self._saving: dict[str, asyncio.Task[None]] = {}
 
@@ -102,21 +102,24 @@ class AIAgentManager:
         parameters = dict(request.parameters or {})
         budget = chosen(role.budget, parameters.get("budget"))
         session = sessions.wanted(parameters)
+        seed = parameters.get("seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63):
+            raise InvalidParameter(f"`parameters.seed` must be a whole number from 0 on, not {seed!r:.60}", field="parameters.seed")
         before = await self.sessions.get(session, principal=principal) if session is not None else None
         spec, lack = self._model(role, parameters)
         if sum(run.record.status == "queued" for run in self._runs.values()) >= MOST_WAITING:
             raise QueueFull(f"{MOST_WAITING} agents' runs wait already; try again later", retry_after=5)
+        own = {name: value for name, value in parameters.items() if name not in PARAMETERS}
         run_id = str(uuid7())
         record = RunRecord(
             id=run_id, tenant=principal.tenant, user=principal.id, workflow=str(request.workflow), agent=role.name, prompt=request.prompt,
-            created=time.time(), owner=self._owner, budget=budget, spent=Spent(), report=Report(), parameters=parameters,
+            created=time.time(), owner=self.owner, budget=budget, spent=Spent(), report=Report(), parameters=parameters,
             max_tokens=request.max_tokens, temperature=request.temperature, model=spec.id if spec is not None else "", session=session,
             beat=time.time(),
         )  # fmt: skip
         who = Principal(f"{principal.id}/{role.name}:{run_id}", principal.tenant, role.scopes)
-        run = Run(
-            record, role, who, request.model_copy(update={"parameters": parameters}), self._tokens, self._application, self._places, self._saved
-        )
+        run = Run(record, role, who, request.model_copy(update={"parameters": own}), self._tokens, self._application, self._places, self._saved)
+        run.seed = seed
         if before is not None:
             limit = reads(spec) if spec is not None else None
             run.recalled = await sessions.recalled(before, role.prompt, request.prompt, limit, request.max_tokens)
@@ -128,6 +131,7 @@ class AIAgentManager:
         self._runs[run_id] = run
         await self._put(record)
         run.task = asyncio.get_running_loop().create_task(self._live(run, principal, lack), name=f"agent-{run_id}")
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun would end without a last word
         return run
 
     def _model(self, role: Role, parameters: dict[str, Any]) -> tuple[ModelSpec | None, OpenRuntimeError | None]:
@@ -261,9 +265,13 @@ class AIAgentManager:
         return record
 
     async def live(self, run_id: str, *, principal: Principal = LOCAL) -> Any:
-        """The run itself, where this server still has it: None for one of which only the record is left. Raises `NotFound`."""
-        await self.get(run_id, principal=principal)
-        return self._runs.get(run_id)
+        """The run itself, where this server still has it: None for one of which only the record is left. Raises `NotFound`,
+        `Conflict` where another server has it."""
+        record = await self.get(run_id, principal=principal)
+        run = self._runs.get(run_id)
+        if run is None and not record.ended:
+            raise Conflict(f"run {run_id} goes on at another server on this store: ask that one", field="task_id")
+        return run
 
     async def list(self, *, principal: Principal = LOCAL, limit: int = 50) -> Sequence[RunRecord]:
         """The newest first."""
@@ -279,7 +287,7 @@ class AIAgentManager:
     async def cancel(self, run_id: str, *, principal: Principal = LOCAL) -> RunRecord:
         """Stop it, and all that it has running; one that has ended is answered unchanged. Raises `NotFound`."""
         run = await self.live(run_id, principal=principal)
-        if run is not None and not run.record.ended:
+        if run is not None:
             self._stop(run, CANCELLED)
             await asyncio.wait((run.task,), timeout=10.0)
         return await self.get(run_id, principal=principal)

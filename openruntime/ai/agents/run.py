@@ -39,6 +39,7 @@ class Run:
         self.meter = Meter(record.budget, record.spent)
         self.desk = Desk(record, principal, role.asks, tokens, self.meter, self.feed, places, lambda: saved(self))
         self.own = RunClient(application, self.meter, self.desk)
+        self.seed: int | None = None  # for its model
         self.recalled = Recalled([])  # of its session
         self.writer: Writer | None = None
         self.task: asyncio.Task[None] | None = None

@@ -36,11 +36,10 @@ class ModelWriter:
         """Its whole answer; `aloud`: said to watchers while it comes. What the run's request says of tokens and temperature holds."""
         run = self._run
         left = run.meter.request()
-        wanted = run.request.parameters or {}
         asked = msgspec.structs.replace(
             asked, max_tokens=asked.max_tokens or run.request.max_tokens,
             temperature=run.request.temperature if asked.temperature is None else asked.temperature,
-            seed=asked.seed if asked.seed is not None else wanted.get("seed"),
+            seed=run.seed if asked.seed is None else asked.seed,
         )  # fmt: skip
         asked, prompt = await self._fitted(asked)
         left -= prompt
