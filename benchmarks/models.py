@@ -1,6 +1,6 @@
 """What OpenRuntime adds to a model: throughput, time to the first token, processor time, beside the bare engine; and what a cached answer costs.
 
-    python -m benchmarks.models [--rounds 7] [--tokens 96]
+    python -m benchmarks.models [--rounds 7] [--tokens 96] [--patience 60]
 
 The bare engine is llama.cpp's own HTTP server (xllamacpp) with the settings that OpenRuntime gives it, spoken to over TCP by the same client. In each
 round the two answer the same chats in turn, streaming, without the cache of answers: one stream after another, then four at once. Each side begins
@@ -12,13 +12,17 @@ engine's apart.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+import psutil
 
 from benchmarks.report import Notebook
 from benchmarks.servers import Server, openruntime, running
@@ -27,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m-instruct"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 OPENRUNTIME, ENGINE = "openruntime", "engine"
+CALM = 25.0  # per cent of all cores that others may use when a measurement begins
+OTHERS = 0.2  # cores that they may use while it goes on
 TOPICS = ("rivers", "bread", "chess", "rain", "bridges", "violins", "whales", "glass", "maps", "clocks", "ants", "salt")
 
 
@@ -118,23 +124,58 @@ async def hits(port: int, count: int = 300) -> list[float]:
     return taken[20:]
 
 
-def measure(notebook: Notebook, server: Server, engine: Server, number: int, tokens: int) -> None:
-    """One round."""
+Sample = tuple[str, str, float]  # measure, subject, value
+
+
+def rates(server: Server, engine: Server, number: int, streams: int, tokens: int) -> list[Sample]:
+    """Both sides at so many streams."""
+    plural = "s" if streams > 1 else ""
     sides = [(OPENRUNTIME, server), (ENGINE, engine)]
-    if number % 2:
-        sides.reverse()
-    for streams, turns in ((1, 4), (4, 2)):
-        plural = "s" if streams > 1 else ""
-        for name, side in sides:
-            before = side.own_cpu_seconds()
-            rate, spoken = asyncio.run(at_once(side.port, streams, 1000 * number + 100 * streams, tokens, turns))
-            made = sum(one.tokens for one in spoken)
-            notebook.add("models", f"tokens/s, {streams} stream{plural}", name, rate)
-            notebook.add("models", f"ms to the first token, {streams} stream{plural}", name, median(one.first for one in spoken) * 1e3)
-            if name == OPENRUNTIME:
-                notebook.add("models", f"gateway's CPU µs a token, {streams} stream{plural}", name, (side.own_cpu_seconds() - before) / made * 1e6)
-    notebook.add("models", "ms added to the first token", OPENRUNTIME, asyncio.run(added(server.port, engine.port, number)))
-    notebook.add("models", "ms of a cached answer, p50", OPENRUNTIME, median(asyncio.run(hits(server.port))))
+    found: list[Sample] = []
+    for name, side in reversed(sides) if number % 2 else sides:
+        before = side.own_cpu_seconds()
+        rate, spoken = asyncio.run(at_once(side.port, streams, 1000 * number + 100 * streams, tokens, 2 if streams == 1 else 1))
+        spent = (side.own_cpu_seconds() - before) / sum(one.tokens for one in spoken) * 1e6
+        found.append((f"tokens/s, {streams} stream{plural}", name, rate))
+        found.append((f"ms to the first token, {streams} stream{plural}", name, median(one.first for one in spoken) * 1e3))
+        if name == OPENRUNTIME:
+            found.append((f"gateway's CPU µs a token, {streams} stream{plural}", name, spent))
+    return found
+
+
+def undisturbed(work: Callable[[], list[Sample]], own: Sequence[Server], until: float) -> list[Sample]:
+    """What `work` measures when nobody else uses the cores, or at last with those others: `others' cores` says how many they took."""
+    while True:
+        while time.monotonic() < until and psutil.cpu_percent(0.5) > CALM:
+            pass
+        began, busy, ours = time.monotonic(), _busy(), _spent(own)
+        found = work()
+        others = max(0.0, (_busy() - busy) - (_spent(own) - ours)) / (time.monotonic() - began)
+        if others < OTHERS or time.monotonic() > until:
+            return [*found, ("others' cores", "machine", others)]
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+
+
+def _spent(own: Sequence[Server]) -> float:
+    return sum(server.cpu_seconds() for server in own) + sum(os.times()[:2])
+
+
+def measure(notebook: Notebook, server: Server, engine: Server, number: int, tokens: int, patience: float) -> None:
+    """One round."""
+    until = time.monotonic() + patience
+    works: list[Callable[[], list[Sample]]] = [
+        lambda: rates(server, engine, number, 1, tokens),
+        lambda: rates(server, engine, number, 4, tokens),
+        lambda: [("ms added to the first token", OPENRUNTIME, asyncio.run(added(server.port, engine.port, number)))],
+        lambda: [("ms of a cached answer, p50", OPENRUNTIME, median(asyncio.run(hits(server.port))))],
+    ]
+    for work in works:
+        for what, subject, value in undisturbed(work, (server, engine), until):
+            notebook.add("models", what, subject, value)
 
 
 def serve_engine(port: int) -> None:
@@ -173,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=96, help="of each answer at most")
+    parser.add_argument("--patience", type=float, default=0, help="seconds of each round to wait for others to leave the cores alone")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/models.json")
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -188,7 +230,7 @@ def main() -> None:
             asyncio.run(at_once(side.port, 4, 0, 8, 1))  # loaded and warm
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
-            measure(notebook, server, engine, number, arguments.tokens)
+            measure(notebook, server, engine, number, arguments.tokens, arguments.patience)
             notebook.save(arguments.out)
     notebook.show()
 
