@@ -107,7 +107,7 @@ async def _compressed(exchange: Exchange) -> None:
         (_sends(b'data: {"choices": [{"delta": {"tool_calls": [{"index": -1, "function": {"name": "f"}}]}}]}\n\n'), "128 calls"),
         (_sends(*[b"data: " + b"x" * 65536] * 20), "a line of more than"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 async def test_rubbish(server: Upstream, behave: Any, match: str) -> None:
     server.behave = behave
