@@ -67,6 +67,7 @@ async def test_a_crash_fails_what_ran_and_the_next_request_starts_it_again(model
 
 
 async def test_a_kill_while_many_run_fails_each_and_harms_no_later_one(model: LlamaCppAdapter) -> None:
+    await model.open()
     tasks = [asyncio.ensure_future(model.complete(LONG)) for _ in range(3)]
     await asyncio.sleep(0.3)
     os.killpg(model._engine.pid, signal.SIGKILL)
@@ -86,7 +87,7 @@ async def test_unloaded_while_it_works_says_so(model: LlamaCppAdapter) -> None:
 
 async def test_a_cancel_while_it_reads_a_prompt(model: LlamaCppAdapter) -> None:
     await model.open()
-    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(160)), max_tokens=50, temperature=0.0)
+    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(130)), max_tokens=50, temperature=0.0)
     task = asyncio.ensure_future(model.complete(prompt))
     await asyncio.sleep(0.15)
     before = _seconds(model._engine.pid)
