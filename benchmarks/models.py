@@ -93,7 +93,7 @@ async def at_once(port: int, streams: int, number: int, tokens: int, turns: int)
     return sum(one.tokens for one in spoken) / (time.perf_counter() - began), spoken
 
 
-async def added(port: int, bare: int, number: int, count: int = 30) -> float:
+async def added(port: int, bare: int, number: int, count: int = 20) -> float:
     """Milliseconds by which the first piece comes later than from the bare engine: the median over short questions, put to the two in turn."""
     later = []
     for index in range(count):
@@ -103,7 +103,7 @@ async def added(port: int, bare: int, number: int, count: int = 30) -> float:
     return median(later)
 
 
-async def hits(port: int, count: int = 300) -> list[float]:
+async def hits(port: int, count: int = 200) -> list[float]:
     """Milliseconds of the same chat again and again, whole, over one connection; deterministic, so that the answer is the cache's."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps({**chat(0, 32), "stream": False, "stream_options": None}).encode()
