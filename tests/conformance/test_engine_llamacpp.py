@@ -86,7 +86,7 @@ async def test_unloaded_while_it_works_says_so(model: LlamaCppAdapter) -> None:
 
 async def test_a_cancel_while_it_reads_a_prompt(model: LlamaCppAdapter) -> None:
     await model.open()
-    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(160)), max_tokens=50, temperature=0.0)
+    prompt = Generation(prompt="".join(f"{number} bottles of beer. " for number in range(130)), max_tokens=50, temperature=0.0)
     task = asyncio.ensure_future(model.complete(prompt))
     await asyncio.sleep(0.15)
     before = _seconds(model._engine.pid)
