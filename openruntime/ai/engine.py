@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Engine:
         self._settings = settings
         self._threads = threads
         self._name = name
-        self._stderr: deque[bytes] = deque(maxlen=64)
+        self._stderr = bytearray()
         self._frames: asyncio.Queue[memoryview | None] = asyncio.Queue()
         self._reading = FrameReader(LONGEST_FRAME)
         self._ended = asyncio.Event()
@@ -147,7 +146,7 @@ class Engine:
         """The last that it wrote to stderr, a moment ago too."""
         await asyncio.sleep(0.05)
         self._read_stderr()
-        return b"".join(self._stderr).decode(errors="replace")
+        return self._stderr.decode(errors="replace")
 
     async def ending(self) -> WorkerCrashed | None:
         """Why it has ended, if it is ending: known a moment after its sockets have closed."""
@@ -195,7 +194,7 @@ class Engine:
         pipe.close()
         self._writer.close()
         await asyncio.to_thread(shutil.rmtree, self.folder, True)
-        self._why = describe_exit(status, last_lines(b"".join(self._stderr)))
+        self._why = describe_exit(status, last_lines(bytes(self._stderr)))
         if not self._end_asked:
             log.warning("the engine of %s (process %d) ended: %s", self._name, self.pid, self._why)
         self._ended.set()
@@ -209,7 +208,8 @@ class Engine:
             data = os.read(pipe.fileno(), 65536)
             if not data:
                 asyncio.get_running_loop().remove_reader(pipe.fileno())
-            self._stderr.append(data[-STDERR_KEPT:])
+            self._stderr += data  # a crash's report comes a word at a time
+            del self._stderr[: -4 * STDERR_KEPT]
 
 
 def _discard(process: "subprocess.Popen[bytes]") -> None:

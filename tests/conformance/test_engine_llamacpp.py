@@ -67,6 +67,7 @@ async def test_a_crash_fails_what_ran_and_the_next_request_starts_it_again(model
 
 
 async def test_a_kill_while_many_run_fails_each_and_harms_no_later_one(model: LlamaCppAdapter) -> None:
+    await model.open()
     tasks = [asyncio.ensure_future(model.complete(LONG)) for _ in range(3)]
     await asyncio.sleep(0.3)
     os.killpg(model._engine.pid, signal.SIGKILL)
