@@ -161,8 +161,12 @@ def _told(runtime: "Runtime", prompt: str, given: dict[str, Any], *, quiet: bool
     answer = run["result"]["text"]
     if said:
         print()
-    if answer and (not said or run["result"]["artifacts"] or answer == run["result"]["summary"]):
+    summary = run["result"]["summary"]
+    if answer and not said:
         print(answer)
+    if summary and summary != answer:
+        beside.print("\nwhat was computed:", style="dim", markup=False)
+        print(summary)
     for artifact in run["result"]["artifacts"]:
         beside.print(f"\n{artifact['name']}", style="bold", markup=False)
         print(artifact["text"])

@@ -1,6 +1,7 @@
 """A real small model behind the agents: it words, it is streamed, it is counted; every question to it is a task of the run's."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -154,6 +155,22 @@ async def test_a_token_budget_cuts_the_answer(real: Agents) -> None:
     assert run["status"] == "completed", run
     assert run["spent"]["tokens"]["total"] <= 60
     assert run["unfinished"]
+
+
+@pytest.mark.parametrize("door", ["/tasks", "/v1/completions"])
+async def test_a_model_that_a_tool_asks_counts_too(real: Agents, with_role: Callable[[Role], None], door: str) -> None:
+    async def work(context: Context) -> None:
+        if door == "/tasks":
+            done = await context.client.run("smollm2-135m-instruct", {"prompt": "Once upon a time", "max_tokens": 6})
+            assert done["status"] == "completed", done
+        else:
+            await context.client.post(door, {"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 6})
+        context.report.summary = f"{context.spent.tokens.completion}"
+
+    with_role(dataclasses.replace(answering(work), scopes=frozenset({"tasks:read", "tasks:write"})))
+    run = await real.ask("system_analysis", "x", wait=60, max_tokens=4, temperature=0)
+    assert run["status"] == "completed", run
+    assert 1 <= int(run["result"]["summary"]) <= 6
 
 
 async def test_an_unknown_model_is_refused(real: Agents) -> None:

@@ -15,6 +15,7 @@ from openruntime.ai.agents.budget import Meter
 from openruntime.ai.agents.records import CallRecord, RequestRecord
 from openruntime.client.connection import Connection, decode, problem
 from openruntime.client.embedded import Application, EmbeddedTransport
+from openruntime.contracts.ai import ANSWER, Tokens
 from openruntime.contracts.errors import Forbidden, OpenRuntimeError
 from openruntime.contracts.payload import Buffer
 
@@ -67,9 +68,11 @@ class RunClient:
     async def post(self, path: str, body: Any = None, *, wait: float | None = None, headers: Mapping[str, str] | None = None) -> Any:
         """What makes tasks is told their ids before it waits for them: whatever ends the run then also ends them."""
         count = _submitted(path, body)
-        if not count or path == "/kernels":
+        if not count or path == "/kernels" or path.startswith("/v1/"):
             prefer = {} if wait is None else {"Prefer": f"wait={min(wait, self._meter.seconds_left):g}"}
-            return await self._json("POST", path, body, {**(headers or {}), **prefer}, count)
+            answer = await self._json("POST", path, body, {**(headers or {}), **prefer}, count)
+            self._said(answer)
+            return answer
         found = await self._begun(path, body, headers or {}, count)
         if wait is None or (path != "/tasks/batch" and found.get("status") in ENDED):
             return found
@@ -190,6 +193,15 @@ class RunClient:
             self._spend(task_id, 0.0 if cached else answer.get("execution_time") or self._open[task_id])
             del self._open[task_id]
             self._ended.add(task_id)
+            result = answer.get("result")
+            self._said(result.get(ANSWER) if isinstance(result, dict) and not cached else None)
+
+    def _said(self, answer: Any) -> None:
+        """The tokens of a model that a tool has asked past the run's own: they are the run's too."""
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        if isinstance(usage, dict):
+            counts = [int(usage.get(name) or usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion")]
+            self._meter.tokens(Tokens(*counts))
 
     def _spend(self, task_id: str, seconds: float) -> None:
         """Device seconds of a task so far."""
