@@ -42,7 +42,7 @@ async def measure(runtime: openruntime.AsyncRuntime, name: str) -> dict[str, Any
     found = await optimize_kernel(KernelOptimizer(Bench(client), naive, work.sizes), drafts=[_by_hand(name, work)], keep="new")
     seconds = time.monotonic() - begun
     best, hand = found.best, found.candidates[0]
-    own = [candidate for candidate in found.candidates[1:] if candidate.verified and candidate.gain is not None]
+    own = [c for c in found.candidates[1:] if c.verified and c.gain is not None and not c.what.startswith(HAND)]
     row: dict[str, Any] = {
         "kernel": name, "sizes": work.sizes, "baseline": found.baseline and found.baseline.median, "locked": found.locked, "gain": found.gain,
         "interval": _interval(best.confirmed if best else None), "winner": best.what if best else None, "values": best.values if best else None,
@@ -102,8 +102,9 @@ def mean(gains: list[float]) -> float:
 
 
 def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """False claims; kernels where it reached less than the tuner does, whose own result was verified too."""
-    behind = [row["kernel"] for row in rows if row["tuner"] and row["tuner_confirmed"] and row["gain"] < NOISE * row["tuner_confirmed"][0]]
+    """False claims; kernels where it claims less than the tuner gains, where that was verified and could not be chance in fresh rounds too."""
+    sure = [row for row in rows if row["tuner"] and row["tuner_confirmed"] and row["tuner_confirmed"][1] > 1.0]
+    behind = [row["kernel"] for row in sure if row["gain"] < NOISE * row["tuner_confirmed"][0]]
     return {
         "false_claims": sum(row["false_claim"] for row in rows), "behind_the_tuner": behind, "mean_gain": mean([row["gain"] for row in rows]),
         "mean_tuner": mean([max(row["tuner"] or 1.0, 1.0) for row in rows]), "mean_own": mean([max(row["own"], 1.0) for row in rows]),

@@ -26,7 +26,7 @@ class Measured(msgspec.Struct, omit_defaults=True):
 class Candidate(msgspec.Struct, omit_defaults=True):
     """`by`: tuner, known (a transformation) or model. `verified`: whether it computes the same; `reason`: why it is out.
 
-    `gain` is of the search; `confirmed` of fresh rounds, and the only one that is claimed."""
+    `against`: the baseline in the rounds of `measured`. `gain` is of the search; `confirmed` of fresh rounds, and the only one that is claimed."""
 
     name: str
     what: str
@@ -36,6 +36,7 @@ class Candidate(msgspec.Struct, omit_defaults=True):
     gain: Ratio | None = None
     confirmed: Ratio | None = None
     measured: Measured | None = None
+    against: Measured | None = None
     values: dict[str, int] | None = None
     version: int | None = None
     source: str = ""
@@ -73,6 +74,8 @@ def choose(found: Optimization) -> None:
     good = [c for c in found.candidates if c.verified and c.confirmed is not None and c.confirmed.counts]
     best = max(good, key=lambda c: c.confirmed.value if c.confirmed else 0.0, default=None)
     found.winner = None if best is None else best.name
+    if best is not None and best.against is not None:
+        found.baseline = best.against
 
 
 def told(gain: Ratio | None) -> str:

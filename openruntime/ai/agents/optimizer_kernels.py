@@ -174,8 +174,8 @@ class KernelOptimizer:
             if best is None:
                 raise Wrong(f"with other inputs: {report['candidates'][0]['reason']}")
             gains.append((best["gain"], *best["gain_spread"]))
-            self.found.baseline = measured_of(report["baseline"], report)
             if candidate is not None:
+                candidate.against = measured_of(report["baseline"], report)
                 candidate.measured = measured_of(best["measured"], report)
                 candidate.tasks.append(report["task_id"])
         return Ratio(median(g[0] for g in gains), min(g[1] for g in gains), max(g[2] for g in gains))
