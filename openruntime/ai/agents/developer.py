@@ -17,6 +17,7 @@ from openruntime.contracts.errors import InvalidParameter
 from openruntime.contracts.models import WorkflowType
 
 ROUNDS = 4  # drafts of a model, at most
+MANY = 8  # operations that fail with a dtype, from which the dtype is to blame
 NEEDED = {
     "operation": ("read", "answers", "declared", "refuses"),
     "client": ("read", "run"),
@@ -86,18 +87,28 @@ async def _kernel(context: Context, want: Wanted) -> None:
 
 
 async def _backend(context: Context, want: Wanted) -> None:
-    """Twice at most: what failed in the suite is listed as unsupported, with the reason, and the suite is run again."""
+    """In rounds: dtypes that many operations fail with are listed as lacking, then what still fails as unsupported, until the suite passes."""
     if not re.fullmatch(r"[a-zA-Z_][\w.]{0,80}", want.module):
         raise InvalidParameter("`module` must be the name of an importable module", field="module")
     target = f"{''.join(part.title() for part in want.name.split('_'))}Backend"
-    code = templates.backend(want)
-    rows, failing = await checks.backend(code, want.name, target, want.module, trusted=False)
-    if failing:
-        context.progress(0.5, f"{len(failing)} operations failed in the suite")
-        code = templates.backend(want, {name: f"{want.module} failed in the conformance suite ({test})" for name, test in failing.items()})
-        rows, _ = await checks.backend(code, want.name, target, want.module, trusted=False)
-    _hand_over(context, want.kind, f"openruntime_{want.name}.py", code, rows)
-    context.report.artifacts.append(Artifact(name="pyproject.toml", text=templates.project(want), language="toml"))
+    lacks: dict[str, str] = {}
+    unsupported: dict[str, str] = {}
+    for number in range(1, ROUNDS + 1):
+        context.progress(number / (ROUNDS + 1), f"the conformance suite, round {number}")
+        code = templates.backend(want, unsupported, lacks)
+        rows, failing = await checks.backend(code, want.name, target, want.module, trusted=False)
+        _hand_over(context, want.kind, f"openruntime_{want.name}.py", code, rows)
+        context.report.artifacts.append(Artifact(name="pyproject.toml", text=templates.project(want), language="toml"))
+        if not failing:
+            return
+        fresh = {
+            dtype for dtype in frozenset().union(*(case.dtypes for case in failing)) - lacks.keys()
+            if len({case.operation for case in failing if dtype in case.dtypes}) >= MANY
+        }  # fmt: skip
+        if fresh:
+            lacks |= {dtype: f"{want.module} does not compute with {dtype}: most operations failed in the conformance suite" for dtype in fresh}
+        else:
+            unsupported |= {case.operation: f"{want.module} failed in the conformance suite ({case.test})" for case in failing}
 
 
 async def _free(context: Context, name: str) -> None:

@@ -14,6 +14,7 @@ from openruntime.ai.agents.developer_reading import problems
 from openruntime.ai.agents.developer_sandbox import DOORS, Limits, Outcome, run
 from openruntime.contracts.agents import Context
 from openruntime.contracts.errors import CompileError, OpenRuntimeError
+from openruntime.contracts.payload import ITEMSIZE
 
 Check = dict[str, Any]
 TYPING = Limits(seconds=90, cpu=90, total=3 << 30, disk=128 << 20)
@@ -118,18 +119,26 @@ async def client(code: str, *, trusted: bool) -> tuple[list[Check], str]:
     return [*found, typed, ran, confined(outcome)], outcome.output
 
 
-_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+::(\w+)(?:\[(\w+)\(?[^\]]*\]?)?", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+?::(test_\w+)\[(\w+)(.*)$", re.MULTILINE)
 
 
-async def backend(code: str, name: str, target: str, module: str, *, trusted: bool) -> tuple[list[Check], dict[str, str]]:
-    """`BackendSuite`, in the sandbox; and the operations that failed in it, each with why."""
+class Failing(msgspec.Struct, frozen=True):
+    """A case of the suite that failed: the operation, and the dtypes in it."""
+
+    test: str
+    operation: str
+    dtypes: frozenset[str]
+
+
+async def backend(code: str, name: str, target: str, module: str, *, trusted: bool) -> tuple[list[Check], list[Failing]]:
+    """`BackendSuite`, in the sandbox; and what failed in it."""
     found = [reads(code, "backend", name, frozenset({module, module.partition(".")[0]}))]
     if not found[0]["ok"]:
-        return found, {}
+        return found, []
     if find_spec(module.partition(".")[0]) is None:
-        return [*found, check("suite", None, f"{module} is not installed on the server")], {}
+        return [*found, check("suite", None, f"{module} is not installed on the server")], []
     if find_spec("pytest") is None:
-        return [*found, check("suite", None, "pytest is not installed on the server")], {}
+        return [*found, check("suite", None, "pytest is not installed on the server")], []
     found.append(await types(code, f"openruntime_{name}.py", trusted=trusted))
     test = (
         "from typing import ClassVar\n\nfrom openruntime.contracts.interfaces import ComputeBackend\n"
@@ -138,10 +147,12 @@ async def backend(code: str, name: str, target: str, module: str, *, trusted: bo
         f"    backend_class: ClassVar[type[ComputeBackend]] = BACKENDS.load({name!r})\n"
     )
     files = {f"site/openruntime_{name}.py": code, "test_it.py": test, **registered(name, "backends", target)}
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", "-rf", "--maxfail=400", "test_it.py"]
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", "-rf", "test_it.py"]
     outcome = await run(files, command, limits=SUITE, needed=() if trusted else DOORS)
     last = (outcome.output.strip().splitlines() or [""])[-1]
-    failing = {hit[2]: hit[1] for hit in _FAILED.finditer(outcome.output) if hit[2]}
+    failing = [
+        Failing(hit[1], hit[2], frozenset(name for name in ITEMSIZE if re.search(rf"\b{name}\b", hit[3]))) for hit in _FAILED.finditer(outcome.output)
+    ]
     ok = None if outcome.refused else outcome.ok and " passed" in last
     detail = last if outcome.ok or outcome.status == 1 else f"{outcome.why} {outcome.errors[-800:]}{outcome.output[-800:]}"
     return [*found, check("suite", ok, detail), confined(outcome)], failing

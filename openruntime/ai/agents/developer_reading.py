@@ -10,7 +10,7 @@ _OPERATIONS = frozenset({"openruntime.operations", "openruntime.operations.stack
 IMPORTS = {
     "operation": _TYPES | _OPERATIONS,
     "client": _TYPES | {"openruntime", "openruntime.errors", "numpy", "json", "time", "statistics", "random", "datetime", "asyncio", "contextlib"},
-    "backend": _TYPES | {"openruntime.backends.array_backend", "openruntime.contracts.errors", "openruntime.contracts.records", "numpy"},
+    "backend": _TYPES | {"openruntime.backends.array_backend", "openruntime.errors", "openruntime.operations", "numpy"},
 }
 _NAMES = frozenset({
     "exec", "eval", "compile", "open", "globals", "locals", "vars", "getattr", "setattr", "delattr", "breakpoint", "input", "help", "memoryview",

@@ -219,20 +219,47 @@ def _literal(value: Any) -> str:
     return f"np.array({value!r})" if isinstance(value, list) else repr(value)
 
 
-def backend(want: Wanted, unsupported: Mapping[str, str] | None = None) -> str:
-    """A backend of a library that has an Array API namespace. `unsupported`: operations that it was seen not to run, with why."""
-    listed = "".join(f"        {_text(name)}: {_text(reason)},\n" for name, reason in sorted((unsupported or {}).items()))
+_BACKEND = """
+class {target}(ArrayBackend):
+    \"\"\"{module} on the processor.\"\"\"
+
+    name = {name}
+    xp = {module}
+    unsupported: ClassVar[Mapping[str, str]] = {{{unsupported}}}
+    lacks: ClassVar[Mapping[str, str]] = {{**ArrayBackend.lacks{lacks}}}
+
+    def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+        with np.errstate(all="ignore"):  # infinities and NaN are answers
+            return super()._run(operation, arguments)
+
+    def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
+        return self.xp.asarray(array, copy=True)
+
+    def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
+        lacking = self.lacks.get(error.name or "") if isinstance(error, AttributeError) else None
+        if lacking is not None:
+            return UnsupportedOnDevice(lacking)
+        if isinstance(error, np.linalg.LinAlgError):
+            return OperationFailed(f"{{operation}} failed: {{error}}")
+        return super().translate(operation, error)
+"""
+
+
+def backend(want: Wanted, unsupported: Mapping[str, str] | None = None, lacks: Mapping[str, str] | None = None) -> str:
+    """A backend of a library that has an Array API namespace. `unsupported`: operations, `lacks`: dtypes that it was seen not to have, with why."""
+    operations = "".join(f"\n        {_text(name)}: {_text(reason)}," for name, reason in sorted((unsupported or {}).items()))
+    dtypes = "".join(f",\n        {_text(name)}: {_text(reason)}" for name, reason in sorted((lacks or {}).items()))
+    imports = sorted({want.module, "numpy as np"})
     return (
-        f'"""{want.module} as a backend of OpenRuntime."""\n\nfrom collections.abc import Mapping\nfrom typing import ClassVar\n\n'
-        f"import {want.module}\n\nfrom openruntime.backends.array_backend import ArrayBackend\n\n\n"
-        f'class {_class(want.name)}Backend(ArrayBackend):\n    """{want.module} on the processor."""\n\n'
-        f"    name = {_text(want.name)}\n    xp = {want.module}\n"
-        + (
-            f"    unsupported: ClassVar[Mapping[str, str]] = {{\n{listed}    }}\n"
-            if listed
-            else "    unsupported: ClassVar[Mapping[str, str]] = {}\n"
+        f'"""{want.module} as a backend of OpenRuntime."""\n\nfrom collections.abc import Mapping\nfrom typing import Any, ClassVar\n\n'
+        + "".join(f"import {name}\n" for name in imports)
+        + "\nfrom openruntime.backends.array_backend import ArrayBackend\n"
+        "from openruntime.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice\nfrom openruntime.operations import Operation\n\n"
+        + _BACKEND.format(
+            target=f"{_class(want.name)}Backend", module=want.module, name=_text(want.name),
+            unsupported=f"{operations}\n    " if operations else "", lacks=f"{dtypes},\n    " if dtypes else "",
         )
-    )
+    )  # fmt: skip
 
 
 def _text(text: str) -> str:
