@@ -226,7 +226,7 @@ class {target}(ArrayBackend):
     name = {name}
     xp = {module}
     unsupported: ClassVar[Mapping[str, str]] = {{{unsupported}}}
-    lacks: ClassVar[Mapping[str, str]] = {{**ArrayBackend.lacks{lacks}}}
+    lacks: ClassVar[Mapping[str, str]] = {{{start}**ArrayBackend.lacks,{lacks}}}
 
     def _run(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
         with np.errstate(all="ignore"):  # infinities and NaN are answers
@@ -240,7 +240,7 @@ class {target}(ArrayBackend):
         if lacking is not None:
             return UnsupportedOnDevice(lacking)
         if isinstance(error, np.linalg.LinAlgError):
-            return OperationFailed(f"{{operation}} failed: {{error}}")
+            return OperationFailed(f"{{operation}} failed: {{str(error)[:1].lower()}}{{str(error)[1:]}}")
         return super().translate(operation, error)
 """
 
@@ -248,7 +248,7 @@ class {target}(ArrayBackend):
 def backend(want: Wanted, unsupported: Mapping[str, str] | None = None, lacks: Mapping[str, str] | None = None) -> str:
     """A backend of a library that has an Array API namespace. `unsupported`: operations, `lacks`: dtypes that it was seen not to have, with why."""
     operations = "".join(f"\n        {_text(name)}: {_text(reason)}," for name, reason in sorted((unsupported or {}).items()))
-    dtypes = "".join(f",\n        {_text(name)}: {_text(reason)}" for name, reason in sorted((lacks or {}).items()))
+    dtypes = "".join(f"\n        {_text(name)}: {_text(reason)}," for name, reason in sorted((lacks or {}).items()))
     imports = sorted({want.module, "numpy as np"})
     return (
         f'"""{want.module} as a backend of OpenRuntime."""\n\nfrom collections.abc import Mapping\nfrom typing import Any, ClassVar\n\n'
@@ -257,7 +257,7 @@ def backend(want: Wanted, unsupported: Mapping[str, str] | None = None, lacks: M
         "from openruntime.errors import OpenRuntimeError, OperationFailed, UnsupportedOnDevice\nfrom openruntime.operations import Operation\n\n"
         + _BACKEND.format(
             target=f"{_class(want.name)}Backend", module=want.module, name=_text(want.name),
-            unsupported=f"{operations}\n    " if operations else "", lacks=f"{dtypes},\n    " if dtypes else "",
+            unsupported=f"{operations}\n    " if operations else "", start="\n        " if dtypes else "", lacks=f"{dtypes}\n    " if dtypes else "",
         )
     )  # fmt: skip
 

@@ -164,3 +164,14 @@ async def test_a_kernel_is_compiled_verified_and_kept_only_if_it_is_right(monkey
         rows = await developer_checks.kernel(context, request)
         assert {row["check"]: row["ok"] for row in rows} == {"compile": True, "verified": False}
         assert [kernel["name"] for kernel in await runtime.kernels.all()] == ["swish"]
+
+
+@pytest.mark.soak
+async def test_a_backend_is_written_in_rounds_until_its_suite_passes(ask: Ask) -> None:
+    context = ask("a backend plugin", workflow=WRITE, name="strict2", module="array_api_strict")
+    await work(context)
+    assert context.report.data["checked"] is True, context.report.summary
+    code = context.report.artifacts[0].text
+    assert '"einsum": ' in code
+    assert '"float16": ' in code
+    assert '"sum": ' not in code
