@@ -70,6 +70,7 @@ class Hosting:
         self._freed = asyncio.Event()
         self._loading = asyncio.Lock()  # one at a time: what the next needs is judged when this one has what it takes
         self._watching: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()  # also of versions whose weights were replaced
         self.loads = 0
         self.unloads = 0
 
@@ -118,7 +119,7 @@ class Hosting:
             self._watching.cancel()
         for host in self.list():
             self._close(host)
-        await asyncio.gather(*(host.closing for host in self.list() if host.closing is not None), return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -205,6 +206,8 @@ class Hosting:
         if host.closing is None:
             loaded, host.state = host.state == "ready", "closing"  # from now on nobody enters
             host.closing = asyncio.get_running_loop().create_task(self._closed(host, loaded))
+            self._closing.add(host.closing)
+            host.closing.add_done_callback(self._closing.discard)
         return host.closing
 
     async def _closed(self, host: Host, loaded: bool) -> None:
