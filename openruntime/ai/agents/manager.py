@@ -128,8 +128,11 @@ class AIAgentManager:
 
             run.writer = ModelWriter(run, spec, self.work, self.streams)
         self._forget()
+        try:
+            await self._put(record)
+        except OverflowError:
+            raise InvalidParameter("`parameters` has a whole number beyond 64 bits; send it as a text, or as a float", field="parameters") from None
         self._runs[run_id] = run
-        await self._put(record)
         run.task = asyncio.get_running_loop().create_task(self._live(run, principal, lack), name=f"agent-{run_id}")
         await asyncio.sleep(0)  # a task that is cancelled before it has begun would end without a last word
         return run
