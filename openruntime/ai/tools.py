@@ -8,7 +8,6 @@ import msgspec
 
 from openruntime.ai.grammars import HEAD, held, json_grammar
 from openruntime.contracts.ai import Generation
-from openruntime.contracts.errors import OperationFailed
 
 # whatever begins with a brace is a call, and nothing else does
 _EITHER = "start: call | text\ntext: /[^{](.|\\n)*/\ncall: %json "
@@ -87,12 +86,11 @@ def _text(content: Any) -> str:
     return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
-def call_of(text: str, finish: str | None) -> dict[str, Any]:
-    """The call that `text` is, as OpenAI has it. Raises `OperationFailed` where it is none, as when it was cut off."""
+def call_of(text: str) -> dict[str, Any] | None:
+    """The call that `text` is, as OpenAI has it; None where it is none, as when it was cut off."""
     try:
         found = msgspec.json.decode(text)
         function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
     except (msgspec.DecodeError, KeyError, TypeError):
-        why = "it was cut off; allow more with max_tokens" if finish == "length" else "it is not whole"
-        raise OperationFailed(f"the model began the call of a tool, and {why}: {text:.100}") from None
+        return None
     return {"index": 0, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}

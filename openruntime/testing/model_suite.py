@@ -207,6 +207,12 @@ class _Forms(_Text):
         assert "".join(each["function"].get("arguments", "") for delta in pieces for each in delta.tool_calls) == call["function"]["arguments"]
         assert pieces[-1].finish == "tool_calls"
 
+    async def test_a_call_of_a_tool_that_is_cut_off_says_so(self, model: TextModel) -> None:
+        if not self.tools:
+            pytest.skip("it calls no tools")
+        whole = await model.complete(asking("What is the weather in Rome?", max_tokens=3, tools=[WEATHER], tool_choice="required"))
+        assert whole.finish == "length"
+
     async def test_goes_on_after_a_tool(self, model: TextModel) -> None:
         if not self.tools:
             pytest.skip("it calls no tools")

@@ -241,9 +241,13 @@ async def _with_calls(said: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
             yield delta
             continue
         text += delta.text
-        if delta.finish:
-            yield Delta("", [tools.call_of(text, delta.finish)])
+        if delta.finish and (call := tools.call_of(text)) is not None:
+            yield Delta("", [call])
             yield Delta(finish="tool_calls", usage=delta.usage)
+        elif delta.finish == "length":  # as OpenAI does, what there is of it is told, and that it was cut off
+            yield Delta(text, finish="length", usage=delta.usage)
+        elif delta.finish:
+            raise OperationFailed(f"the model began the call of a tool, and it is not whole: {text:.100}")
 
 
 def _lasting(message: str) -> Unavailable:
