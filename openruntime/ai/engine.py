@@ -77,7 +77,7 @@ class Engine:
             subprocess.Popen,
             [sys.executable, "-P", "-m", self._module, str(theirs.fileno()), settings.decode()],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**os.environ, **worker_environment(self._threads), **OFFLINE},
+            env={**os.environ, **_environment(self._threads), **OFFLINE},
             process_group=0,
         ))  # fmt: skip
         try:
@@ -215,3 +215,8 @@ class Engine:
 def _discard(process: "subprocess.Popen[bytes]") -> None:
     with process:  # waits, and closes its pipe
         process.kill()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """As a worker's, but threads that wait for each other may spin: a token has hundreds of barriers, and to sleep at each takes three times as long."""
+    return {name: value for name, value in worker_environment(threads).items() if name != "OMP_WAIT_POLICY"}
