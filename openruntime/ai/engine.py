@@ -218,5 +218,5 @@ def _discard(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """As a worker's, but threads that wait for each other may spin: a token has hundreds of barriers, and to sleep at each takes three times as long."""
+    """As a worker's, but threads may spin while they wait for each other: sleeping at each of a token's many barriers takes three times as long."""
     return {name: value for name, value in worker_environment(threads).items() if name != "OMP_WAIT_POLICY"}
