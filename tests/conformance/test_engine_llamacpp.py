@@ -17,7 +17,7 @@ import pytest_asyncio
 from openruntime.ai.adapters import llamacpp
 from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
 from openruntime.contracts.ai import Generation, ModelSpec
-from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable, WorkerCrashed
+from openruntime.contracts.errors import InvalidParameter, OperationFailed, Unavailable, WorkerCrashed
 from tests.conformance.test_models_llamacpp import WEIGHTS, spec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -253,12 +253,6 @@ async def test_an_image_is_refused(model: LlamaCppAdapter) -> None:
     with pytest.raises(InvalidParameter, match="cannot see images") as caught:
         await model.complete(Generation(messages=[{"role": "user", "content": content}]))
     assert caught.value.field == "messages[0].content[1]"
-
-
-async def test_a_call_that_is_cut_off_says_so(model: LlamaCppAdapter) -> None:
-    tool = {"type": "function", "function": {"name": "a_tool_with_a_long_name", "parameters": {"type": "object", "properties": {}}}}
-    with pytest.raises(OpenRuntimeError, match="max_tokens"):
-        await model.complete(Generation(messages=HI.messages, max_tokens=3, tools=[tool], tool_choice="required"))
 
 
 async def test_tools_with_definitions_of_their_own(model: LlamaCppAdapter) -> None:
