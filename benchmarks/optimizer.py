@@ -22,9 +22,9 @@ from benchmarks.agent_client import SdkClient
 from benchmarks.kernels import ROOT, SOURCES, WORKS, Work
 from benchmarks.report import machine, versions
 from openruntime.ai.agents.experiments import Bench, Ratio
-from openruntime.ai.agents.optimizer_candidates import Draft
-from openruntime.ai.agents.optimizer_findings import Candidate, summary
-from openruntime.ai.agents.optimizer_kernels import KernelOptimizer, optimize_kernel
+from openruntime.ai.agents.optimizer.candidates import Draft
+from openruntime.ai.agents.optimizer.findings import Candidate, summary
+from openruntime.ai.agents.optimizer.kernels import KernelOptimizer, optimize_kernel
 
 OUT = ROOT / "benchmarks/results/optimizer.json"
 HAND = "the kernel written by hand, its constants tuned"

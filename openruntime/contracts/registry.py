@@ -170,10 +170,10 @@ MODELS = Registry(
 AGENTS = Registry(
     "openruntime.agents",
     {
-        "developer": ("openruntime.ai.agents.developer:ROLE", ""),
-        "analyst": ("openruntime.ai.agents.analyst:ROLE", ""),
-        "optimizer": ("openruntime.ai.agents.optimizer:ROLE", ""),
-        "debugger": ("openruntime.ai.agents.debugger:ROLE", ""),
+        "developer": ("openruntime.ai.agents.developer.role:ROLE", ""),
+        "analyst": ("openruntime.ai.agents.analyst.role:ROLE", ""),
+        "optimizer": ("openruntime.ai.agents.optimizer.role:ROLE", ""),
+        "debugger": ("openruntime.ai.agents.debugger.role:ROLE", ""),
     },
 )
 # how a model uses a role's tools; see `ai/agents/mind.py`

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from openruntime.ai.agents.analyst_words import LEFT_OUT
+from openruntime.ai.agents.analyst.words import LEFT_OUT
 from tests.agents.conftest import Agents, results
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -40,7 +40,7 @@ def shaped(schema: Any) -> Generation:
 async def test_many_at_once_open_it_once(model: LlamaCppAdapter) -> None:
     await model.close()
     await asyncio.gather(*(model.complete(HI) for _ in range(6)))
-    running = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "engine_llamacpp"], capture_output=True, text=True, check=False).stdout.split()
+    running = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "engines.llamacpp"], capture_output=True, text=True, check=False).stdout.split()
     assert running == [str(model._engine.pid)]
     assert 50e6 < model.resident() < 2e9
 

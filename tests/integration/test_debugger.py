@@ -12,8 +12,8 @@ import pytest
 import openruntime
 from benchmarks.agent_client import SdkClient
 from benchmarks.servers import Server
-from openruntime.ai.agents.debugger_findings import Diagnosis, summary
-from openruntime.ai.agents.debugger_work import GONE, Debugging
+from openruntime.ai.agents.debugger.findings import Diagnosis, summary
+from openruntime.ai.agents.debugger.work import GONE, Debugging
 from openruntime.ai.agents.experiments import Bench, Request
 from openruntime.errors import NotFound
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openruntime.ai.agents.developer_sandbox import OUTPUT, Limits, Outcome, run
+from openruntime.ai.agents.developer.sandbox import OUTPUT, Limits, Outcome, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and Landlock are Linux's; elsewhere the sandbox refuses to run code")
 

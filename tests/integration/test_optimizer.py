@@ -10,14 +10,14 @@ import openruntime
 from benchmarks.agent_client import SdkClient
 from benchmarks.kernels import SOURCES, WORKS
 from benchmarks.servers import Server
-from openruntime.ai.agents import optimizer_candidates, optimizer_kernels
-from openruntime.ai.agents.debugger_findings import summary as told
-from openruntime.ai.agents.debugger_work import Debugging
+from openruntime.ai.agents.debugger.findings import summary as told
+from openruntime.ai.agents.debugger.work import Debugging
 from openruntime.ai.agents.experiments import Bench, Request
-from openruntime.ai.agents.optimizer_candidates import CONSTANTS, Draft, known
-from openruntime.ai.agents.optimizer_findings import Optimization, summary
-from openruntime.ai.agents.optimizer_kernels import KernelOptimizer, optimize_kernel
-from openruntime.ai.agents.optimizer_operations import optimize_formulas, optimize_operation
+from openruntime.ai.agents.optimizer import candidates, kernels
+from openruntime.ai.agents.optimizer.candidates import CONSTANTS, Draft, known
+from openruntime.ai.agents.optimizer.findings import Optimization, summary
+from openruntime.ai.agents.optimizer.kernels import KernelOptimizer, optimize_kernel
+from openruntime.ai.agents.optimizer.operations import optimize_formulas, optimize_operation
 from openruntime.errors import Forbidden
 from tests.kernels.red_team_more import CHEATS
 
@@ -68,11 +68,9 @@ def honest(found: Optimization) -> None:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once here what is measured again and again where time does not matter."""
-    monkeypatch.setattr(optimizer_kernels, "AGAIN", 1)
-    monkeypatch.setattr(optimizer_kernels, "CONFIRMED", 1)
-    monkeypatch.setattr(
-        optimizer_candidates, "CONSTANTS", {kind: tuple(line.partition(",")[0] for line in lines) for kind, lines in CONSTANTS.items()}
-    )
+    monkeypatch.setattr(kernels, "AGAIN", 1)
+    monkeypatch.setattr(kernels, "CONFIRMED", 1)
+    monkeypatch.setattr(candidates, "CONSTANTS", {kind: tuple(line.partition(",")[0] for line in lines) for kind, lines in CONSTANTS.items()})
 
 
 @pytest.mark.timeout(300)

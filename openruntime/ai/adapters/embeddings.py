@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.engine import Engine, needs
+from openruntime.ai.engines.process import Engine, needs
 from openruntime.contracts.ai import Completion, EmbeddingModel, Embeddings, Generation, ModelSpec, Tokens
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
@@ -92,7 +92,7 @@ class SentenceEmbeddings(EmbeddingModel):
         async with self._opening:
             if self._engine is None or not self._engine.alive:
                 engine = Engine(
-                    "openruntime.ai.engine_embeddings", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id
+                    "openruntime.ai.engines.embeddings", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id
                 )
                 await engine.start()
                 self._engine = engine

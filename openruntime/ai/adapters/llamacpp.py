@@ -13,8 +13,8 @@ import msgspec
 from openruntime.ai import tools
 from openruntime.ai.checks import asked, check
 from openruntime.ai.chunks import collected, deltas, usage_of
-from openruntime.ai.engine import Engine, needs
-from openruntime.ai.engine_http import Answer, post
+from openruntime.ai.engines.http import Answer, post
+from openruntime.ai.engines.process import Engine, needs
 from openruntime.ai.grammars import Verdicts, is_json, json_grammar
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
@@ -125,7 +125,9 @@ class LlamaCppAdapter(EmbeddingModel):
             return self._engine
         async with self._opening:
             if self._engine is None or not self._engine.alive:
-                engine = Engine("openruntime.ai.engine_llamacpp", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id)
+                engine = Engine(
+                    "openruntime.ai.engines.llamacpp", await asyncio.to_thread(self._settings), threads=self._threads(), name=self.spec.id
+                )
                 await engine.start()
                 self._engine = engine
             return self._engine

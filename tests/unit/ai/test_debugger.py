@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openruntime.ai.agents.debugger_causes import causes
-from openruntime.ai.agents.debugger_findings import Diagnosis, Neighbours, Rerun, Statistics, summary
-from openruntime.ai.agents.debugger_shrinking import Arrays, Shrinking
+from openruntime.ai.agents.debugger.causes import causes
+from openruntime.ai.agents.debugger.findings import Diagnosis, Neighbours, Rerun, Statistics, summary
+from openruntime.ai.agents.debugger.shrinking import Arrays, Shrinking
 from openruntime.contracts.payload import Array
 
 

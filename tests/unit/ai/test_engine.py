@@ -3,7 +3,7 @@
 import os
 from types import SimpleNamespace
 
-from openruntime.ai.engine import Engine
+from openruntime.ai.engines.process import Engine
 
 
 async def test_the_first_words_of_a_report_that_comes_a_word_at_a_time_are_kept() -> None:

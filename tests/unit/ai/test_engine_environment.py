@@ -1,6 +1,6 @@
 """What an engine's process finds in its environment."""
 
-from openruntime.ai.engine import _environment
+from openruntime.ai.engines.process import _environment
 
 
 def test_its_threads_may_spin_but_are_as_many_as_said() -> None:

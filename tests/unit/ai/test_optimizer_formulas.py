@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openruntime.ai.agents.optimizer_formulas import composed, rewritings, text, variables
+from openruntime.ai.agents.optimizer.formulas import composed, rewritings, text, variables
 from openruntime.errors import InvalidParameter
 from openruntime.operations.formula import parse
 

@@ -5,10 +5,10 @@ from contextlib import suppress
 import pytest
 
 from benchmarks.kernels import SOURCES, WORKS
-from openruntime.ai.agents.optimizer_candidates import first, known, renamed, settled
-from openruntime.ai.agents.optimizer_items import items, stride
-from openruntime.ai.agents.optimizer_source import Declare, For, Unreadable, lines, read, text
-from openruntime.ai.agents.optimizer_vectors import blocked, strips, tiled
+from openruntime.ai.agents.optimizer.candidates import first, known, renamed, settled
+from openruntime.ai.agents.optimizer.items import items, stride
+from openruntime.ai.agents.optimizer.source import Declare, For, Unreadable, lines, read, text
+from openruntime.ai.agents.optimizer.vectors import blocked, strips, tiled
 
 
 def source(name: str) -> str:

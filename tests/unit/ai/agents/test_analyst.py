@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openruntime.ai.agents.analyst import ANALYSES, OVERVIEW, ROLE, chosen_for, work
-from openruntime.ai.agents.analyst_history import window_of
-from openruntime.ai.agents.analyst_words import LEFT_OUT, checked
+from openruntime.ai.agents.analyst.history import window_of
+from openruntime.ai.agents.analyst.role import ANALYSES, OVERVIEW, ROLE, chosen_for, work
+from openruntime.ai.agents.analyst.words import LEFT_OUT, checked
 from openruntime.client.runtime import AsyncRuntime
 from openruntime.contracts.errors import InvalidParameter, OperationFailed
 

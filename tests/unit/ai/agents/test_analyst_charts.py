@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from openruntime.ai.agents.analyst_charts import svg, ticks
+from openruntime.ai.agents.analyst.charts import svg, ticks
 from openruntime.contracts.agents import Chart
 
 SVG = "{http://www.w3.org/2000/svg}"

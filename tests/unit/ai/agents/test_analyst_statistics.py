@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
-from openruntime.ai.agents.analyst_statistics import outliers, percentile, shift, trend
+from openruntime.ai.agents.analyst.statistics import outliers, percentile, shift, trend
 
 
 def test_percentiles_are_those_of_numpy() -> None:

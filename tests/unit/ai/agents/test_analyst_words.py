@@ -2,7 +2,7 @@
 
 import pytest
 
-from openruntime.ai.agents.analyst_words import LEFT_OUT, checked
+from openruntime.ai.agents.analyst.words import LEFT_OUT, checked
 from openruntime.contracts.agents import Fact, Report
 
 

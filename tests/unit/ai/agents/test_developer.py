@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import openruntime
-from openruntime.ai.agents import developer_checks
-from openruntime.ai.agents.developer import ROLE, ROUNDS, work
-from openruntime.ai.agents.developer_sandbox import Limits, run
+from openruntime.ai.agents.developer import checks
+from openruntime.ai.agents.developer.role import ROLE, ROUNDS, work
+from openruntime.ai.agents.developer.sandbox import Limits, run
 from openruntime.contracts.errors import InvalidParameter, NotFound
 from openruntime.contracts.models import WorkflowType
 
@@ -32,8 +32,8 @@ async def _confined() -> None:
 @pytest.fixture
 def untyped(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where mypy is not installed, which takes seconds."""
-    found = developer_checks.find_spec
-    monkeypatch.setattr(developer_checks, "find_spec", lambda name: None if name == "mypy" else found(name))
+    found = checks.find_spec
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "mypy" else found(name))
 
 
 def draft(code: str) -> str:
@@ -53,7 +53,7 @@ async def test_an_operation_from_a_formula_is_checked_without_a_model(ask: Ask) 
     assert {"read", "types", "answers", "declared", "refuses", "stacks", "standard", "confined"} <= rows.keys()
     assert "**checked**" in report.summary
     assert [name for name, _ in context.called] == ["check_operation"]
-    files = {"site/openruntime_swish.py": module.text, "test_swish.py": test.text, **developer_checks.registered("swish", "operations", "swish")}
+    files = {"site/openruntime_swish.py": module.text, "test_swish.py": test.text, **checks.registered("swish", "operations", "swish")}
     ran = await run(files, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_swish.py"])
     assert ran.ok, ran.output
     assert 'swish = "openruntime_swish:swish"' in project.text
@@ -95,10 +95,10 @@ async def test_what_never_passes_is_handed_over_as_that(ask: Ask, scripted: Any)
     ],
 )
 async def test_code_that_cheats_or_hangs_is_not_checked(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(developer_checks, "TRYING", Limits(seconds=4, cpu=4))
+    monkeypatch.setattr(checks, "TRYING", Limits(seconds=4, cpu=4))
     code = HEAD + f'def twice(x: Array, *, xp: Namespace) -> Array:\n    """Two times `x`."""\n{body}'
-    rows = await developer_checks.operation(code, "twice", [{"parameters": {"x": [1.0]}, "expected": [2.0]}], trusted=False)
-    assert not developer_checks.passed(rows, "read", "answers", "declared", "refuses")
+    rows = await checks.operation(code, "twice", [{"parameters": {"x": [1.0]}, "expected": [2.0]}], trusted=False)
+    assert not checks.passed(rows, "read", "answers", "declared", "refuses")
     assert any(row["ok"] is False for row in rows)
 
 
@@ -161,7 +161,7 @@ async def test_a_kernel_is_compiled_verified_and_kept_only_if_it_is_right(monkey
         assert [kernel["name"] for kernel in await runtime.kernels.all()] == ["swish"]
         request = {**json.loads(context.report.artifacts[1].text), "name": "wrong"}
         request["source"] = request["source"].replace("swish", "wrong").replace("1.0f +", "1.5f +")
-        rows = await developer_checks.kernel(context, request)
+        rows = await checks.kernel(context, request)
         assert {row["check"]: row["ok"] for row in rows} == {"compile": True, "verified": False}
         assert [kernel["name"] for kernel in await runtime.kernels.all()] == ["swish"]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from openruntime.ai.agents.developer_formula import Formula
-from openruntime.ai.agents.developer_reading import problems
-from openruntime.ai.agents.developer_templates import Wanted, client, kernel, operation, operation_test, tried, wanted
+from openruntime.ai.agents.developer.formula import Formula
+from openruntime.ai.agents.developer.reading import problems
+from openruntime.ai.agents.developer.templates import Wanted, client, kernel, operation, operation_test, tried, wanted
 from openruntime.contracts.errors import InvalidParameter
 from openruntime.operations.catalogue import OperationCatalogue
 from openruntime.testing.operation_suite import CHECKS, Example, Trial, examine

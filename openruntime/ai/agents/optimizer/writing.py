@@ -6,8 +6,8 @@ varying and uniform values as in Pharr and Mark, "ispc: A SPMD compiler for high
 
 from collections.abc import Mapping, Sequence
 
-from openruntime.ai.agents.optimizer_items import replaced, stride
-from openruntime.ai.agents.optimizer_source import (
+from openruntime.ai.agents.optimizer.items import replaced, stride
+from openruntime.ai.agents.optimizer.source import (
     Assign,
     Binary,
     Call,

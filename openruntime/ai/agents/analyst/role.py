@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from openruntime.ai.agents.analyst_charts import svg
-from openruntime.ai.agents.analyst_facts import shown
-from openruntime.ai.agents.analyst_history import window_of
-from openruntime.ai.agents.analyst_more_tools import anomalies, costs, kernels_used, models_used, trends
-from openruntime.ai.agents.analyst_tools import cache_rate, failures, queue_health, queue_waits, run_times
-from openruntime.ai.agents.analyst_words import words
+from openruntime.ai.agents.analyst.charts import svg
+from openruntime.ai.agents.analyst.facts import shown
+from openruntime.ai.agents.analyst.history import window_of
+from openruntime.ai.agents.analyst.more_tools import anomalies, costs, kernels_used, models_used, trends
+from openruntime.ai.agents.analyst.tools import cache_rate, failures, queue_health, queue_waits, run_times
+from openruntime.ai.agents.analyst.words import words
 from openruntime.ai.agents.tools import LOOKING
 from openruntime.contracts.agents import Artifact, Context, Role, Tool
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, nearest

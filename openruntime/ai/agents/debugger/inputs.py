@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from openruntime.ai.agents.debugger_findings import Statistics
+from openruntime.ai.agents.debugger.findings import Statistics
 from openruntime.ai.agents.experiments import EPSILON, SAFETENSORS, Bench, Request, as_number
 from openruntime.contracts import nested, safetensors
 from openruntime.contracts.errors import OpenRuntimeError

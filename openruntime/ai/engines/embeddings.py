@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sentence_transformers import SentenceTransformer
 
-from openruntime.ai.engine_host import Host
+from openruntime.ai.engines.host import Host
 
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[str] | None])
 

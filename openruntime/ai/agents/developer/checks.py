@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.developer_reading import problems
-from openruntime.ai.agents.developer_sandbox import DOORS, Limits, Outcome, run
+from openruntime.ai.agents.developer.reading import problems
+from openruntime.ai.agents.developer.sandbox import DOORS, Limits, Outcome, run
 from openruntime.contracts.agents import Context
 from openruntime.contracts.errors import CompileError, OpenRuntimeError
 from openruntime.contracts.payload import ITEMSIZE

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.developer_formula import Formula
+from openruntime.ai.agents.developer.formula import Formula
 from openruntime.contracts.errors import InvalidParameter, nearest
 
 KINDS = ("operation", "client", "kernel", "backend")

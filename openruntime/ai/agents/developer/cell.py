@@ -1,4 +1,4 @@
-"""The process around code that nobody has looked at, run as a file of its own with the standard library only: `python -I developer_cell.py`.
+"""The process around code that nobody has looked at, run as a file of its own with the standard library only: `python -I cell.py`.
 
 Reads its order as JSON from standard input, closes the doors (what each system offers), runs the command, watches what it takes, and writes to the
 descriptor that its argument names what was enforced and how it ended.

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any
 
-from openruntime.ai.agents.analyst_facts import BYTES, RATE, RATIO, SECONDS, Section, known, quoted, unit_of
-from openruntime.ai.agents.analyst_history import Past, Row, clock, grouped, metrics, tasks
-from openruntime.ai.agents.analyst_statistics import FEWEST, logarithms, outliers, shift, trend
-from openruntime.ai.agents.analyst_tools import SHOWN
+from openruntime.ai.agents.analyst.facts import BYTES, RATE, RATIO, SECONDS, Section, known, quoted, unit_of
+from openruntime.ai.agents.analyst.history import Past, Row, clock, grouped, metrics, tasks
+from openruntime.ai.agents.analyst.statistics import FEWEST, logarithms, outliers, shift, trend
+from openruntime.ai.agents.analyst.tools import SHOWN
 from openruntime.contracts.agents import Chart, Context
 from openruntime.contracts.errors import NotFound
 

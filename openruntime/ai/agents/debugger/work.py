@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from openruntime.ai.agents.debugger_causes import causes
-from openruntime.ai.agents.debugger_findings import Diagnosis, Neighbours, Rerun, Shrunk
-from openruntime.ai.agents.debugger_inputs import Looking, arrays_of, fetched, submitted
-from openruntime.ai.agents.debugger_shrinking import FEW, Arrays, Shrinking
+from openruntime.ai.agents.debugger.causes import causes
+from openruntime.ai.agents.debugger.findings import Diagnosis, Neighbours, Rerun, Shrunk
+from openruntime.ai.agents.debugger.inputs import Looking, arrays_of, fetched, submitted
+from openruntime.ai.agents.debugger.shrinking import FEW, Arrays, Shrinking
 from openruntime.ai.agents.experiments import EPSILON, Bench, Request, problem
 from openruntime.contracts import nested
 from openruntime.contracts.errors import NotFound, OpenRuntimeError

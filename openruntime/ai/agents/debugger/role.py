@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.debugger_findings import Diagnosis, summary
-from openruntime.ai.agents.debugger_work import Debugging
+from openruntime.ai.agents.debugger.findings import Diagnosis, summary
+from openruntime.ai.agents.debugger.work import Debugging
 from openruntime.ai.agents.experiments import Bench
 from openruntime.ai.agents.tools import LOOKING, cancel_task, run_operation, set_device_state
 from openruntime.contracts.agents import Budget, Context, Fact, Role

@@ -4,7 +4,7 @@ import threading
 
 import xllamacpp
 
-from openruntime.ai.engine_host import Host
+from openruntime.ai.engines.host import Host
 
 ERRORS = 1  # of llama.cpp's verbosity
 

@@ -1,4 +1,4 @@
-"""Runs code that nobody has looked at: confined, bounded, ended. The doors are closed by `developer_cell.py`; what a system cannot close is said."""
+"""Runs code that nobody has looked at: confined, bounded, ended. The doors are closed by `cell.py`; what a system cannot close is said."""
 
 import asyncio
 import os
@@ -80,7 +80,7 @@ async def run(
 async def _run(order: bytes, limits: Limits) -> Outcome:
     reads, writes = os.pipe()
     try:
-        cell = Path(__file__).with_name("developer_cell.py")
+        cell = Path(__file__).with_name("cell.py")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", str(cell), str(writes),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

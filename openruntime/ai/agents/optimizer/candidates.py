@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.optimizer_findings import Measured
-from openruntime.ai.agents.optimizer_source import Unreadable, read
-from openruntime.ai.agents.optimizer_vectors import blocked, strips, tiled
+from openruntime.ai.agents.optimizer.findings import Measured
+from openruntime.ai.agents.optimizer.source import Unreadable, read
+from openruntime.ai.agents.optimizer.vectors import blocked, strips, tiled
 from openruntime.contracts.tunables import NEAR
 
 FAST = "-cl-fast-relaxed-math"

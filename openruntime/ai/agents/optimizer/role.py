@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.experiments import Bench, Request
-from openruntime.ai.agents.optimizer_candidates import Draft
-from openruntime.ai.agents.optimizer_findings import Optimization, summary, told
-from openruntime.ai.agents.optimizer_kernels import KernelOptimizer
-from openruntime.ai.agents.optimizer_kernels import optimize_kernel as optimize
-from openruntime.ai.agents.optimizer_operations import optimize_formulas, optimize_operation
+from openruntime.ai.agents.optimizer.candidates import Draft
+from openruntime.ai.agents.optimizer.findings import Optimization, summary, told
+from openruntime.ai.agents.optimizer.kernels import KernelOptimizer
+from openruntime.ai.agents.optimizer.kernels import optimize_kernel as optimize
+from openruntime.ai.agents.optimizer.operations import optimize_formulas, optimize_operation
 from openruntime.ai.agents.tools import LOOKING, run_operation
 from openruntime.contracts.agents import Artifact, Budget, Context, Fact, Role
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError

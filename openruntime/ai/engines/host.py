@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from openruntime.ai.engine import LONGEST_FRAME, Ready
+from openruntime.ai.engines.process import LONGEST_FRAME, Ready
 from openruntime.runtimes.channel import FrameReader, frame
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from openruntime.ai.agents.optimizer_source import (
+from openruntime.ai.agents.optimizer.source import (
     Assign,
     Binary,
     Call,

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from openruntime.ai.agents.experiments import Bench, Ratio, Request, believed, problem
-from openruntime.ai.agents.optimizer_candidates import FAST, Document, Draft, current, fields, first, known, measured_of, renamed, settled, stands
-from openruntime.ai.agents.optimizer_findings import Candidate, Optimization, choose
+from openruntime.ai.agents.optimizer.candidates import FAST, Document, Draft, current, fields, first, known, measured_of, renamed, settled, stands
+from openruntime.ai.agents.optimizer.findings import Candidate, Optimization, choose
 from openruntime.contracts.agents import BudgetSpent
 from openruntime.contracts.errors import Forbidden, NotFound, OpenRuntimeError, error_class
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from openruntime.ai.agents.optimizer_items import Items, everything, expressions, items, replaced
-from openruntime.ai.agents.optimizer_source import (
+from openruntime.ai.agents.optimizer.items import Items, everything, expressions, items, replaced
+from openruntime.ai.agents.optimizer.source import (
     Assign,
     Binary,
     Call,
@@ -30,7 +30,7 @@ from openruntime.ai.agents.optimizer_source import (
     names,
     text,
 )  # fmt: skip
-from openruntime.ai.agents.optimizer_writing import MACROS, NEUTRAL, PERIODIC, Writer
+from openruntime.ai.agents.optimizer.writing import MACROS, NEUTRAL, PERIODIC, Writer
 
 
 def _given(function: Function) -> str:

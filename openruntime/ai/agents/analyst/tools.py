@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from openruntime.ai.agents.analyst_facts import RATE, RATIO, SECONDS, Section, quoted
-from openruntime.ai.agents.analyst_history import Row, clock, grouped, metrics, tasks
-from openruntime.ai.agents.analyst_statistics import percentile, trend
+from openruntime.ai.agents.analyst.facts import RATE, RATIO, SECONDS, Section, quoted
+from openruntime.ai.agents.analyst.history import Row, clock, grouped, metrics, tasks
+from openruntime.ai.agents.analyst.statistics import percentile, trend
 from openruntime.contracts.agents import Chart, Context
 
 SHOWN = 12  # rows of a table

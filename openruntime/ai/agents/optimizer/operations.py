@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from openruntime.ai.agents.experiments import EPSILON, Bench, Request, Times, problem, ratio, seconds
-from openruntime.ai.agents.optimizer_findings import Candidate, Measured, Optimization, choose, compared, told
-from openruntime.ai.agents.optimizer_formulas import composed, rewritings, variables
+from openruntime.ai.agents.optimizer.findings import Candidate, Measured, Optimization, choose, compared, told
+from openruntime.ai.agents.optimizer.formulas import composed, rewritings, variables
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError
 from openruntime.contracts.payload import Array
 

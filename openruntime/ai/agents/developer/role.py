@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from openruntime.ai.agents import developer_checks as checks
-from openruntime.ai.agents import developer_templates as templates
-from openruntime.ai.agents.developer_formula import Formula
-from openruntime.ai.agents.developer_templates import Wanted
+from openruntime.ai.agents.developer import checks, templates
+from openruntime.ai.agents.developer.formula import Formula
+from openruntime.ai.agents.developer.templates import Wanted
 from openruntime.ai.agents.tools import LOOKING, run_operation
 from openruntime.contracts.agents import Artifact, Budget, Context, Fact, Role
 from openruntime.contracts.errors import InvalidParameter

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 
-from openruntime.ai.agents.debugger_findings import Cause, Diagnosis, Rerun, Statistics
+from openruntime.ai.agents.debugger.findings import Cause, Diagnosis, Rerun, Statistics
 from openruntime.ai.agents.experiments import EPSILON, seconds
 
 SINGULAR = 0.1  # times the roundings of the dtype: a condition number beyond one over that is as good as singular

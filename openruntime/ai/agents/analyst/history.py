@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from openruntime.ai.agents.analyst_facts import known
+from openruntime.ai.agents.analyst.facts import known
 from openruntime.contracts.agents import Context
 
 MOST = 5000  # tasks, the newest

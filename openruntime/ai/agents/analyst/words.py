@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from openruntime.ai.agents.analyst_facts import BYTES, RATE, RATIO, SECONDS
-from openruntime.ai.agents.analyst_numbers import COUNT, FACTOR, SHARE, SIZE, SPEED, TIME, UNREADABLE, Number, numbers, plain
+from openruntime.ai.agents.analyst.facts import BYTES, RATE, RATIO, SECONDS
+from openruntime.ai.agents.analyst.numbers import COUNT, FACTOR, SHARE, SIZE, SPEED, TIME, UNREADABLE, Number, numbers, plain
 from openruntime.contracts.agents import Context, Report
 
 LEFT_OUT = "*Left out: sentences with figures that no tool gave.*"

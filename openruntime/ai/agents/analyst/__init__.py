@@ -1,0 +1,1 @@
+"""Analyst: answers about the system, every figure with the call that gave it."""

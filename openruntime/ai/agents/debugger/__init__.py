@@ -1,0 +1,1 @@
+"""Debugger: why a task failed, was slow or gave a wrong result."""
