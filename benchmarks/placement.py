@@ -1,6 +1,6 @@
 """How near `device="auto"` comes to somebody who always knows the best backend, beside every backend alone and simpler rules.
 
-    python -m benchmarks.placement            [--rounds 7] [--tasks 1000]   measure, and write benchmarks/results/placement.json
+    python -m benchmarks.placement            [--rounds 15] [--tasks 1000]   measure, and write benchmarks/results/placement.json
     python -m benchmarks.placement profile    measure other sizes, and write the profile that is shipped
     python -m benchmarks.placement decision   what one decision costs
 
@@ -15,15 +15,14 @@ import json
 import random
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from math import exp, log
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from benchmarks.placement_cases import Case, cases
+from benchmarks.placement_rules import Runs, Table, chance, dmda, interval, noise, ratios, single
 from benchmarks.report import machine, versions
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.models import TaskRequest, TaskStatus
@@ -39,24 +38,7 @@ LIBRARIES = ("torch", "jax", "mlx", "pyopencl")
 LONGEST = 2.0  # seconds: what takes longer once on a backend is not repeated there
 CALIBRATE = 120.0  # seconds to wait for the calibration, which gives way to everything else
 CHECKPOINTS = (200, 1000)
-DRAWS = 200  # of the bootstrap
-WARMED = 10  # samples of each kind that StarPU takes before its model counts (STARPU_CALIBRATE_MINIMUM)
-
-
-@dataclass
-class Runs:
-    """Of one case on one backend: seconds in the worker without compiling, and what the first call cost more."""
-
-    seconds: list[float] = field(default_factory=list)
-    compiles: list[float] = field(default_factory=list)
-    first: float = 0.0
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
-
-
-Table = dict[int, dict[str, Runs]]  # case number -> backend
+MIXED, AT_ONCE = 300, 8  # tasks of the mixed stream, and how many of them are under way at a time
 
 
 @asynccontextmanager
@@ -122,103 +104,77 @@ async def measure(made: Runtime, asked: Sequence[Case], rounds: int, seed: int =
     return table
 
 
-# -- what rules would choose ---------------------------------------------------------------------------------------------------
-
-
-def ratios(chosen: Mapping[int, float], table: Table) -> dict[str, float]:
-    """Total and geometric mean of the chosen seconds over the oracle's."""
-    best = {number: min(runs.median for runs in found.values()) for number, found in table.items()}
-    return {
-        "total": sum(chosen.values()) / sum(best[number] for number in chosen),
-        "geometric": exp(mean(log(seconds / best[number]) for number, seconds in chosen.items())),
-    }
-
-
-def interval(picks: Mapping[int, Mapping[str, float]], table: Table) -> dict[str, Any]:
-    """`ratios` of what was picked (case -> place -> share), with 5 and 95 per cent of a bootstrap over the runs."""
-    drawn = []
-    for draw in range(DRAWS):
-        rng = random.Random(draw)
-        sample: Table = {
-            number: {place: Runs([rng.choice(runs.seconds) for _ in runs.seconds]) for place, runs in found.items()}
-            for number, found in table.items()
-        }
-        drawn.append(ratios(_seconds(picks, sample), sample))
-    told: dict[str, Any] = ratios(_seconds(picks, table), table)
-    for name in ("total", "geometric"):
-        values = sorted(row[name] for row in drawn)
-        told[f"{name}_interval"] = [values[len(values) // 20], values[-len(values) // 20 - 1]]
-    return told
-
-
-def _seconds(picks: Mapping[int, Mapping[str, float]], table: Table) -> dict[int, float]:
-    return {number: sum(share * table[number][place].median for place, share in shares.items()) for number, shares in picks.items()}
-
-
-def single(table: Table, place: str) -> dict[int, dict[str, float]]:
-    """One backend for everything; NumPy where it cannot."""
-    fallback = next(iter(next(iter(table.values()))))
-    numpy = next((p for p in next(iter(table.values())) if p.endswith("/numpy")), fallback)
-    return {number: {place if place in found else numpy: 1.0} for number, found in table.items()}
-
-
-def chance(table: Table) -> dict[int, dict[str, float]]:
-    """Any of them alike: what a random choice is on average, and taking turns among idle ones, which is all that the load tells of them."""
-    return {number: dict.fromkeys(found, 1 / len(found)) for number, found in table.items()}
-
-
-def noise(table: Table) -> dict[str, float]:
-    """The oracle against itself: chosen by the odd rounds, judged by the even ones."""
-    even: Table = {n: {p: Runs(r.seconds[::2] or r.seconds) for p, r in found.items()} for n, found in table.items()}
-    odd = {n: {p: Runs(r.seconds[1::2] or r.seconds) for p, r in found.items()} for n, found in table.items()}
-    chosen = {n: even[n][min(found, key=lambda p: found[p].median)].median for n, found in odd.items()}
-    return ratios(chosen, even)
-
-
-def dmda(table: Table, tasks: int, seed: int = 5) -> dict[str, Any]:
-    """StarPU's rule, replayed on the samples: a mean of at least ten runs of each codelet, size and worker; until then it takes turns."""
-    rng, took, best = random.Random(seed), 0.0, 0.0
-    seen: dict[int, dict[str, list[float]]] = {n: {p: [] for p in found} for n, found in table.items()}
-    for _ in range(tasks):
-        number = rng.choice(list(table))
-        known = seen[number]
-        place = min(known, key=lambda p: (len(known[p]) >= WARMED, len(known[p]) if len(known[p]) < WARMED else mean(known[p])))
-        seconds = rng.choice(table[number][place].seconds)
-        known[place].append(seconds)
-        took, best = took + seconds, best + min(runs.median for runs in table[number].values())
-    picks = {n: {min(known, key=lambda p: mean(known[p]) if known[p] else 0.0): 1.0} for n, known in seen.items()}
-    return {"with learning": took / best} | ratios(_seconds(picks, table), table)
-
-
 # -- what the runtime chooses --------------------------------------------------------------------------------------------------
 
 
 async def choose(made: Runtime, asked: Sequence[Case], table: Table) -> tuple[dict[int, dict[str, float]], dict[str, float]]:
-    """One task of each case in a random order, free to run anywhere: where it went, and what it really took."""
+    """One task of each case in a random order, free to run anywhere: where it went, and what it really took. Nothing is tried or learned by it."""
     picks: dict[int, dict[str, float]] = {}
     actual, compiling = {}, 0.0
+    learned, placement = made.cost.dump(), made.executor._placement
+    allowance = placement._allowance
     for number in random.Random(len(asked)).sample(range(len(asked)), len(asked)):
         if not table[number]:
             continue
+        placement._allowance = 0.0
         task = await run(made, asked[number])
         place = f"{task.device}/{task.backend}"
         seconds, compiled = spent(task)
         actual[number], compiling = seconds, compiling + compiled
         if place in table[number]:
             picks[number] = {place: 1.0}
+    made.cost.load(learned)
+    placement._allowance = allowance
     as_run = ratios(actual, table)
     return picks, {"as run, total": as_run["total"], "as run, geometric": as_run["geometric"], "compiling": compiling}
 
 
-async def stream(made: Runtime, asked: Sequence[Case], count: int, seed: int) -> dict[str, float]:
+async def stream(made: Runtime, asked: Sequence[Case], table: Table, count: int, seed: int) -> dict[str, float]:
+    """A random stream, one at a time: what it took over the oracle's medians, and of that what trying and compiling took."""
     rng = random.Random(seed)
-    told = {"seconds": 0.0, "compiling": 0.0, "tried": 0.0}
+    told = dict.fromkeys(("seconds", "oracle", "tried", "tried, seconds beyond the oracle", "compiling"), 0.0)
     for _ in range(count):
-        task = await run(made, rng.choice(asked))
+        number = rng.choice([n for n, found in table.items() if found])
+        best = min(runs.median for runs in table[number].values())
+        task = await run(made, asked[number])
         seconds, compiled = spent(task)
         told["seconds"] += seconds
+        told["oracle"] += best
         told["compiling"] += compiled
-        told["tried"] += bool(task.placement and "not tried" in task.placement["reason"])
+        if task.placement and "not tried" in task.placement["reason"]:
+            told["tried"] += 1
+            told["tried, seconds beyond the oracle"] += seconds - best
+    return told | {"over the oracle": told["seconds"] / told["oracle"]}
+
+
+async def mixed(made: Runtime, asked: Sequence[Case], table: Table, where: Callable[[int], str | None]) -> float:
+    """Seconds until a stream of which several are under way at a time has ended, each placed by `where`: waiting for each other is part of it."""
+    rng = random.Random(7)
+    numbers = rng.choices([n for n, found in table.items() if found], k=MIXED)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int) -> None:
+        async with gate:
+            await run(made, asked[number], where(number))
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(number) for number in numbers))
+    return time.perf_counter() - began
+
+
+async def compared(made: Runtime, asked: Sequence[Case], table: Table, alone: Sequence[str], rounds: int = 3) -> dict[str, list[float]]:
+    """The mixed stream under each rule that can be said by a task's preference, in turns."""
+    rng = random.Random(11)
+    oracle = {n: min(found, key=lambda p: found[p].median) for n, found in table.items() if found}
+    rules: dict[str, Callable[[int], str | None]] = {"auto": lambda number: None, "oracle of lone tasks": oracle.__getitem__}
+    for place in alone:
+        rules[place.partition("/")[2] + " alone"] = {n: next(iter(picks)) for n, picks in single(table, place).items()}.__getitem__
+    rules["random"] = lambda number: rng.choice(list(table[number]))
+    told: dict[str, list[float]] = {name: [] for name in rules}
+    for _ in range(rounds):
+        for name, where in rules.items():
+            if not told[name] or told[name][0] < 4 * told["auto"][0]:
+                told[name].append(await mixed(made, asked, table, where))
     return told
 
 
@@ -246,9 +202,14 @@ async def judge(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(), "versions": versions(LIBRARIES), "threads": arguments.threads, "cases": len(asked),
         "oracle against itself": noise(table),
         "rules": {place.partition("/")[2] + " alone": interval(single(table, place), table) for place in alone}
-        | {"random, or least loaded": interval(chance(table), table)},
+        | {"random": interval(chance(table), table)},
         "dmda (StarPU's rule, replayed)": dmda(table, arguments.tasks), "auto": {},
     }  # fmt: skip
+    for strategy in ("least_loaded", "round_robin"):
+        async with runtime(arguments.scratch, threads=arguments.threads, strategy=strategy) as made:
+            await warm_up(made)
+            picks, told = await choose(made, asked, table)
+            document["rules"][f"strategy {strategy}, uncalibrated"] = interval(picks, table) | told
     async with runtime(arguments.scratch, threads=arguments.threads) as made:
         document["calibration seconds"] = await calibrate(made)
         document["starts"] = {place: made.cost.start(*place.split("/")) for place in places(made)}
@@ -257,11 +218,12 @@ async def judge(arguments: argparse.Namespace) -> dict[str, Any]:
         picks, told = await choose(made, asked, table)
         document["auto"]["cold"] = interval(picks, table) | told
         for number, checkpoint in enumerate(point for point in CHECKPOINTS if point <= arguments.tasks):
-            learned = await stream(made, asked, checkpoint - done, number)
+            learned = await stream(made, asked, table, checkpoint - done, number)
             done = checkpoint
             picks, told = await choose(made, asked, table)
             document["auto"][f"after {checkpoint}"] = interval(picks, table) | told | {"stream": learned}
             print(checkpoint, {k: v for k, v in document["auto"][f"after {checkpoint}"].items() if k in ("total", "geometric")}, flush=True)
+        document["mixed stream, seconds"] = await compared(made, asked, table, alone)
     document["chosen after all"] = {str(asked[number]): next(iter(shares)) for number, shares in picks.items()}
     document["table"] = {
         str(case): {place: {"seconds": runs.seconds, "first": runs.first} for place, runs in table[number].items()}
@@ -325,12 +287,18 @@ def show(document: Mapping[str, Any]) -> None:
     for name, found in rows.items():
         spread = f"   {found['total_interval'][0]:.3f} to {found['total_interval'][1]:.3f}" if "total_interval" in found else ""
         print(f"{name:32}{found['total']:8.3f} {found['geometric']:10.3f}{spread}")
+    for name, found in document["auto"].items():
+        if learned := found.get("stream"):
+            beyond, took = learned["tried, seconds beyond the oracle"], f"compiling {learned['compiling']:.2f} s, of {learned['seconds']:.2f} s"
+            print(f"stream until {name}: {learned['over the oracle']:.2f} of the oracle; {learned['tried']:.0f} tried for {beyond:.2f} s, {took}")
+    for name, seconds in document["mixed stream, seconds"].items():
+        print(f"{MIXED} tasks, {AT_ONCE} at a time, {name:24}{median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["judge", "profile", "decision"], default="judge")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--threads", type=int, help="of each worker; by default every core, which wants a machine that does nothing else")
     parser.add_argument("--out", type=Path)

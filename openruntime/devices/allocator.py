@@ -28,6 +28,7 @@ class Candidate(msgspec.Struct, gc=False):
     transfer: float = 0.0  # of that
     first_cost: float = 0.0  # this call's share of what a first one costs more: compiling, loading
     untried: bool = False  # the prediction comes from elsewhere
+    hope: float = 0.0  # what it may yet turn out to be predicted, where few were seen; 0 where that is settled
     memory_free: int = 0
     memory_needed: int = 0
 
@@ -71,10 +72,11 @@ COLUMNS = (
 
 def _price(candidate: Candidate, finish: float, soonest: float) -> float:
     """Predicted seconds that trying it costs, as the allowance has to bear them; endless where it is not to be tried."""
-    if not candidate.untried or not candidate.warm or candidate.outstanding or candidate.backlog:
+    hopeful = 0.0 < candidate.hope < soonest
+    if not (candidate.untried or hopeful) or not candidate.warm or candidate.outstanding or candidate.backlog:
         return inf
     price = finish - soonest
-    return price if finish <= TRY_WITHIN * soonest else price * TRY_BEYOND
+    return price if hopeful or finish <= TRY_WITHIN * soonest else price * TRY_BEYOND
 
 
 def _predicted_finish(candidate: Candidate, position: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ Seconds throughout. What a call costs is told apart: starting a worker, copying 
 kind (compiling, loading), and the call itself, which this page is mostly about.
 
 A cell holds the last samples of one (operation, dtype, power of two of work, device, backend); work is the estimate's FLOPs plus bytes
-moved, or the number of elements where nothing is estimated. A cell's median (robust to a pause of the machine) is pulled towards a prior:
+moved, or the number of elements where nothing is estimated. A cell's lower median (robust to pauses, which only ever add) is pulled towards a prior:
 what the shipped profile says, times by how much this driver's calls differ from the profile; where that says nothing a per-driver fit,
 `overhead + factor * max(flops / rate, bytes / bandwidth)`: the roofline of Williams, Waterman and Patterson, "Roofline: an insightful visual
 performance model", CACM 52(4), 2009, plus a fixed price a call. A cell without samples takes the nearest one of the operation, scaled by
@@ -13,6 +13,7 @@ were tried does best: design, "Placement, tried".
 """
 
 from collections import deque
+from collections.abc import Iterable
 from math import exp, frexp, isfinite, log
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ from openruntime.devices.profile import Document, Profile
 SAMPLES = 15  # the last of each cell
 FIT_SAMPLES = 64  # the last of each driver
 REFRESH = 8  # a full cell's prediction is worked out anew after so many samples
+SETTLED = 5  # samples after which a cell's middle is taken at its word
 ENOUGH = 3  # samples that tell what cannot be
 PRIOR = 0.5  # samples that the prior counts for
 OTHER_DTYPE = 2.0  # distance, in powers of two, to the same operation on another dtype
@@ -162,6 +164,11 @@ class CostModel:
         cell = self._cells.get((call.operation, device, backend), {}).get((call.dtype, _power(call)))
         return min(cell.samples) if cell is not None and len(cell.samples) >= ENOUGH else 0.0
 
+    def hope(self, call: Call, device: str, backend: str) -> float:
+        """Seconds that it may yet turn out to take there: the least that a few first calls took; 0 where enough were seen, or none."""
+        cell = self._cells.get((call.operation, device, backend), {}).get((call.dtype, _power(call)))
+        return min(cell.samples) if cell is not None and cell.count < SETTLED else 0.0
+
     # -- learning -------------------------------------------------------------------------------------------------------------
 
     def record(
@@ -263,7 +270,7 @@ class CostModel:
         there = self._prior(operation, nearest[0], _work(stands, 2.0 ** nearest[1]), stands, fit, driver)  # of the cell, whoever of its size asks
         prior = self._prior(operation, dtype, _work(estimate, call.elements), estimate, fit, driver) if away else there
         weight = len(cell.samples) / (len(cell.samples) + PRIOR + away)
-        seconds = exp(weight * log(median(cell.samples) * prior / there) + (1 - weight) * log(prior))
+        seconds = exp(weight * log(_middle(cell.samples) * prior / there) + (1 - weight) * log(prior))
         if away:
             self._guessed.setdefault(driver, {})[operation, dtype, power] = seconds
         else:
@@ -314,6 +321,12 @@ class CostModel:
 def _power(call: Call) -> int:
     """The power of two that stands for a call's size."""
     return frexp(call.estimate.flops + call.estimate.bytes or call.elements)[1]
+
+
+def _middle(samples: Iterable[float]) -> float:
+    """The lower median: of two samples the one with less in its way."""
+    ordered = sorted(samples)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _work(estimate: Estimate, elements: float) -> float:

@@ -33,7 +33,8 @@ from openruntime.runtimes.probe import abilities
 
 PROGRESS_INTERVAL = 0.05  # seconds between progress messages: a fast loop must not drown the gateway
 MESSAGE = 2000  # characters
-IDLE = 5.0  # seconds without a job after which the library's pool gives back what it holds unused: another worker may need it
+IDLE = 5.0  # seconds without a job after which pools and the allocator give back what they hold unused: another worker may need it
+give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
 USELESS = 70  # exit status of a process that can compute no more (EX_SOFTWARE of sysexits.h); the last lines of its stderr say why
 
 
@@ -112,11 +113,10 @@ class Worker:
         """Until the gateway closes the channel. Blocks its loop while idle: nothing else runs here."""
         reader = channel.FrameReader()
         descriptors: deque[int] = deque()
-        pools, worked = type(self._backend).trim is not ComputeBackend.trim, False
+        pools, holds = type(self._backend).trim is not ComputeBackend.trim, False
         while True:
-            if pools and worked and not select.select([self._tasks], [], [], IDLE)[0]:
+            if holds and not select.select([self._tasks], [], [], IDLE)[0]:
                 self._trim()
-            worked = True
             jobs: list[Job] = []
             alone: set[int] = set()
             until = 0.0
@@ -135,6 +135,7 @@ class Worker:
                 patience = self._batching.patience(len(jobs))
                 until = (until or time.monotonic() + patience) if patience else 0.0
             await self._run_all(jobs, alone)
+            holds = pools or any(job.out is not None for job in jobs)  # what has no large output is not worth a look for the next job
 
     def _more(self, until: float) -> bool:
         """Whether more jobs come before that moment."""
@@ -215,6 +216,8 @@ class Worker:
     def _trim(self) -> None:
         gc.collect()
         self._backend.trim()
+        if give_back is not None:
+            give_back(0)
 
     def _memory(self, job: Job) -> OutputMemory | None:
         return OutputMemory(job.out.slab, self._mappings.writable(job.out.slab, job.out.size)) if job.out else None

@@ -172,7 +172,7 @@ class Placement:
                     device=device, backend=backend, slot=slot.index, warm=warm, backlog=wait if warm else wait - start,
                     outstanding=len(slot.outstanding), capacity=self._outstanding, start_cost=0.0 if warm else start,
                     predicted=predicted, transfer=transfer, first_cost=first_call / (REPEATS + self._kinds.get(kind, 0)),
-                    untried=known and self._untried(call, (device, backend)),
+                    untried=known and self._untried(call, (device, backend)), hope=self._cost.hope(call, device, backend),
                     memory_free=self._memory_free(slot), memory_needed=call.estimate.memory,
                 )
             )  # fmt: skip

@@ -136,3 +136,14 @@ def test_the_price_of_a_first_call_counts() -> None:
     decision = DeviceAllocator().decide([fresh, compiled])
     assert decision.choice is compiled
     assert [row["first_cost"] for row in decision.explain()] == [0.0, 0.06]
+
+
+def test_what_a_pause_made_look_slow_is_tried_again() -> None:
+    best = Candidate("cpu:0", "opencl", predicted=0.007, memory_free=1)
+    slow = Candidate("cpu:0", "numpy", predicted=0.18, hope=0.006, memory_free=1)
+    decision = DeviceAllocator().decide([best, slow], allowance=0.5)
+    assert decision.choice is slow
+    assert decision.price == pytest.approx(0.173)
+    assert DeviceAllocator().decide([best, slow], allowance=0.1).choice is best
+    settled = Candidate("cpu:0", "numpy", predicted=0.18, memory_free=1)
+    assert DeviceAllocator().decide([best, settled], allowance=0.5).choice is best

@@ -222,3 +222,15 @@ def test_the_fastest_is_told_when_enough_were_seen() -> None:
     model.record(matmul(1024), *HERE, 0.2)
     assert model.fastest(matmul(1024), *HERE) == 0.2
     assert model.fastest(matmul(2048), *HERE) == 0.0
+
+
+def test_two_samples_are_as_good_as_the_better_and_leave_hope() -> None:
+    model = CostModel()
+    assert model.hope(matmul(512), *HERE) == 0.0, "nothing was seen"
+    for seconds in (0.18, 0.006):
+        model.record(matmul(512), *HERE, seconds)
+    assert model.predict(matmul(512), *HERE) < 0.02, "a pause only ever adds"
+    model.record(matmul(512), *HERE, 0.17)
+    assert model.hope(matmul(512), *HERE) == 0.006
+    learned(model, matmul(512), 0.17, 2)
+    assert model.hope(matmul(512), *HERE) == 0.0, "that many do not err"

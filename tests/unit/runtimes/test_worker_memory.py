@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +19,7 @@ from openruntime.contracts.records import Result
 from openruntime.runtimes import channel, worker
 from openruntime.runtimes.batching import Batching
 from openruntime.runtimes.channel import Done, Failed, Job, Run, Segment
+from openruntime.runtimes.process import worker_environment
 from openruntime.runtimes.worker import Mappings, Worker
 
 
@@ -116,3 +119,36 @@ def test_a_backend_that_pins_memory_is_told_what_is_mapped() -> None:
     mappings.update(Run([], [], [1, 7]), deque())
     assert backend.pinned == [size]
     Mappings(Plain()).update(Run([], [], [1]), deque())
+
+
+GROWS = """
+import resource, sys
+import numpy as np
+from openruntime.runtimes.worker import give_back
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+for _ in range(2):
+    np.ones(6 << 20)
+before = faults()
+for _ in range(10):
+    np.ones(6 << 20)
+held = rss()
+give_back(0)
+print((faults() - before) * resource.getpagesize() >> 20, held - rss() >> 20)
+"""
+
+
+@pytest.mark.skipif(worker.give_back is None, reason="the allocator is not glibc's")
+def test_a_worker_keeps_memory_for_its_next_array_until_it_is_idle() -> None:
+    """480 MiB of arrays after each other touch no fresh pages; idle, the 48 that are held go back."""
+    said = subprocess.run(
+        [sys.executable, "-c", GROWS], env=os.environ | worker_environment(1), capture_output=True, text=True, check=True, timeout=60
+    )
+    fresh, returned = map(int, said.stdout.split())
+    assert fresh < 48
+    assert returned > 30
