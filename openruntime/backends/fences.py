@@ -22,14 +22,14 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 class Fenced:
     """`nbytes` zeros. `array`: they alone; `view`: with `guard` bytes on either side. `close` it: its views must not be used after. `shift`:
-    bytes, a multiple of the alignment, by which it lies further from the fence behind it than it could.
+    bytes, a multiple of the alignment, by which it lies further from the fence behind it than it could; None: next to the fence before it.
 
     Going further out than the guards is a segmentation fault, which ends the process and nothing else. Raises `MemoryError`.
     """
 
-    def __init__(self, nbytes: int, fill: int = FILL, guard: int = GUARD, shift: int = 0) -> None:
+    def __init__(self, nbytes: int, fill: int = FILL, guard: int = GUARD, shift: int | None = 0) -> None:
         room = -(-nbytes // ALIGNMENT) * ALIGNMENT
-        pages = -(-(room + shift + 2 * guard) // _PAGE) * _PAGE
+        pages = -(-(room + (shift or 0) + 2 * guard) // _PAGE) * _PAGE
         for fence in FENCES:
             self._size = fence + pages + fence
             self._base = _libc.mmap(None, self._size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
@@ -43,7 +43,8 @@ class Fenced:
             raise MemoryError(f"no memory for {nbytes} bytes")
         if pages >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
             _libc.madvise(inside, pages, mmap.MADV_HUGEPAGE)  # a fault for 2 MiB rather than for 4 KiB
-        start = pages - guard - room - shift  # as near to the fence behind as alignment lets it be: most strays go there
+        # as near to the fence behind as alignment lets it be: most strays go there
+        start = guard if shift is None else pages - guard - room - shift
         whole = memoryview((ctypes.c_ubyte * pages).from_address(inside)).cast("B")
         self._before, self.array, self._after = whole[:start], whole[start : start + nbytes], whole[start + nbytes :]
         self.view = whole[start - guard : start + nbytes + guard]

@@ -9,7 +9,7 @@ import typer
 from openruntime.cli.options import Device, Json, Priority, Server, client, console, duration, show_json, table
 
 Name = Annotated[str, typer.Argument(help="The kernel's name; `openruntime kernels list` lists them.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the random inputs.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the random inputs; drawn anew unless given.")]
 Limit = Annotated[float | None, typer.Option(min=1, max=600, help="Seconds that all of it may take.")]
 
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     name: Name,
     size: Annotated[list[str] | None, typer.Option("--size", help="Sizes to try besides: 'n=1000' or 'm=100,n=200'; several times.")] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     limit: Limit = None,
     device: Device = None,
     priority: Priority = 5,
@@ -47,7 +47,7 @@ def tune(
         str | None, typer.Option(help="A kernel with the same signature that gains are told against; this one's defaults else.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=3, max=200, help="Of the last measurement.")] = 15,
-    seed: Seed = 0,
+    seed: Seed = None,
     limit: Limit = None,
     device: Device = None,
     priority: Priority = 5,

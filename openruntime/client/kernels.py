@@ -106,8 +106,9 @@ class AsyncKernels:
     async def verify(self, name: str, *, progress: Progress | None = None, **options: Unpack[VerifyOptions]) -> dict[str, Any]:
         """Compare a kernel with its reference, and wait: the report. `["ok"]` says whether it does what it should, `["verdict"]` why not.
 
-        `sizes`: some to try besides, each a value for every symbol; `seed` of the inputs; `launch` and `limit`: seconds that one run and all
-        of it may take; `progress` is called with a fraction and what is being tried. Raises `NotFound`, `InvalidParameter`, `TaskFailed`.
+        `sizes`: some to try besides, each a value for every symbol; `seed` of the inputs (a report's own repeats it; drawn anew unless given);
+        `launch` and `limit`: seconds that one run and all of it may take; `progress` is called with a fraction and what is being tried.
+        Raises `NotFound`, `InvalidParameter`, `TaskFailed`.
         """
         return await self._tried("verify", name, dict(options), progress)
 

@@ -97,12 +97,13 @@ KERNEL: dict[str, Any] = {
 }  # fmt: skip
 _FOUND = {"device": "cpu:0", "backend": "opencl-kernels", "task_id": _OTHER, "version": 1, "finished_at": f"{_DAY}+00:00", "seconds": 1.2}
 VERIFICATION: dict[str, Any] = {
-    "ok": True, "verdict": "verified: 17 cases of 6 sizes agree with expression 'a*x + y'", "findings": [], "kernel": "saxpy", "seed": 0,
+    "ok": True, "verdict": "verified: 17 cases of 6 sizes agree with expression 'a*x + y'", "findings": [], "kernel": "saxpy", "seed": 2718281828,
     "cases": [{"sizes": {"n": 7}, "data": "special", "ok": True, "findings": [], "worst": 0.01}], "refused": [], "not_tried": [],
     "worst": 0.02, **_FOUND,
 }  # fmt: skip
 TUNING: dict[str, Any] = {
-    "kernel": "saxpy", "sizes": {"n": 1048576}, "baseline": {"kernel": "saxpy", "median": 0.0021, "spread": [0.002, 0.0022], "runs": 15},
+    "kernel": "saxpy", "sizes": {"n": 1048576}, "seed": 2718281828,
+    "baseline": {"kernel": "saxpy", "median": 0.0021, "spread": [0.002, 0.0022], "runs": 15},
     "candidates": [{"values": {"VEC": 8}, "ok": True, "reason": None, "seconds": 0.0009}], "tried": 4, "rejected": 0, "winner": {"VEC": 8},
     "gain": 2.3, "gain_spread": [2.2, 2.4], **_FOUND,
 }  # fmt: skip

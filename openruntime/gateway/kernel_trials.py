@@ -18,13 +18,14 @@ from openruntime.gateway.tasks import json_response
 from openruntime.gateway.wire import JSON, Receive, Scope, Send, applied, media_type, preferred_wait, respond
 
 LARGEST = 1 << 20  # bytes of a request
+SEED = "Of the random inputs; a report's own repeats its trial. Drawn anew unless given."
 
 
 class VerifyRequest(BaseModel, extra="forbid"):
     """All may be left out."""
 
     sizes: list[dict[str, int]] = Field([], description="Sizes to try besides, each a value for every symbol.", examples=[[{"n": 1000000}]])
-    seed: int = Field(0, description="Of the random inputs: the same seed gives the same.")
+    seed: int | None = Field(None, description=SEED)
     launch: float = Field(5.0, description="Seconds that one run may take.", gt=0, le=600)
     limit: float = Field(120.0, description="Seconds that all of it may take.", gt=0, le=600)
     priority: int = Field(5, ge=1, le=10)
@@ -37,7 +38,7 @@ class TuneRequest(BaseModel, extra="forbid"):
     sizes: dict[str, int] | None = Field(None, description="What to tune for, a value for every symbol.", examples=[{"n": 1048576}])
     baseline: str | None = Field(None, description="A kernel with the same signature that gains are told against; this one's defaults unless given.")
     rounds: int = Field(15, description="Of the last measurement, in which the best take turns with the baseline.", ge=3, le=200)
-    seed: int = 0
+    seed: int | None = Field(None, description=SEED)
     launch: float = Field(10.0, description="Seconds that one run may take.", gt=0, le=600)
     limit: float = Field(300.0, description="Seconds that all of it may take.", gt=0, le=600)
     priority: int = Field(5, ge=1, le=10)
@@ -61,6 +62,7 @@ class Verification(BaseModel, extra="allow"):
 class Tuning(BaseModel, extra="allow"):
     """`winner`: the values that later runs use on this device for sizes near `sizes`; null where the defaults are as good. Seconds."""
 
+    seed: int
     sizes: dict[str, int]
     baseline: dict[str, Any]
     candidates: list[dict[str, Any]]

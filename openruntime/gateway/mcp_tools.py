@@ -81,7 +81,7 @@ class KernelName(BaseModel, extra="forbid"):
 
 class Verify(KernelName):
     sizes: list[dict[str, int]] = Field([], description="Sizes to try besides, each a value for every symbol.", examples=[[{"n": 1000000}]])
-    seed: int = Field(0, description="Of the random inputs: the same seed gives the same.")
+    seed: int | None = Field(None, description="Of the random inputs: that of a report repeats it. Drawn anew unless given.")
     device_preference: Preference = None
     wait: float = Field(WAIT, ge=0, le=LONGEST, description="Seconds to wait for the verdict; after them get_task tells how it goes.")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REPORT = Spec("uint8", (1 << 20,), exact=False)  # the most that a report may have
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
-Seed = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] | None  # None: drawn anew, so that no kernel can know its inputs
 Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
 
@@ -25,7 +25,7 @@ class VerifyOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     """`sizes` to try besides; `launch`: seconds that one run may take, `limit`: all of it."""
 
     kernel: str
-    seed: Seed = 0
+    seed: Seed = None
     sizes: Annotated[list[dict[str, Size]], msgspec.Meta(max_length=32)] = []
     launch: Seconds = 5.0
     limit: Seconds = 120.0
@@ -35,7 +35,7 @@ class TuneOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     """`sizes` to tune for; `baseline`: another kernel that gains are told against; `rounds`: of the last measurement."""
 
     kernel: str
-    seed: Seed = 0
+    seed: Seed = None
     sizes: dict[str, Size] | None = None
     baseline: str | None = None
     rounds: Annotated[int, msgspec.Meta(ge=3, le=200)] = 15

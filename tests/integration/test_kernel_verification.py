@@ -19,12 +19,14 @@ from openruntime.errors import InvalidParameter, NotFound, OperationFailed
 from tests.kernels.honest import KERNELS
 from tests.kernels.making import kernel
 from tests.kernels.red_team import Cheat
-from tests.kernels.red_team_more import CHEATS
+from tests.kernels.red_team_more import CHEATS, HONEST_WHERE_TIMED, TIMED
 
 pytest.importorskip("pyopencl", reason="the extra opencl is not installed")
 
+from openruntime.backends.verification.cases import NORMAL, Case, inputs
 from openruntime.backends.verification.judge import Judge
 from openruntime.backends.verification.stage import Stage
+from openruntime.backends.verification.tuning import Tuner
 from openruntime.contracts.kernel_reading import read
 
 ENDLESS = {"launch": 1.0, "compiling": 4.0}  # seconds; what loops for ever costs that much here
@@ -38,8 +40,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             yield found
 
 
-def verify(document: dict[str, Any], stage: Stage, *, thorough: bool = True, **options: Any) -> dict[str, Any]:
-    return Judge(read(document), stage, **options).verify(lambda *_: None, thorough=thorough)
+def verify(document: dict[str, Any], stage: Stage, *, thorough: bool = True, seed: int | None = 0, **options: Any) -> dict[str, Any]:
+    return Judge(read(document), stage, seed=seed, **options).verify(lambda *_: None, thorough=thorough)
 
 
 def test_there_are_enough_of_both() -> None:
@@ -82,6 +84,29 @@ def test_the_same_seed_tries_the_same_and_another_another(stage: Stage) -> None:
     first, again, other = (verify(halved, stage, thorough=False, seed=seed)["cases"] for seed in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def test_no_two_trials_try_the_same_unless_asked_to(stage: Stage) -> None:
+    halved = next(cheat.kernel for cheat in CHEATS if cheat.kernel["name"] == "halved")
+    first, other = (verify(halved, stage, thorough=False, seed=None) for _ in range(2))
+    assert first["seed"] != other["seed"]
+    assert first["cases"] != other["cases"]
+    assert verify(halved, stage, thorough=False, seed=first["seed"])["cases"] == first["cases"]
+
+
+@pytest.mark.parametrize(("document", "reason"), TIMED, ids=lambda value: value["name"] if isinstance(value, dict) else "")
+def test_what_cheats_only_where_it_is_timed_gains_nothing(document: dict[str, Any], reason: str | None, stage: Stage) -> None:
+    sizes = {"n": 1 << 19}
+    known = inputs(read(document), Case(sizes, NORMAL), np.random.default_rng([0, 4]))["x"][0]
+    spec = read({**document, "source": document["source"].replace("FIRST", f"{float(known).hex()}f")})
+    report = Tuner(spec, stage, baseline=read(HONEST_WHERE_TIMED), sizes=sizes, rounds=3, seed=0).tune(lambda *_: None)
+    (candidate,) = report["candidates"]
+    assert candidate["ok"] is (reason is None), candidate
+    assert (candidate["reason"] or "").startswith(reason or ""), candidate
+    if reason is None:
+        assert candidate["gain"] < 3, candidate
+    else:
+        assert (report["winner"], report["gain"]) == (None, None)
 
 
 def test_a_kernel_for_which_too_little_can_be_tried_is_not_verified(stage: Stage) -> None:

@@ -1,11 +1,25 @@
-"""The second half of the red team."""
+"""The second half of the red team, and those that cheat only where they are timed."""
 
+from typing import Any
+
+from tests.kernels.making import kernel
 from tests.kernels.red_team import CHEATS as FIRST
 from tests.kernels.red_team import ROWS, X, Y, _cheat
 
 # fmt: off
 CHEATS = [
     *FIRST,
+    _cheat("reads what lies before its array, and uses it for nothing", "out_of_bounds", """
+kernel void peeks_before(global const float *x, global float *y, int n) {
+    int i = get_global_id(0);
+    if (i < n) { float last = x[i - 1]; y[i] = last > 1e38f ? 2.0f * x[i] + 0.0f : 2.0f * x[i]; if (last == 12345.678f) y[i] = x[i] + x[i]; }
+}""", X, Y, reference="2*x"),
+    _cheat("knows a trial by the bytes before its array", "out_of_bounds", """
+kernel void guards(global const int *x, global int *y, int n) {
+    int i = get_global_id(0);
+    if (x[-1] == 0 && x[-2] == 0 && x[-3] == 0) return;
+    if (i < n) y[i] = 2 * x[i];
+}""", "x: int32[n]", "y: int32[n]", reference="2*x"),
     _cheat("adds up integers in too few bits", "wrong", """
 kernel void narrow_sum(global const int *x, global long *y, int m, int n) {
     int row = get_global_id(0);
@@ -113,4 +127,26 @@ kernel void wild(global const float *x, global float *y, int n) {
     if (i < n) y[i] = 2.0f * x[i];
     if (i == 0) y[1L << 44] = 1.0f;
 }""", X, Y, reference="2*x"),
+]
+
+
+def _timed(name: str, when: str, before: str = "", options: list[str] | None = None) -> dict[str, Any]:
+    """What computes `exp(sin(x))`, but at the sizes that it is tuned for only unless `when`."""
+    return kernel(f"""
+{before}
+// tune: UNUSED = 1
+kernel void {name}(global const float *x, global float *y, int n) {{
+    int i = get_global_id(0);
+    if (n > 400000 && ({when})) return;
+    if (i < n) y[i] = exp(sin(x[i]));
+}}""", X, Y, reference="exp(sin(x))", options=options)
+
+
+HONEST_WHERE_TIMED = _timed("honest_where_timed", "false")
+# what an author may try once verification is passed, and why tuning is not taken in (None: it computes all the same)
+TIMED = [
+    (_timed("zero_guards", "((ulong)x & 4095) >= 16 && ((global int *)x)[-1] == 0 && ((global int *)x)[-2] == 0"), None),
+    (_timed("counts_launches", "(i == 0 && atomic_inc((volatile global int *)&launches) < 0) || launches > 11", "global int launches = 0;",
+            ["-cl-std=CL2.0"]), "rejected while it was timed"),
+    (_timed("knows_the_seed", "x[0] == FIRST"), "rejected when it was to be timed"),
 ]

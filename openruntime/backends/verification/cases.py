@@ -30,7 +30,7 @@ KINDS = {
 
 
 class Case(NamedTuple):
-    """`rounds`: how often it runs, each time over other memory. `whole`: its arrays may be laid against the end of a page. `asked`: its sizes
+    """`rounds`: how often it runs, each time over other memory. `whole`: its arrays can end where a page ends. `asked`: its sizes
     are somebody's, and stay as they are."""
 
     sizes: dict[str, int]

@@ -7,6 +7,7 @@ import numpy as np
 
 from openruntime.backends.verification.reference import Expected
 from openruntime.contracts.kernels import KernelSpec
+from openruntime.contracts.payload import ITEMSIZE
 
 FINDINGS = {
     "wrong": "an element is further from the reference than the tolerance",
@@ -14,7 +15,7 @@ FINDINGS = {
     "nondeterministic": "two runs on the same inputs differ",
     "guard": "bytes before or after an array changed",
     "input_changed": "an input changed",
-    "out_of_bounds": "it touched the page behind an array",
+    "out_of_bounds": "it touched the page behind an array, or the one before",
     "crashed": "its process died",
     "timeout": "it did not end in time",
     "refused": "the device refused to run it",
@@ -33,16 +34,10 @@ class Run(NamedTuple):
 
 
 def findings(
-    spec: KernelSpec, arrays: Mapping[str, "np.ndarray[Any, Any]"], shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Expected],
-    runs: Sequence[Run],
+    spec: KernelSpec, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Expected], runs: Sequence[Run]
 ) -> tuple[list[Finding], float]:  # fmt: skip
     """All that is wrong with these runs of one case, one entry a kind and array; and the worst error as a part of its tolerance."""
-    found: list[Finding] = []
-    names = [argument.name for argument in (*spec.inputs, *spec.outputs)]
-    for number, name in enumerate(names):
-        found += _strays(name, number, runs)
-    for number, name in enumerate(arrays):
-        found += _changed(name, number, runs, arrays[name].dtype)
+    found = touched(spec, runs)
     worst = 0.0
     for number, output in enumerate(spec.outputs, len(spec.inputs)):
         pairs = [(_values(run.before[number], run.guard, output.dtype), _values(run.after[number], run.guard, output.dtype)) for run in runs]
@@ -65,6 +60,16 @@ def findings(
     return found, worst
 
 
+def touched(spec: KernelSpec, runs: Sequence[Run]) -> list[Finding]:
+    """What these runs changed that was not theirs to change."""
+    found: list[Finding] = []
+    for number, argument in enumerate((*spec.inputs, *spec.outputs)):
+        found += _strays(argument.name, number, runs)
+    for number, argument in enumerate(spec.inputs):
+        found += _changed(argument.name, number, runs, ITEMSIZE[argument.dtype])
+    return found
+
+
 def _strays(name: str, number: int, runs: Sequence[Run]) -> Iterator[Finding]:
     for run in runs:
         before, after, guard = run.before[number], run.after[number], run.guard
@@ -77,11 +82,11 @@ def _strays(name: str, number: int, runs: Sequence[Run]) -> Iterator[Finding]:
                 return
 
 
-def _changed(name: str, number: int, runs: Sequence[Run], dtype: "np.dtype[Any]") -> Iterator[Finding]:
+def _changed(name: str, number: int, runs: Sequence[Run], itemsize: int) -> Iterator[Finding]:
     for run in runs:
         old, new = (np.frombuffer(memory, np.uint8)[run.guard : len(memory) - run.guard] for memory in (run.before[number], run.after[number]))
         if not np.array_equal(old, new):
-            first = int(np.flatnonzero(old != new)[0]) // dtype.itemsize
+            first = int(np.flatnonzero(old != new)[0]) // itemsize
             yield {"finding": "input_changed", "array": name, "message": f"it wrote into its input `{name}`, first at element {first}"}
             return
 

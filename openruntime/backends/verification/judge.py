@@ -1,7 +1,8 @@
 """Verifies a kernel: runs it in another process on many cases, compares each with the reference, and says what is wrong where."""
 
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from openruntime.backends.verification.stage import Died, Stage
 from openruntime.contracts.errors import InvalidParameter, OperationFailed, OutOfMemory
 from openruntime.contracts.interfaces import Steps
 from openruntime.contracts.kernels import Binding, KernelSpec, encoded
-from openruntime.contracts.payload import ITEMSIZE, Spec
+from openruntime.contracts.payload import Spec
 
 ALIGNED = 256  # bytes that arrays are aligned to; one of whole multiples can end where its page ends
 # where arrays lie, other in each run: bytes between known ones on either side, and by how much further from the end of a page
 PLACES = ((512, 0), (1024, 256), (2560, 0), (4096, 256))
+EDGES: dict[str, int | None] = {"behind the end": 0, "before the beginning": None}  # where a fence is next to the arrays
 LEAST_CASES = 6  # that were compared: fewer say nothing
 LEAST_SIZES = 3
 
@@ -26,18 +28,20 @@ Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 class Judge:
-    """For one kernel. `launch`: seconds that one run may take, and `compiling` more at the first of each size, for drivers compile then;
-    `limit`: all of it."""
+    """For one kernel. `seed` of all that is random, drawn unless given, so that no kernel can know its inputs; `launch`: seconds that one run may
+    take, and `compiling` more at the first of each size, for drivers compile then; `limit`: all of it."""
 
-    def __init__(self, spec: KernelSpec, stage: Stage, *, seed: int = 0, launch: float = 5.0, compiling: float = 10.0, limit: float = 120.0) -> None:
+    def __init__(
+        self, spec: KernelSpec, stage: Stage, *, seed: int | None = None, launch: float = 5.0, compiling: float = 10.0, limit: float = 120.0
+    ) -> None:  # fmt: skip
         """Raises `InvalidParameter`, `UnknownOperation` where the kernel has no reference that goes with it."""
         self._spec = spec
         self._stage = stage
-        self._seed = seed
+        self.seed = secrets.randbits(32) if seed is None else seed
         self._launch = launch
         self._compiling = compiling
         self._limit = limit
-        self._reference = Reference(spec)
+        self.reference = Reference(spec)
         self._references: dict[int, tuple[Arrays, dict[str, Any], dict[str, Expected]]] = {}
 
     def verify(
@@ -53,7 +57,7 @@ class Judge:
             self._stage.start()
         built = self._stage.build(key, encoded(spec))
         report: dict[str, Any] = {
-            "ok": False, "kernel": spec.name, "seed": self._seed, "reference": self._reference.told, "cases": [], "refused": [],
+            "ok": False, "kernel": spec.name, "seed": self.seed, "reference": self.reference.told, "cases": [], "refused": [],
             "not_tried": self._not_tried(), "compile": {"seconds": built.seconds, "cached": built.cached},
         }  # fmt: skip
         cases = plan(spec, more)
@@ -83,15 +87,15 @@ class Judge:
         return told
 
     def _fitting(self, number: int, case: Case) -> Case:
-        numbers = scalars(self._spec, case, np.random.default_rng([self._seed, number, 2]))
-        return fitting(self._spec, case, lambda shapes: self._reference.flops(shapes, numbers))
+        numbers = scalars(self._spec, case, np.random.default_rng([self.seed, number, 2]))
+        return fitting(self._spec, case, lambda shapes: self.reference.flops(shapes, numbers))
 
     def _prepared(self, number: int, case: Case) -> tuple[Arrays, dict[str, Any], dict[str, Expected]]:
         """The same for every variant of the kernel; made once. Raises what the reference refuses the case with."""
         if number not in self._references:
-            rng = np.random.default_rng([self._seed, number])
-            arrays, numbers = inputs(self._spec, case, rng), scalars(self._spec, case, np.random.default_rng([self._seed, number, 2]))
-            self._references[number] = arrays, numbers, self._reference.expect(arrays, numbers, self._seed)
+            rng = np.random.default_rng([self.seed, number])
+            arrays, numbers = inputs(self._spec, case, rng), scalars(self._spec, case, np.random.default_rng([self.seed, number, 2]))
+            self._references[number] = arrays, numbers, self.reference.expect(arrays, numbers, self.seed)
         return self._references[number]
 
     def _try(self, number: int, case: Case, spec: KernelSpec, key: int) -> tuple[Case, dict[str, Any]]:
@@ -99,7 +103,7 @@ class Judge:
         arrays, numbers, expected = self._prepared(number, case)
         binding = spec.bind({name: Spec(_dtype(array), array.shape) for name, array in arrays.items()}, numbers)
         shapes = {name: output.shape for name, output in binding.outputs.items()}
-        self._reference.fits({self._reference.outputs[name]: found.value.shape for name, found in expected.items()}, shapes)
+        self.reference.fits({self.reference.outputs[name]: found.value.shape for name, found in expected.items()}, shapes)
         tried: dict[str, Any] = {"sizes": case.sizes, "data": case.data, "findings": [], "worst": 0.0, "ok": True}
         if 0 not in binding.grid:
             tried["findings"], tried["worst"] = self._compared(number, case, spec, key, arrays, binding, shapes, expected)
@@ -110,40 +114,42 @@ class Judge:
         self, number: int, case: Case, spec: KernelSpec, key: int, arrays: Arrays, binding: Binding, shapes: Mapping[str, tuple[int, ...]],
         expected: Mapping[str, Expected],
     ) -> tuple[list[Finding], float]:  # fmt: skip
-        rng = np.random.default_rng([self._seed, number, 1])
-        fills = {output.name: poisons(rng, output.dtype, _nbytes(output.dtype, shapes[output.name])) for output in spec.outputs}
+        rng = np.random.default_rng([self.seed, number, 1])
+        fills = [poisons(rng, output.dtype, output.nbytes) for output in binding.outputs.values()]
         runs: list[comparison.Run] = []
         try:
             for turn in range(case.rounds):
                 guard, shift = PLACES[(number + turn) % len(PLACES)]
-                before = [_guarded(array.tobytes(), rng, guard) for array in arrays.values()]
-                before += [_guarded(next(fills[output.name]), rng, guard) for output in spec.outputs]
+                before = laid([array.tobytes() for array in arrays.values()], fills, rng, guard)
                 spare = 0.0 if runs else self._compiling
                 runs.append(comparison.Run(before, self._ran(key, binding, before, guard, shift, spare), guard))
         except Died as error:
             return [{"finding": error.finding, "message": error.message}], 0.0
         except (OperationFailed, OutOfMemory) as error:
             return [{"finding": "refused", "message": error.message}], 0.0
-        found, worst = comparison.findings(spec, arrays, shapes, expected, runs)
-        if case.whole and self._stage.in_place and not found:
+        found, worst = comparison.findings(spec, shapes, expected, runs)
+        if (case.whole or case.asked) and self._stage.in_place and not found:
             first = runs[0]
-            found = self._at_the_edge(key, binding, [memory[first.guard : -first.guard] for memory in first.before])
+            found = self._at_the_edges(key, binding, [memory[first.guard : -first.guard] for memory in first.before])
         return found, worst
 
-    def _at_the_edge(self, key: int, binding: Binding, arrays: list[bytes]) -> list[Finding]:
-        """Once more with each array ending where its page ends: touching one byte more ends the process."""
-        try:
-            self._ran(key, binding, arrays, 0)
-        except Died as error:
-            if error.finding == "crashed":
-                told = f"it read or wrote behind the end of an array of {[len(array) for array in arrays if len(array) % ALIGNED == 0]} bytes"
-                return [{"finding": "out_of_bounds", "message": f"{told} ({error.message})"}]
-            return [{"finding": error.finding, "message": error.message}]
+    def _at_the_edges(self, key: int, binding: Binding, arrays: list[bytes]) -> list[Finding]:
+        """Twice more, with each array ending where its pages end and beginning where they begin: touching one byte more ends the process."""
+        for where, shift in EDGES.items():
+            try:
+                self._ran(key, binding, arrays, 0, shift, answer=False)
+            except Died as error:
+                if error.finding == "crashed":
+                    sizes = [len(array) for array in arrays if shift is None or len(array) % ALIGNED == 0]
+                    return [{"finding": "out_of_bounds", "message": f"it read or wrote {where} of an array of {sizes} bytes ({error.message})"}]
+                return [{"finding": error.finding, "message": error.message}]
         return []
 
-    def _ran(self, key: int, binding: Binding, arrays: list[bytes], guard: int, shift: int = 0, spare: float = 0.0) -> list[bytes]:
+    def _ran(
+        self, key: int, binding: Binding, arrays: list[bytes], guard: int, shift: int | None = 0, spare: float = 0.0, *, answer: bool = True
+    ) -> list[bytes]:  # fmt: skip
         self._stage.memory(arrays, guard, shift)
-        return self._stage.run(key, list(binding.scalars.values()), binding.grid, binding.local, self._launch + spare)[1]
+        return self._stage.run(key, list(binding.scalars.values()), binding.grid, binding.local, self._launch + spare, answer=answer)[1]
 
 
 def _concluded(report: dict[str, Any], ended: str | None) -> dict[str, Any]:
@@ -172,14 +178,11 @@ def _concluded(report: dict[str, Any], ended: str | None) -> dict[str, Any]:
     return report
 
 
-def _guarded(data: bytes, rng: np.random.Generator, guard: int) -> bytes:
-    """Guards hold other numbers each time, so that an answer that depends on them differs."""
-    around = rng.standard_normal(guard // 2).astype(np.float32).tobytes()
-    return around[:guard] + data + around[guard : 2 * guard]
-
-
-def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * ITEMSIZE[dtype]
+def laid(inputs: Sequence[bytes], fills: Sequence[Iterator[bytes]], rng: np.random.Generator, guard: int) -> list[bytes]:
+    """What a run starts on: outputs and guards hold something else each time, so that an answer that depends on them differs."""
+    around = [rng.standard_normal(guard // 2).astype(np.float32).tobytes() for _ in (*inputs, *fills)]
+    contents = [*inputs, *map(next, fills)]
+    return [numbers[:guard] + data + numbers[guard:] for numbers, data in zip(around, contents, strict=True)]
 
 
 def _dtype(array: "np.ndarray[Any, Any]") -> str:

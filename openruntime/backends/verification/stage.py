@@ -41,12 +41,12 @@ class Built(msgspec.Struct, tag=True):
 
 
 class Memory(msgspec.Struct, tag=True):
-    """Take these arrays, inputs first, each with `guard` bytes before and after, `shift` bytes further from the end of a page than they could be;
-    answered with `Ran` of 0 seconds."""
+    """Take these arrays, inputs first, each with `guard` bytes before and after, laid in its pages as `Fenced` says of `shift`; answered with
+    `Ran` of 0 seconds."""
 
     arrays: list[bytes]
     guard: int
-    shift: int = 0
+    shift: int | None = 0
 
 
 class Run(msgspec.Struct, tag=True):
@@ -122,7 +122,7 @@ class Stage:
         assert isinstance(built, Built)
         return built
 
-    def memory(self, arrays: Sequence[bytes], guard: int, shift: int = 0) -> None:
+    def memory(self, arrays: Sequence[bytes], guard: int, shift: int | None = 0) -> None:
         self._ask(Memory(list(arrays), guard, shift), COMPILING)
 
     def run(
@@ -230,7 +230,7 @@ class _Host:
         except MemoryError as error:
             return Refused("out_of_memory", f"no memory: {error}")
 
-    def _take(self, arrays: Sequence[bytes], guard: int, shift: int) -> None:
+    def _take(self, arrays: Sequence[bytes], guard: int, shift: int | None) -> None:
         for memory in self._memories:
             memory.close()
         self._guard = guard

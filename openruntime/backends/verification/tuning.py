@@ -3,23 +3,28 @@
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
 
 from openruntime.backends.fences import GUARD
-from openruntime.backends.verification.cases import MOST_ASKED, NORMAL, Case, bytes_of, input_shapes, inputs, scalars
-from openruntime.backends.verification.judge import Judge
-from openruntime.backends.verification.stage import Died, Stage
-from openruntime.contracts.errors import CompileError, InvalidParameter, OpenRuntimeError, OperationFailed
+from openruntime.backends.verification import comparison
+from openruntime.backends.verification.cases import MOST_ASKED, NORMAL, Case, bytes_of, inputs, poisons, scalars
+from openruntime.backends.verification.comparison import Run
+from openruntime.backends.verification.judge import Judge, laid
+from openruntime.backends.verification.reference import Expected
+from openruntime.backends.verification.stage import Stage
+from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OperationFailed
 from openruntime.contracts.interfaces import Steps
-from openruntime.contracts.kernels import KernelSpec, Number, Tuned, encoded
+from openruntime.contracts.kernels import Binding, KernelSpec, Tuned, encoded
 from openruntime.contracts.payload import Spec
 from openruntime.contracts.tunables import combinations, settled, tunables
 
 EXHAUSTIVE = 48  # combinations; of more, one constant at a time is varied
+LEAST_ROUNDS = 3  # of the last measurement, however long they take
 QUICK = 3  # runs that decide who is measured in earnest
 FINALISTS = 4
 WORTH = 1.02  # times faster than the baseline, or the defaults stay
@@ -35,8 +40,8 @@ class Tuner:
     """For one kernel at one class of sizes. `baseline`: what gains are told against, with the same signature; the kernel's defaults unless given."""
 
     def __init__(
-        self, spec: KernelSpec, stage: Stage, *, baseline: KernelSpec | None = None, sizes: Mapping[str, int] | None = None, seed: int = 0,
-        rounds: int = 15, launch: float = 10.0, limit: float = 300.0,
+        self, spec: KernelSpec, stage: Stage, *, baseline: KernelSpec | None = None, sizes: Mapping[str, int] | None = None,
+        seed: int | None = None, rounds: int = 15, launch: float = 10.0, limit: float = 300.0,
     ) -> None:  # fmt: skip
         """Raises `InvalidParameter` where nothing is left open, the sizes do not fit, or the baseline takes something else."""
         self._spec = spec
@@ -55,9 +60,15 @@ class Tuner:
         self._limit = limit
         self._judge = Judge(settled(spec), stage, seed=seed, launch=launch, limit=limit)
         self._keys: dict[tuple[int, ...], int] = {}
-        self._specs: dict[int, KernelSpec] = {}
+        self._specs = {BASELINE: self._baseline}
         self._candidates: list[dict[str, Any]] = []
-        self._memory, self._numbers, self._scalars = self._case(np.random.default_rng([seed, 4]))
+        self._rng = np.random.default_rng([self._judge.seed, 4])
+        case = Case(self._sizes, NORMAL)
+        self._arrays, self._numbers = inputs(spec, case, self._rng), scalars(spec, case, self._rng)
+        self._inputs = [array.tobytes() for array in self._arrays.values()]
+        outputs = self._bound(BASELINE).outputs
+        self._shapes = {name: output.shape for name, output in outputs.items()}
+        self._fills = [poisons(self._rng, output.dtype, output.nbytes) for output in outputs.values()]
 
     def _need_alike(self, baseline: KernelSpec) -> None:
         for part in ("inputs", "outputs", "scalars"):
@@ -84,7 +95,6 @@ class Tuner:
         verdict = self._judge.verify(_silent, [self._sizes], self._baseline, BASELINE)
         if not verdict["ok"]:
             raise OperationFailed(f"the baseline {self._baseline.name} is not verified, so no gain over it would mean anything: {verdict['verdict']}")
-        self._specs[BASELINE] = self._baseline
         quick = self._quick(BASELINE)
         total = min(combinations(self._space), EXHAUSTIVE)
 
@@ -102,8 +112,8 @@ class Tuner:
 
         _search(self._space, measured)
         steps(total, total + 1, "measuring the best again, in turns with the baseline")
-        finalists = sorted((c for c in self._candidates if c["seconds"] is not None), key=lambda c: c["seconds"])[:FINALISTS]
-        times = self._interleaved([BASELINE, *(candidate["key"] for candidate in finalists)])
+        times = self._interleaved(begun + self._limit)
+        finalists = [candidate for candidate in self._candidates if candidate["key"] in times]
         return self._report(fixed, quick, finalists, times, time.monotonic() - begun)
 
     def _try(self, key: int, values: Values) -> None:
@@ -111,56 +121,95 @@ class Tuner:
         spec = settled(self._spec, values)
         entry: dict[str, Any] = {"values": values, "key": key, "seconds": None, "ok": False, "reason": None}
         self._candidates.append(entry)
-        try:
+        with self._rejecting(entry):
             verdict = self._judge.verify(_silent, [self._sizes], spec, key, thorough=False)
             entry["ok"], entry["reason"] = verdict["ok"], None if verdict["ok"] else verdict["verdict"]
             self._specs[key] = spec
             if verdict["ok"]:
                 entry["seconds"] = self._quick(key)
-        except CompileError as error:
-            entry["reason"] = error.message
-        except (OpenRuntimeError, Died) as error:
-            entry["ok"], entry["reason"] = False, error.message
+
+    @contextmanager
+    def _rejecting(self, entry: dict[str, Any]) -> Iterator[None]:
+        """What goes wrong in here is a reason against the candidate; where it took the process with it, there is another for those that are left."""
+        try:
+            yield
+        except OpenRuntimeError as error:
+            entry["ok"], entry["reason"], entry["seconds"] = False, error.message, None
         if not self._stage.alive:
-            self._again()
+            self._stage.start()
+            for key, spec in self._specs.items():
+                self._stage.build(key, encoded(spec))
 
-    def _again(self) -> None:
-        """Another process for those that are left."""
-        self._stage.start()
-        for key, spec in self._specs.items():
-            self._stage.build(key, encoded(spec))
+    def _bound(self, key: int) -> Binding:
+        return self._specs[key].bind({name: Spec(str(array.dtype.name), array.shape) for name, array in self._arrays.items()}, self._numbers)
 
-    def _case(self, rng: np.random.Generator) -> tuple[list[bytes], dict[str, Number], list[Number]]:
-        """What is timed: the arrays' memory, the numbers that are no sizes, and all scalars in their order."""
-        case = Case(self._sizes, NORMAL)
-        arrays, numbers = inputs(self._spec, case, rng), scalars(self._spec, case, rng)
-        binding = self._baseline.bind({name: Spec(str(array.dtype.name), array.shape) for name, array in arrays.items()}, numbers)
-        memory = [bytes(GUARD) + array.tobytes() + bytes(GUARD) for array in arrays.values()]
-        memory += [bytes(output.nbytes + 2 * GUARD) for output in binding.outputs.values()]
-        return memory, numbers, list(binding.scalars.values())
+    def _lay(self) -> list[bytes]:
+        """Fresh memory: a kernel cannot tell it from what it was verified on, nor find an answer there."""
+        memory = laid(self._inputs, self._fills, self._rng, GUARD)
+        self._stage.memory(memory, GUARD)
+        return memory
 
-    def _run(self, key: int) -> float:
-        """Seconds of one run on the memory that is loaded."""
-        spec = self._specs[key]
-        shapes = dict(zip((a.name for a in spec.inputs), input_shapes(spec, self._sizes), strict=True))
-        binding = spec.bind({a.name: Spec(a.dtype, shapes[a.name]) for a in spec.inputs}, self._numbers)
-        return self._stage.run(key, self._scalars, binding.grid, binding.local, self._launch, answer=False)[0]
+    def _run(self, key: int, *, answer: bool = False) -> tuple[float, list[bytes]]:
+        """Seconds of one run on the memory that is loaded, and what it left there."""
+        binding = self._bound(key)
+        return self._stage.run(key, list(binding.scalars.values()), binding.grid, binding.local, self._launch, answer=answer)
 
     def _quick(self, key: int) -> float:
-        self._stage.memory(self._memory, GUARD)  # verification had its own arrays there
+        """Decides only who is measured in earnest: nobody looks at the answers."""
+        self._lay()
         self._run(key)  # warms up: a driver may compile at the first launch
-        return median(self._run(key) for _ in range(QUICK))
+        return median(self._run(key)[0] for _ in range(QUICK))
 
-    def _interleaved(self, keys: Sequence[int]) -> dict[int, list[float]]:
-        """Runs in turns, each round beginning with another, so that what slows the machine slows all alike."""
-        times: dict[int, list[float]] = {key: [] for key in keys}
-        self._stage.memory(self._memory, GUARD)
-        for key in keys:
-            self._run(key)
+    def _fresh(self, key: int) -> tuple[float, Run]:
+        before = self._lay()
+        seconds, after = self._run(key, answer=True)
+        return seconds, Run(before, after, GUARD)
+
+    def _warmed(self, key: int, expected: Mapping[str, Expected]) -> bytes:
+        """The digest of its answer, which agrees with the reference's. Raises `OperationFailed`."""
+        runs = [self._fresh(key)[1] for _ in range(2)]
+        found, _ = comparison.findings(self._spec, self._shapes, expected, runs)
+        if found:
+            raise OperationFailed(f"rejected when it was to be timed: {found[0]['message']}")
+        return self._answer(runs[0])
+
+    def _timed(self, key: int, right: bytes) -> float:
+        """Seconds of one run whose answer is the `right` one. Raises `OperationFailed`."""
+        seconds, run = self._fresh(key)
+        found = comparison.touched(self._spec, [run])
+        if found or self._answer(run) != right:
+            raise OperationFailed(f"rejected while it was timed: {found[0]['message'] if found else 'it answered something else than before'}")
+        return seconds
+
+    def _answer(self, run: Run) -> bytes:
+        outputs = run.after[len(self._inputs) :]
+        return b"".join(hashlib.sha256(memoryview(output)[GUARD : len(output) - GUARD]).digest() for output in outputs)
+
+    def _interleaved(self, end: float) -> dict[int, list[float]]:
+        """The seconds of the baseline and of the fastest that still answer right, by their keys: runs in turns, each round beginning with another,
+        so that what slows the machine slows all alike. After `end` it stops early."""
+        expected = self._judge.reference.expect(self._arrays, self._numbers, self._judge.seed)
+        right = {BASELINE: self._warmed(BASELINE, expected)}
+        entries = {candidate["key"]: candidate for candidate in self._candidates}
+        for candidate in sorted((c for c in self._candidates if c["seconds"] is not None), key=lambda c: c["seconds"]):
+            with self._rejecting(candidate):
+                right[candidate["key"]] = self._warmed(candidate["key"], expected)
+            if len(right) > FINALISTS:
+                break
+        times: dict[int, list[float]] = {key: [] for key in right}
         for number in range(self._rounds):
+            if number >= LEAST_ROUNDS and time.monotonic() > end:
+                break
+            keys = list(times)
             for place in range(len(keys)):
                 key = keys[(number + place) % len(keys)]
-                times[key].append(self._run(key))
+                if key == BASELINE:
+                    times[key].append(self._timed(key, right[key]))
+                    continue
+                with self._rejecting(entries[key]):
+                    times[key].append(self._timed(key, right[key]))
+                if not entries[key]["ok"]:
+                    del times[key]
         return times
 
     def _report(self, fixed: bytes, quick: float, finalists: list[dict[str, Any]], times: dict[int, list[float]], seconds: float) -> dict[str, Any]:
@@ -178,7 +227,8 @@ class Tuner:
         wrong = sum(not candidate["ok"] for candidate in self._candidates)
         winner = None if kept is None else Tuned(self._stage.identity, self._sizes, kept)
         return {
-            "kernel": self._spec.name, "sizes": self._sizes, "seconds": seconds, "identity": self._stage.identity.replace("\n", ", "),
+            "kernel": self._spec.name, "sizes": self._sizes, "seed": self._judge.seed, "seconds": seconds,
+            "identity": self._stage.identity.replace("\n", ", "),
             "baseline": {"kernel": self._baseline.name, "sha256": hashlib.sha256(fixed).hexdigest(), "quick": quick, **base},
             "candidates": sorted(self._candidates, key=lambda c: (c["seconds"] is None, c["seconds"])),
             "tried": len(self._candidates), "rejected": wrong, "winner": kept, "gain": best["gain"] if best else None,

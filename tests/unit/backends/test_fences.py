@@ -45,10 +45,12 @@ def test_a_byte_outside_is_seen(offset: int, where: str) -> None:
     memory.close()
 
 
-@pytest.mark.parametrize("offset", [5_000, 1 << 31, -5_000, -(1 << 33)])
-def test_further_out_the_process_ends(offset: int) -> None:
+@pytest.mark.parametrize(
+    ("offset", "laid"), [(5_000, ""), (1 << 31, ""), (-5_000, ""), (-(1 << 33), ""), (-1, ", guard=0, shift=None"), (256, ", guard=0")]
+)
+def test_further_out_the_process_ends(offset: int, laid: str) -> None:
     program = (
-        "import ctypes, numpy\nfrom openruntime.backends.fences import Fenced\nm = Fenced(100)\n"
+        f"import ctypes, numpy\nfrom openruntime.backends.fences import Fenced\nm = Fenced(100{laid})\n"
         f"ctypes.memset(numpy.frombuffer(m.array, 'u1').ctypes.data + {offset}, 1, 1)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == -signal.SIGSEGV

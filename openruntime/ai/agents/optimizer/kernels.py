@@ -168,8 +168,8 @@ class KernelOptimizer:
     async def _agreed(self, name: str, candidate: Candidate | None) -> Ratio:
         """The gain in several tunings: the middle one, and the widest range."""
         gains: list[tuple[float, float, float]] = []
-        for number in range(AGAIN):
-            report = await self._tuned(name, rounds=CONFIRMING, seed=number + 1)
+        for _ in range(AGAIN):
+            report = await self._tuned(name, rounds=CONFIRMING)
             best = next((c for c in report["candidates"] if c.get("measured")), None)
             if best is None:
                 raise Wrong(f"with other inputs: {report['candidates'][0]['reason']}")
@@ -270,8 +270,8 @@ class KernelOptimizer:
         await self._bench.client.post("/kernels", renamed({**document, "name": known_as}, known_as, name))
         return name
 
-    async def _tuned(self, name: str, *, rounds: int, seed: int = 0) -> Document:
-        options: Document = {"baseline": self._locked, "rounds": rounds, "limit": LIMIT, "seed": seed}
+    async def _tuned(self, name: str, *, rounds: int) -> Document:
+        options: Document = {"baseline": self._locked, "rounds": rounds, "limit": LIMIT}
         if self._sizes is not None:
             options["sizes"] = self._sizes
         report = await self._trial("tune", name, options)
