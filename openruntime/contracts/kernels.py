@@ -1,5 +1,6 @@
 """Kernels of the user's own: what one is, how a call binds it, and the runner that compiles and runs it in a worker."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -310,6 +311,11 @@ def requirement(language: str) -> str:
 def encoded(spec: KernelSpec) -> bytes:
     """A kernel as it goes with each task to a worker."""
     return msgspec.msgpack.encode(spec)
+
+
+def digest(spec: KernelSpec) -> str:
+    """SHA-256 of all that a kernel is, but for what tuning found of it: a trial of one digest says nothing of another."""
+    return hashlib.sha256(encoded(msgspec.structs.replace(spec, tuned=()))).hexdigest()
 
 
 @lru_cache(maxsize=256)

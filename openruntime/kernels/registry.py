@@ -24,6 +24,8 @@ from openruntime.runtimes.probe import Report as Looked
 log = logging.getLogger(__name__)
 
 NAMESPACE = "kernel"
+REPORTS = "kernel-report"
+KINDS = {"verify": VERIFY, "tune": TUNE}  # of trials
 TTL = 100 * 365 * 86_400.0  # seconds: for good
 COMPILE_TIMEOUT = 60.0  # seconds; a compiler may be given a riddle
 URGENT = 9
@@ -167,15 +169,17 @@ class KernelRegistry:
         return [shown(kernel) for _, kernel in sorted(self.kernels.get(principal.tenant, {}).items())]
 
     def get(self, name: str, *, principal: Principal = LOCAL) -> dict[str, Any]:
-        return shown(self._find(name, principal), source=True)
+        return shown(self.find(name, principal), source=True)
 
     async def remove(self, name: str, *, principal: Principal = LOCAL) -> None:
-        self._find(name, principal)
+        self.find(name, principal)
         async with self._writing:
             await self._shelf.delete(NAMESPACE, _key(principal.tenant, name))
+            for kind in KINDS:
+                await self._shelf.delete(REPORTS, report_key(principal.tenant, name, kind))
             self.kernels.get(principal.tenant, {}).pop(name, None)
 
-    def _find(self, name: str, principal: Principal) -> Kernel:
+    def find(self, name: str, principal: Principal) -> Kernel:
         own = self.kernels.get(principal.tenant, {})
         if name not in own:
             raise NotFound(f"there is no kernel {name!r:.100}{nearest(name, own)}", field="name")
@@ -208,6 +212,10 @@ def workers(reports: Sequence[Looked]) -> list[Looked]:
 
 def _key(tenant: str, name: str) -> str:
     return f"{tenant}/{name}"
+
+
+def report_key(tenant: str, name: str, kind: str) -> str:
+    return f"{tenant}/{name}/{kind}"
 
 
 def _name(document: Any) -> str:

@@ -10,18 +10,16 @@ import msgspec
 
 from openruntime.contracts.errors import Expired, NotFound, OpenRuntimeError, OperationFailed
 from openruntime.contracts.interfaces import Shelf, Tasks
-from openruntime.contracts.kernels import TUNE, VERIFY, Tuned
+from openruntime.contracts.kernels import TUNE, VERIFY, Tuned, digest
 from openruntime.contracts.models import TaskRequest
 from openruntime.contracts.records import LOCAL, Principal, Task
 from openruntime.contracts.status import TaskStatus
 from openruntime.contracts.tunables import with_winner
 from openruntime.kernels.catalogue import Kernel
-from openruntime.kernels.registry import TTL, KernelRegistry
+from openruntime.kernels.registry import KINDS, REPORTS, TTL, KernelRegistry, report_key
 
 log = logging.getLogger(__name__)
 
-REPORTS = "kernel-report"
-KINDS = {"verify": VERIFY, "tune": TUNE}
 SPARE = 90.0  # seconds that a task may take beside what its limit bounds: a process to start, a case to end
 
 
@@ -45,18 +43,20 @@ class KernelTrials:
         return await self._tasks.submit(request, principal=principal, cache="no-store")
 
     async def report(self, kind: str, name: str, task_id: str | None = None, *, principal: Principal = LOCAL) -> dict[str, Any]:
-        self._registry.get(name, principal=principal)
+        kernel = self._registry.find(name, principal)
         if task_id is not None:
             task = await self._tasks.result(task_id, principal=principal)
             found = _read(task) if task.call.operation == KINDS[kind] else {}
             if found.get("kernel") != name:
                 raise NotFound(f"task {task_id} has not tried to {kind} {name}", field="task_id")
+            if found.get("sha256") != digest(kernel.spec):
+                raise NotFound(f"task {task_id} tried another {name} than is registered now", field="task_id")
             await self._keep(task)
             return found
-        kept = await self._shelf.get(REPORTS, _key(principal.tenant, name, kind))
-        if kept is None:
+        kept = await self._shelf.get(REPORTS, report_key(principal.tenant, name, kind))
+        report: dict[str, Any] = msgspec.json.decode(kept[0]) if kept is not None else {}
+        if report.get("sha256") != digest(kernel.spec):
             raise NotFound(f"{name} has not been {'verified' if kind == 'verify' else 'tuned'} yet; POST to this path does it", field="name")
-        report: dict[str, Any] = msgspec.json.decode(kept[0])
         return report
 
     def ended(self, task: Task) -> None:
@@ -78,7 +78,7 @@ class KernelTrials:
         name = report["kernel"]
 
         def changed(kernel: Kernel) -> Kernel | None:
-            if kernel.version != report["version"]:
+            if report.get("sha256") != digest(kernel.spec):
                 return None
             spec = kernel.spec
             if report.get("tuned"):
@@ -87,7 +87,7 @@ class KernelTrials:
 
         if await self._registry.amend(task.tenant, name, changed):
             meta = msgspec.json.encode(report)
-            await self._shelf.put(REPORTS, _key(task.tenant, name, kind), meta, {}, ttl=TTL, tenant=task.tenant)
+            await self._shelf.put(REPORTS, report_key(task.tenant, name, kind), meta, {}, ttl=TTL, tenant=task.tenant)
 
 
 def _read(task: Task) -> dict[str, Any]:
@@ -105,7 +105,3 @@ def _summary(kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """What a list of kernels shows."""
     about = ("ok", "verdict", "findings", "worst") if kind == "verify" else ("winner", "gain", "gain_spread", "sizes", "tried", "rejected")
     return {name: report[name] for name in (*about, "device", "backend", "seconds", "task_id", "finished_at")}
-
-
-def _key(tenant: str, name: str, kind: str) -> str:
-    return f"{tenant}/{name}/{kind}"

@@ -207,6 +207,30 @@ def test_a_new_version_is_not_verified_by_what_was_found_of_the_old(at: tuple[Se
     assert runtime.kernels.add("fresh", source=WRONG.replace("wrong", "fresh"), grid="n", **GIVEN)["verified"] is None
 
 
+def test_a_kernel_inherits_nothing_from_another_of_its_name(at: tuple[Server, Any]) -> None:
+    server, runtime = at
+    right, wrong = (source.replace(name, "heir") for source, name in ((PLAIN, "plain"), (WRONG, "wrong")))
+    path = f"{server.url}/kernels/heir/verify"
+    runtime.kernels.add("heir", source=right, grid="n", **GIVEN)
+    task = runtime.kernels.verify("heir")["task_id"]
+    runtime.kernels.add("heir", source=wrong, grid="n", **GIVEN)
+    assert httpx.get(path).status_code == 404
+    runtime.kernels.add("heir", source=right, grid="n", **GIVEN)
+    assert httpx.get(path).json()["ok"]
+    runtime.kernels.remove("heir")
+    assert runtime.kernels.add("heir", source=wrong, grid="n", **GIVEN)["version"] == 1
+    assert httpx.get(path).status_code == 404
+    asked = httpx.get(f"{path}?task_id={task}")
+    assert (asked.status_code, asked.json()["field"]) == (404, "task_id")
+    assert "tried another heir than is registered now" in asked.json()["detail"]
+    assert runtime.kernels.get("heir")["verified"] is None
+    runtime.kernels.remove("heir")
+    runtime.kernels.add("heir", source=right, grid="n", **GIVEN)
+    assert httpx.get(path).status_code == 404  # removed with the kernel
+    assert httpx.get(f"{path}?task_id={task}").json()["ok"]
+    assert runtime.kernels.get("heir")["verified"]["ok"]
+
+
 def test_tuning_keeps_what_is_right_and_faster_and_later_runs_use_it(at: tuple[Server, Any]) -> None:
     server, runtime = at
     report = runtime.kernels.tune("scale", sizes={"n": 200_000}, rounds=5)

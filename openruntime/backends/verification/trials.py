@@ -8,7 +8,7 @@ import msgspec
 from openruntime.backends.verification.judge import Judge
 from openruntime.backends.verification.stage import Stage
 from openruntime.backends.verification.tuning import Tuner, asked
-from openruntime.contracts.kernels import VERIFY, KernelSpec
+from openruntime.contracts.kernels import VERIFY, KernelSpec, digest
 from openruntime.contracts.tunables import settled
 
 
@@ -27,4 +27,4 @@ def trial(operation: str, spec: KernelSpec, backend: str, place: tuple[str, int,
             baseline = msgspec.convert(params["baseline"], KernelSpec) if params.get("baseline") else None
             given |= {name: params[name] for name in ("sizes", "rounds") if name in params}
             report = Tuner(spec, stage, baseline=baseline, **given).tune(params["steps"])
-        return report | {"device": place[0], "backend": backend, "version": params.get("version")}
+        return report | {"device": place[0], "backend": backend, "version": params.get("version"), "sha256": digest(spec)}
