@@ -57,8 +57,7 @@ def plan(spec: KernelSpec, more: Sequence[Mapping[str, int]] = ()) -> list[Case]
     cases.append(Case(sized(EDGES[::-1]), NORMAL))
     cases.append(Case(sized(WHOLE), NORMAL, whole=True))
     cases.append(Case(sized(large), NORMAL, rounds=6))
-    if WIDE in kinds:
-        cases.append(Case({symbol: max(1, size // 4) for symbol, size in sized(large).items()}, WIDE))
+    cases += [Case({symbol: max(1, size // 4) for symbol, size in sized(large).items()}, kind) for kind in kinds if kind in (WIDE, SPECIAL)]
     cases += [Case({**sized(SMALL), symbol: 0}, NORMAL) for symbol in symbols]
     cases += [Case(dict(sizes), NORMAL, asked=True) for sizes in more]
     distinct: dict[tuple[Any, ...], Case] = {}
