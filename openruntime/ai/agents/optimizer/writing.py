@@ -38,7 +38,7 @@ ELEMENTWISE = frozenset({
     "native_sqrt", "native_log",
 })  # fmt: skip
 MODERATE = "100"
-"""PoCL 3's vector sine and cosine: one lane beyond some ten thousand makes its neighbours wrong."""
+"""PoCL 3.1's sine, cosine and tangent of a vector: a lane from 2^23 on, or an infinite one, makes those below 2^-7 beside it wrong."""
 PERIODIC = frozenset({"sin", "cos", "tan"})
 NEUTRAL = {"+=": "0", "*=": "1", "fmax": "-INFINITY", "fmin": "INFINITY"}
 _FLOATS = ("float", "double")
