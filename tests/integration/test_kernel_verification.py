@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import openruntime
+from benchmarks.kernels import SOURCES, WORKS
 from benchmarks.servers import Server
 from openruntime.errors import InvalidParameter, NotFound, OperationFailed
 from tests.kernels.honest import KERNELS
@@ -28,6 +29,7 @@ from openruntime.backends.verification.judge import Judge
 from openruntime.backends.verification.stage import Stage
 from openruntime.backends.verification.tuning import Tuner
 from openruntime.contracts.kernel_reading import read
+from openruntime.contracts.tunables import settled
 
 ENDLESS = {"launch": 1.0, "compiling": 4.0}  # seconds; what loops for ever costs that much here
 
@@ -84,6 +86,16 @@ def test_the_same_seed_tries_the_same_and_another_another(stage: Stage) -> None:
     first, again, other = (verify(halved, stage, thorough=False, seed=seed)["cases"] for seed in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_sine_of_vectors_is_right_beside_what_is_infinite(seed: int, stage: Stage) -> None:
+    work = WORKS["expression"]
+    source = (SOURCES / "tuned/expression.cl").read_text()
+    spec = read(kernel(source, *work.inputs, *work.outputs, grid=tuple(work.tuned[0]), local=tuple(work.tuned[1]), reference=work.reference))
+    report = Judge(settled(spec, {"VEC": 16}), stage, seed=seed).verify(lambda *_: None)
+    assert report["ok"], report["verdict"]
+    assert max(case["sizes"]["n"] for case in report["cases"] if case["data"] == "special") > 50_000  # or some seeds miss what a vector does
 
 
 def test_no_two_trials_try_the_same_unless_asked_to(stage: Stage) -> None:
