@@ -26,7 +26,7 @@ from openruntime.ai.agents.optimizer.candidates import first
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "benchmarks/kernel_sources"
-RUNS = 15
+RUNS = 11
 AGAIN = 3  # verifications of each winner, each with a seed of its own
 FINITE = {"finite": True}
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -139,7 +139,8 @@ class Stage:
         assert process.stdin is not None
         data = msgspec.msgpack.encode(request)
         try:
-            process.stdin.write(_LENGTH.pack(len(data)) + data)
+            process.stdin.write(_LENGTH.pack(len(data)))
+            process.stdin.write(data)
             process.stdin.flush()
         except BrokenPipeError:
             raise self._dead() from None
@@ -253,7 +254,8 @@ def main() -> None:
 
     def reply(message: Reply) -> None:
         data = msgspec.msgpack.encode(message)
-        out.write(_LENGTH.pack(len(data)) + data)
+        out.write(_LENGTH.pack(len(data)))
+        out.write(data)
         out.flush()
 
     try:
