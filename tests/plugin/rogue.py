@@ -150,6 +150,12 @@ def rogue_channel(*, how: str, xp: Namespace) -> Array:
         tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (1000,), None, 1, 1 << 40)}, 0.0, 0.0, 0.0)))
     elif how == "negative":
         tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (-1000,), None, 1, 0)}, 0.0, 0.0, 0.0)))
+    elif how == "none":
+        tasks.sendall(frame(Done(_job(), {}, 0.0, 0.0, 0.0, batch=(0, 0))))
+    elif how == "backwards":
+        tasks.sendall(frame(Done(_job(), {}, 0.0, 2.0, 1.0)))
+    elif how == "never":
+        tasks.sendall(frame(Done(_job(), {}, float("nan"), 1.0, 2.0)))
     return xp.ones((1,))
 
 
