@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -129,8 +130,14 @@ def bare(task: Task) -> Task:
     return msgspec.structs.replace(task, call=call, outputs=None)
 
 
+def arrived(task: Task) -> Task:
+    """A task from another process: how long ago it was submitted is known by the time of day alone."""
+    task.arrived = monotonic() - max(0.0, time() - task.created)
+    return task
+
+
 def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
-    task = _decode_task(meta)
+    task = arrived(_decode_task(meta))
     if outputs is not None:
         task.outputs = _decode(outputs)
     return task

@@ -95,7 +95,7 @@ class Outcomes:
     def watch_deadline(self, task: Task) -> None:
         """End the task when its time is over."""
         if task.deadline is not None and task.id not in self._timers:
-            delay = max(0.0, task.deadline - time.time())
+            delay = max(0.0, task.left(time.monotonic()))
             self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self.later(task, Event.EXPIRED))
 
     def later(self, task: Task, event: Event) -> None:
