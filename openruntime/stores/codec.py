@@ -1,5 +1,6 @@
 """Task records as rows, and named values with arrays inside as msgpack. No pickle: arrays, references and tuples are tagged."""
 
+import ctypes
 import json
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic, time
@@ -141,6 +142,23 @@ def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
     if outputs is not None:
         task.outputs = _decode(outputs)
     return task
+
+
+def memory(value: Any, inline: int) -> int:
+    """Bytes, nearly, that values take here. Arrays over `inline` bytes in shared memory, which has a bound of its own, are left out."""
+    kind = type(value)
+    if kind is Array:
+        data = value.data
+        if type(data) is memoryview:
+            return 0 if data.nbytes > inline and isinstance(data.obj, ctypes.Array) else data.nbytes
+        return len(data) if data is not None else 0
+    if kind is str:
+        return len(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return 8
+    return sum([memory(item, inline) for item in value])
 
 
 def result_bytes(task: Task) -> int:

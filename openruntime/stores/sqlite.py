@@ -231,6 +231,7 @@ class SqliteStore(EmbeddedStore):
             tasks.sort(key=lambda task: (task.created, task.id))
             for task in tasks:
                 self._live[task.id] = task
+                self._weigh(task)
                 if task.idempotency is not None:
                     self._keys[task.tenant, task.idempotency] = task.id
                 if task.needs:
@@ -277,6 +278,7 @@ class SqliteStore(EmbeddedStore):
         if self._spill.needed(task.call.parameters):
             task.call = msgspec.structs.replace(task.call, parameters=emptied(task.call.parameters))
             self._resting.add(task.id)
+            self._weigh(task)
 
     def _retire(self, task: Task) -> bool:
         """Have an ended task written; whether it may be given up, so that nobody has to wait for the disk."""
