@@ -242,6 +242,10 @@ class Store(ABC):
         Large outputs may lose their bytes soon after, because others want the memory; `get` has them loaded.
         Does not wait for the disk unless the task is `kept` and somebody asks `settled`."""
 
+    async def seal(self, ended: Task) -> None:
+        """Have on disk how a task is going to end that is not finished yet; waits until there is space. Needed where `finish` does not do that."""
+        return None
+
     @abstractmethod
     async def remove(self, task: Task) -> bool:
         """Take a waiting task out of the queue (it was cancelled or is too late). False when it is no longer waiting."""

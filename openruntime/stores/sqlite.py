@@ -176,6 +176,17 @@ class SqliteStore(EmbeddedStore):
             await asyncio.sleep(0.005)  # the disk is slower than the devices: they have to wait for it
         return True
 
+    async def seal(self, ended: Task) -> None:
+        while True:
+            try:
+                if ended.outputs is not None:
+                    ended.outputs = await self._spill.write(ended.outputs, durable=True, results=True)
+                await self._disk.writer.urgently((), [ended])
+                return
+            except OpenRuntimeError as error:
+                self._disk.complain(error)
+                await asyncio.sleep(_RETRY)
+
     async def get(self, task_id: str) -> Task | None:
         task = self._live.get(task_id) or self._ended.get(task_id) or await self._past.find(task_id)
         if task is None:
@@ -286,7 +297,7 @@ class SqliteStore(EmbeddedStore):
         if outputs is not None and self._spill.bulky(outputs, size):
             self._bulky[task.id] = task
             self._bulky_added.set()
-        elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
+        elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED or (task.kept and not task.call.cacheable):
             self._disk.writer.lazily(task)
         else:
             self._gathering.add(task, size)

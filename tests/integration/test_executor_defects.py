@@ -1,7 +1,11 @@
 """What must not lose a task: a disk that fails for a moment, a worker that is ended, a clock that is set, defects of our own."""
 
+import asyncio
+import contextlib
 import mmap
 import os
+import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from errno import EIO, EMFILE, ENOMEM
@@ -18,6 +22,7 @@ from openruntime.contracts.records import Task
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
 from openruntime.stores import blobs
+from openruntime.stores.database import NAME
 from openruntime.tasks.slots import SlotState
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin")
@@ -154,3 +159,45 @@ async def test_after_a_restart_a_deadline_is_judged_by_the_time_of_day(tmp_path:
         await all_completed(runtime, [early])
         assert late.failure is not None
         assert late.failure.code == "timeout"
+
+
+async def test_an_end_that_might_be_another_is_on_disk_before_it_is_shown(runtime: Runtime, tmp_path: Path) -> None:
+    """Each is looked for on disk at the moment at which it is told; what is a function of its parameters does not wait for the disk."""
+    found: dict[str, str | None] = {}
+    ended = runtime.outcomes._ends._on_end
+
+    def told(task: Task) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as connection:
+            row = connection.execute("SELECT status FROM tasks WHERE id = ?", (task.id,)).fetchone()
+        found[task.id] = row and row[0]
+        ended(task)
+
+    runtime.outcomes._ends._on_end = told
+    asked = [("sum", {"x": [1.0]}), ("rogue_spin", {"seconds": 0.0}), ("rogue_crash", {"how": "raise"}), ("rogue_dice", {"elements": 100_000})]
+    tasks = [await runtime.tasks.submit(TaskRequest(operation=name, parameters=parameters)) for name, parameters in asked]
+    waited = await runtime.tasks.submit(TaskRequest(operation="rogue_spin", parameters={"seconds": 0.0}), promised=False)
+    for task in (*tasks, waited):
+        assert await runtime.tasks.wait(task, 10)
+    assert [found[task.id] for task in tasks] == [None, "completed", "failed", "completed"]
+    assert found[waited.id] is None, "nobody was promised it"
+    outputs = (await runtime.tasks.result(tasks[3].id)).outputs
+    assert outputs is not None
+    assert outputs["output"].nbytes == 800_000
+    assert len((await runtime.tasks.list())[0]) == 5, "each once"
+
+
+async def test_until_its_end_is_on_disk_a_task_runs_and_can_be_cancelled(runtime: Runtime) -> None:
+    let, disk = threading.Event(), runtime.store._disk  # type: ignore[attr-defined]
+    shown, cancelled = [await runtime.tasks.submit(TaskRequest(operation="rogue_spin", parameters={"seconds": 0.2})) for _ in range(2)]
+    busy = asyncio.create_task(disk.writer.job(lambda connection: let.wait(10)))
+    assert not await runtime.tasks.wait(cancelled, 0.8)
+    assert [(await runtime.tasks.status(task.id)).status for task in (shown, cancelled)] == [TaskStatus.RUNNING] * 2
+    after = await runtime.tasks.submit(TaskRequest(operation="sum", parameters={"x": [1.0]}), promised=False)
+    assert await runtime.tasks.wait(after, 5), "the pump goes on"
+    cancelling = asyncio.create_task(runtime.tasks.cancel(cancelled.id))
+    await asyncio.sleep(0)
+    let.set()
+    await asyncio.gather(busy, cancelling)
+    for task in (shown, cancelled):
+        assert await runtime.tasks.wait(task, 5)
+    assert (shown.status, cancelled.status, cancelled.outputs) == (TaskStatus.COMPLETED, TaskStatus.CANCELLED, None)

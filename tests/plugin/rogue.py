@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -91,6 +92,12 @@ def rogue_flaky(*, path: str, failures: int, xp: Namespace) -> Array:
 def rogue_liar(*, elements: int, xp: Namespace) -> Array:
     """Gives more than it declared."""
     return xp.ones((elements,))
+
+
+@operation(family="rogue", check=lambda elements: Spec("float64", (elements,)), estimate=_free, cacheable=False)
+def rogue_dice(*, elements: int, xp: Namespace) -> Array:
+    """Random without a seed."""
+    return xp.full((elements,), random.random())
 
 
 @operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
