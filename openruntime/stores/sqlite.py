@@ -121,6 +121,9 @@ class SqliteStore(EmbeddedStore):
 
     async def keep(self, task: Task) -> None:
         kept, writer = task.kept, self._disk.writer
+        if task.life.status.ended and self._live.get(task.id, task) is not task:
+            await self._seal(task)
+            return
         if task.id not in self._live and task.id not in self._ended:
             if task.life.status.ended:
                 task.kept = await self.get(task.id) is not None
@@ -175,17 +178,6 @@ class SqliteStore(EmbeddedStore):
                 break
             await asyncio.sleep(0.005)  # the disk is slower than the devices: they have to wait for it
         return True
-
-    async def seal(self, ended: Task) -> None:
-        while True:
-            try:
-                if ended.outputs is not None:
-                    ended.outputs = await self._spill.write(ended.outputs, durable=True, results=True)
-                await self._disk.writer.urgently((), [ended])
-                return
-            except OpenRuntimeError as error:
-                self._disk.complain(error)
-                await asyncio.sleep(_RETRY)
 
     async def get(self, task_id: str) -> Task | None:
         task = self._live.get(task_id) or self._ended.get(task_id) or await self._past.find(task_id)
@@ -290,6 +282,18 @@ class SqliteStore(EmbeddedStore):
             task.call = msgspec.structs.replace(task.call, parameters=emptied(task.call.parameters))
             self._resting.add(task.id)
             self._weigh(task)
+
+    async def _seal(self, ended: Task) -> None:
+        """Have on disk how a live task is going to end."""
+        while True:
+            try:
+                if ended.outputs is not None:
+                    ended.outputs = await self._spill.write(ended.outputs, durable=True, results=True)
+                await self._disk.writer.urgently((), [ended])
+                return
+            except OpenRuntimeError as error:
+                self._disk.complain(error)
+                await asyncio.sleep(_RETRY)
 
     def _retire(self, task: Task) -> bool:
         """Have an ended task written; whether it may be given up, so that nobody has to wait for the disk."""

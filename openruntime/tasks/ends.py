@@ -39,9 +39,9 @@ class Ends:
 
     async def seal(self, task: Task, life: Life, failure: Failure | None) -> None:
         """Have on disk that the task ends with this `life`, before anybody can see it."""
-        ended = msgspec.structs.replace(task, life=life)
+        ended = msgspec.structs.replace(task, life=life, call=task.call.forgotten())
         _close(ended, failure)
-        await self._store.seal(ended)
+        await self._store.keep(ended)
         if not task.life.status.ended:  # else it was cancelled meanwhile
             task.finished, task.outputs = ended.finished, ended.outputs
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -174,16 +174,16 @@ class TaskExecutor:
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
-        loaded: list[tuple[Task, Mapping[str, Any], memoryview | None]] = []
+        loaded: list[tuple[Task, dict[str, Any], memoryview | None]] = []
         short = False
         now = time.monotonic()
         for task in tasks:
             try:
-                parameters = await self._store.load(task)
+                given = await self._store.load(task)
                 if task.call.program is not None:
-                    parameters = {**parameters, PROGRAM: task.call.program.source}
+                    given = {**given, PROGRAM: task.call.program.source}
                 large = output_bytes(task.call.outputs.values())
-                loaded.append((task, parameters, self._pool.allocate(large) if large else None))
+                loaded.append((task, given, self._pool.allocate(large) if large else None))
             except Exception as error:
                 short = await self._unsendable(task, error) or short
         if slot.worker is None or slot.state is not SlotState.READY:  # it died, or is ended, since inputs were read from disk
