@@ -2,7 +2,7 @@
 
 import ctypes
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic, time
 from typing import Any
 
@@ -144,21 +144,26 @@ def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
     return task
 
 
-def memory(value: Any, inline: int) -> int:
+def memory(values: Iterable[Any], inline: int) -> int:
     """Bytes, nearly, that values take here. Arrays over `inline` bytes in shared memory, which has a bound of its own, are left out."""
-    kind = type(value)
-    if kind is Array:
-        data = value.data
-        if type(data) is memoryview:
-            return 0 if data.nbytes > inline and isinstance(data.obj, ctypes.Array) else data.nbytes
-        return len(data) if data is not None else 0
-    if kind is str:
-        return len(value)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list and kind is not tuple:
-        return 8
-    return sum([memory(item, inline) for item in value])
+    size = 0
+    for value in values:  # without a call for each: this is asked of every task
+        kind = type(value)
+        if kind is Array:
+            data = value.data
+            if type(data) is not memoryview:
+                size += len(data) if data is not None else 0
+            elif data.nbytes <= inline or not isinstance(data.obj, ctypes.Array):
+                size += data.nbytes
+        elif kind is str:
+            size += len(value)
+        elif kind is dict:
+            size += memory(value.values(), inline)
+        elif kind is list or kind is tuple:
+            size += memory(value, inline)
+        else:
+            size += 8
+    return size
 
 
 def result_bytes(task: Task) -> int:

@@ -89,7 +89,7 @@ class EmbeddedStore(Store):
         new = [task for task in tasks if not task.life.status.ended]
         if waiting + len(new) > self._queue_bound:
             raise QueueFull(f"{waiting} tasks are waiting and the queue holds {self._queue_bound}; try again later", retry_after=1.0)
-        weights = [memory(task.call.parameters, self._inline_bytes) for task in new]
+        weights = [memory(task.call.parameters.values(), self._inline_bytes) for task in new]
         more = sum(weights)
         if self._weight and self._weight + more > self._queue_bytes:
             raise QueueFull(
@@ -115,7 +115,7 @@ class EmbeddedStore(Store):
 
     def _weigh(self, task: Task) -> None:
         """Count the inputs of a live task as they are now."""
-        weight = memory(task.call.parameters, self._inline_bytes)
+        weight = memory(task.call.parameters.values(), self._inline_bytes)
         self._weight += weight - self._weights.get(task.id, 0)
         self._weights[task.id] = weight
 
