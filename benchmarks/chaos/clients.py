@@ -16,7 +16,7 @@ from benchmarks.load import SAFETENSORS, Answer, Connection, request
 
 TIMEOUT = 20.0  # seconds without a byte: the connection is given up and another tried
 AGAIN = (408, 429, 503, 507)  # nothing was accepted; try again
-WEIGHTS = {"tiny": 40, "large": 8, "long": 3, "dependent": 10, "tensor": 10, "failing": 10, "cancelled": 6, "batch": 13}
+WEIGHTS = {"tiny": 40, "large": 8, "long": 3, "dependent": 10, "tensor": 10, "failing": 10, "cancelled": 6, "batch": 13, "deadline": 5, "overdue": 1}
 BACKLOG = 3_000  # acknowledged tasks not seen to end: then the clients wait
 
 
@@ -122,6 +122,8 @@ class Crowd:
                     parent = self._promised(client, "tiny", number, keyed=dice.random() < 0.5)
                     if parent is not None:
                         self._promised(client, kind, number, reference={"task": parent})
+                elif kind in work.TIMEOUTS:
+                    self._promised(client, kind, keyed=False)  # sent once, so that it is known which gateways it has met
                 elif kind != "failing" and dice.random() < 0.4:
                     self._waited(client, kind, keyed=dice.random() < 0.5)
                 else:
@@ -151,7 +153,7 @@ class Crowd:
             self.ledger.wrong("wrong", f"{kind} {number} was answered with {answer.status}: {bytes(answer.body[:300])!r}")
             return None
         task = str(answer.json()["task_id"])
-        self.ledger.acknowledge(task, kind, number, key)
+        self.ledger.acknowledge(task, kind, number, key, client.sent)
         self.ledger.accepted.append((client.sent, time.monotonic()))
         return task
 

@@ -22,6 +22,7 @@ class Promise:
 
     kind: str
     number: int
+    sent: float = 0.0
     end: tuple[str, int, str, int] | None = None
     seen: float = 0.0
 
@@ -48,13 +49,13 @@ class Ledger:
     wrongs: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def acknowledge(self, task: str, kind: str, number: int, key: str | None = None) -> None:
+    def acknowledge(self, task: str, kind: str, number: int, key: str | None = None, sent: float = 0.0) -> None:
         """The server said 202: from now on the task is its business."""
         with self.lock:
             if key is not None and self.keys.setdefault(key, task) != task:
                 self._wrong("committed_twice", f"{key} is both {self.keys[key]} and {task}")
             if task not in self.promises:
-                self.promises[task] = Promise(kind, number)
+                self.promises[task] = Promise(kind, number, sent)
                 self.open[task] = None
                 self.kinds[kind] += 1
 
@@ -128,6 +129,8 @@ class Ledger:
         if entry["status"] == "completed" and ends == "array":
             if output is None or not _right(promise.kind, promise.number, output):
                 self._wrong("wrong", f"{promise.kind} task {task}: a wrong result")
+        elif code == "timeout" and promise.kind == "deadline" and (self.killed > promise.sent or not self.lingers):
+            self.counts["judged_by_the_time_of_day"] += 1  # by a gateway that did not see it arrive: it has no other clock
         elif code == "worker_crashed" and attempt >= 2:
             self.counts["poisoned"] += 1  # two workers were killed under it: it fails and says so
         elif code != ends and not (code == "dependency_failed" and promise.kind == "dependent" and self.counts["poisoned"]):

@@ -13,7 +13,8 @@ from openruntime.operations.simulation import monte_carlo_pi
 
 TINY, LARGE = 250, 100_000  # float32: in the task's row; in a blob of its own
 LONG, SEEDS = 5_000_000, 4  # samples: some tenths of a second
-ENDLESS = 10**12  # only for tasks that are cancelled
+ENDLESS = 10**12  # only for tasks that are cancelled or run out of time
+TIMEOUTS = {"deadline": 600.0, "overdue": 0.3}  # seconds: never over, however the clock is set; over soon, though it were set back for hours
 BATCH = 100
 FORMULA = "2*x+1"
 
@@ -27,7 +28,7 @@ class Kind:
 
 KINDS = {
     "tiny": Kind(), "large": Kind(), "long": Kind(), "batch": Kind(), "dependent": Kind(), "tensor": Kind(),
-    "failing": Kind("operation_failed"), "cancelled": Kind("cancelled"),
+    "failing": Kind("operation_failed"), "cancelled": Kind("cancelled"), "deadline": Kind(), "overdue": Kind("timeout"),
 }  # fmt: skip
 
 
@@ -52,6 +53,9 @@ def _pi(seed: int) -> float:
 
 def call(kind: str, number: int, reference: dict[str, str] | None = None) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """The TaskRequest and its arrays. `reference` stands for the array of `dependent` (a task) and `tensor` tasks."""
+    if kind in TIMEOUTS:
+        task, arrays = call("tiny" if kind == "deadline" else "cancelled", number)
+        return task | {"timeout": TIMEOUTS[kind]}, arrays
     if kind in ("long", "cancelled"):
         return {"operation": "monte_carlo_pi", "parameters": {"samples": LONG if kind == "long" else ENDLESS, "seed": number % SEEDS}}, {}
     if kind == "failing":

@@ -221,7 +221,8 @@ class Store(ABC):
     async def keep(self, task: Task) -> None:
         """Make a task that was submitted without promise as durable as one with; returns when its state is on disk.
 
-        That it ended, or is being cancelled (`open` answers it so again), is part of its state."""
+        That it ended, or is being cancelled (`open` answers it so again), is part of its state. Given a copy of a live task that has ended,
+        that end is on disk before `finish` makes it known; waits until there is space. (Nothing to do where `finish` is on disk itself.)"""
 
     @abstractmethod
     async def requeue(self, task: Task) -> None:

@@ -1,5 +1,6 @@
 """Slim records used inside: msgspec structs, because a pydantic model costs ten times as much to make."""
 
+from math import inf
 from typing import Any
 
 import msgspec
@@ -191,7 +192,7 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     needs: tuple[str, ...] = ()  # tasks whose outputs stand in the parameters as References
     predicted: float = 0.0
     placement: dict[str, Any] | None = None  # what `explain` shows: `reason` and `candidates`
-    arrived: float = 0.0  # monotonic seconds, where it was submitted
+    arrived: float = 0.0  # monotonic seconds, in this process
     timings: Timings | None = None  # from its first claim on: a hundred bytes that a waiting task need not have
     traceparent: str | None = None  # the checked header of the request that submitted it
     client: str = "local"  # whose fair share it counts on: the principal's id
@@ -199,6 +200,10 @@ class Task(msgspec.Struct, gc=False, omit_defaults=True):
     @property
     def status(self) -> TaskStatus:
         return self.life.status
+
+    def left(self, now: float) -> float:
+        """Seconds until its deadline at the monotonic moment `now`, because the time of day may have been set since it arrived."""
+        return inf if self.deadline is None else self.arrived + self.deadline - self.created - now
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):

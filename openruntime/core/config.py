@@ -103,6 +103,10 @@ class Settings(BaseModel):
     model_requests: Count = Field(64, description="Requests to models that are answered at once, whatever each takes.")
     ageing_step: Interval = Field(30.0, description="Seconds of waiting that raise a task as much as one step of priority.")
     queue_bound: Count = Field(100_000, description="Tasks that may wait; more are refused with `queue_full`.")
+    queue_bytes: Size = Field(
+        ByteSize(1 << 30), description="Memory that the inputs of tasks which wait or run may take in the server, large ones that rest on disk or in "
+        "shared memory apart; more are refused with `queue_full`. On Redis its own `maxmemory` bounds them.",
+    )  # fmt: skip
     shutdown_grace: Seconds = Field(30.0, description="Seconds that running tasks have to end after SIGTERM; what is left runs after the next start.")
 
     agents: Count = Field(8, description="Runs of AI agents that work at the same time; more wait for their turn.")

@@ -341,8 +341,9 @@ def optional_backends(settings: Settings) -> list[str]:
 def open_store(settings: Settings) -> Store:
     """The store that the settings name; nothing is read or written yet."""
     bounds: dict[str, Any] = {
-        "queue_bound": settings.queue_bound, "history": settings.history_count, "history_age": settings.history_age,
-        "history_bytes": settings.history_bytes, "result_ttl": settings.result_ttl, "inline_bytes": settings.inline_bytes,
+        "queue_bound": settings.queue_bound, "queue_bytes": settings.queue_bytes, "history": settings.history_count,
+        "history_age": settings.history_age, "history_bytes": settings.history_bytes, "result_ttl": settings.result_ttl,
+        "inline_bytes": settings.inline_bytes,
     }  # fmt: skip
     if settings.store == "memory":
         return MemoryStore(**bounds)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -268,6 +269,10 @@ class WorkerProcess:
                         raise ValueError(f"output {name!r} lies outside the memory given for it")
                     outputs[name] = Array(wire.dtype, wire.shape, out[wire.offset : wire.offset + array.nbytes])
             times = outcome.seconds, outcome.started, outcome.finished, outcome.transfer, outcome.compile
+            if not isfinite(sum(times)) or outcome.started > outcome.finished:
+                raise ValueError(f"it took from {outcome.started} to {outcome.finished}")
+            if outcome.batch is not None and not 1 <= outcome.batch[1] <= outcome.batch[0]:
+                raise ValueError(f"it was number {outcome.batch[1]} of {outcome.batch[0]}")
             self._on_answer(Answer(outcome.id, outputs, None, *times, outcome.batch))
         elif type(outcome) is Failed:
             self._held.pop(outcome.id)

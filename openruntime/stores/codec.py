@@ -1,7 +1,9 @@
 """Task records as rows, and named values with arrays inside as msgpack. No pickle: arrays, references and tuples are tagged."""
 
+import ctypes
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -129,11 +131,39 @@ def bare(task: Task) -> Task:
     return msgspec.structs.replace(task, call=call, outputs=None)
 
 
+def arrived(task: Task) -> Task:
+    """A task from another process: how long ago it was submitted is known by the time of day alone."""
+    task.arrived = monotonic() - max(0.0, time() - task.created)
+    return task
+
+
 def task_of(meta: bytes, *, outputs: bytes | None = None) -> Task:
-    task = _decode_task(meta)
+    task = arrived(_decode_task(meta))
     if outputs is not None:
         task.outputs = _decode(outputs)
     return task
+
+
+def memory(values: Iterable[Any], inline: int) -> int:
+    """Bytes, nearly, that values take here. Arrays over `inline` bytes in shared memory, which has a bound of its own, are left out."""
+    size = 0
+    for value in values:  # without a call for each: this is asked of every task
+        kind = type(value)
+        if kind is Array:
+            data = value.data
+            if type(data) is not memoryview:
+                size += len(data) if data is not None else 0
+            elif data.nbytes <= inline or not isinstance(data.obj, ctypes.Array):
+                size += data.nbytes
+        elif kind is str:
+            size += len(value)
+        elif kind is dict:
+            size += memory(value.values(), inline)
+        elif kind is list or kind is tuple:
+            size += memory(value, inline)
+        else:
+            size += 8
+    return size
 
 
 def result_bytes(task: Task) -> int:

@@ -9,14 +9,16 @@ from typing import TypedDict
 from openruntime.contracts.errors import QueueFull
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import Filter, Task
-from openruntime.stores.codec import bare, result_bytes
+from openruntime.stores.codec import bare, memory, result_bytes
 from openruntime.stores.queue import LaneHeaps
 
 
 class Bounds(TypedDict, total=False):
-    """Waiting tasks; ended ones by number, age in seconds and bytes of results; results by age in seconds; arrays in a row by bytes."""
+    """Waiting tasks, and bytes of their inputs in memory; ended ones by number, age in seconds and bytes of results; results by age in
+    seconds; arrays in a row by bytes."""
 
     queue_bound: int
+    queue_bytes: int
     history: int
     history_age: float
     history_bytes: int
@@ -31,6 +33,7 @@ class EmbeddedStore(Store):
         self,
         *,
         queue_bound: int = 200_000,
+        queue_bytes: int = 1 << 30,
         history: int = 100_000,
         history_age: float = 86_400,
         history_bytes: int = 1 << 30,
@@ -39,6 +42,7 @@ class EmbeddedStore(Store):
     ) -> None:
         """As `Bounds` says."""
         self._queue_bound = queue_bound
+        self._queue_bytes = queue_bytes
         self._history = history
         self._history_age = history_age
         self._history_bytes = history_bytes
@@ -46,6 +50,8 @@ class EmbeddedStore(Store):
         self._inline_bytes = inline_bytes
         self._heaps = LaneHeaps()
         self._live: dict[str, Task] = {}  # not ended
+        self._weights: dict[str, int] = {}  # of these, bytes of their inputs in memory
+        self._weight = 0  # of all
         self._held: set[str] = set()  # live, but not claimable yet: their `needs` are not met, or their inputs are being written
         self._ended: OrderedDict[str, Task] = OrderedDict()  # in the order of their end
         self._ended_bytes = 0
@@ -53,7 +59,9 @@ class EmbeddedStore(Store):
 
     async def requeue(self, task: Task) -> None:
         if self._live.get(task.id) is task:
-            self._held.discard(task.id)
+            if task.id in self._held:
+                self._held.discard(task.id)
+                self._weigh(task)  # what it needed stands in its inputs now
             self._heaps.push(task)
 
     async def claim(self, lanes: Sequence[str], limit: int) -> list[Task]:
@@ -81,9 +89,19 @@ class EmbeddedStore(Store):
         new = [task for task in tasks if not task.life.status.ended]
         if waiting + len(new) > self._queue_bound:
             raise QueueFull(f"{waiting} tasks are waiting and the queue holds {self._queue_bound}; try again later", retry_after=1.0)
-        for task in new:
+        weights = [memory(task.call.parameters.values(), self._inline_bytes) for task in new]
+        more = sum(weights)
+        if self._weight and self._weight + more > self._queue_bytes:
+            raise QueueFull(
+                f"the inputs of tasks that wait or run take {self._weight} bytes, these {more} more, and they may take {self._queue_bytes} together;"
+                " try again later",
+                retry_after=1.0,
+            )
+        for task, weight in zip(new, weights, strict=True):
             self._live[task.id] = task
+            self._weights[task.id] = weight
             self._held.add(task.id)
+        self._weight += more
         for task in tasks:
             if task.idempotency is not None:
                 self._keys[task.tenant, task.idempotency] = task.id
@@ -95,9 +113,16 @@ class EmbeddedStore(Store):
                 self._held.discard(task.id)
                 self._heaps.push(task)
 
+    def _weigh(self, task: Task) -> None:
+        """Count the inputs of a live task as they are now."""
+        weight = memory(task.call.parameters.values(), self._inline_bytes)
+        self._weight += weight - self._weights.get(task.id, 0)
+        self._weights[task.id] = weight
+
     def _forget(self, task: Task) -> None:
         """Undo everything that is known of a task."""
         if self._live.pop(task.id, None) is not None:
+            self._weight -= self._weights.pop(task.id)
             self._held.discard(task.id)
             self._heaps.discard(task.id)
         if self._ended.pop(task.id, None) is not None:
@@ -113,6 +138,7 @@ class EmbeddedStore(Store):
         if live is None or live.life.attempt != attempt:
             return False
         del self._live[task.id]
+        self._weight -= self._weights.pop(task.id)
         self._held.discard(task.id)
         self._heaps.discard(task.id)
         return True

@@ -16,7 +16,7 @@ import msgspec
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Life, Task
-from openruntime.stores.codec import arrays, task_of, unpack, unwrap, wrap
+from openruntime.stores.codec import arrays, arrived, task_of, unpack, unwrap, wrap
 from openruntime.stores.database import queries
 
 _TASKS = 512  # in one promise
@@ -255,7 +255,7 @@ def _wrapped(task: Task, digests: dict[str, list[str]]) -> Task:
 
 
 def _queued(record: msgspec.Raw, names: Iterable[str], shared: dict[Any, Any]) -> Task:
-    task: Task = _decode_task(record)
+    task = arrived(_decode_task(record))
     call, life = task.call, task.life
     for name in names:
         found = call.parameters[name]

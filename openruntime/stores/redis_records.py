@@ -13,6 +13,8 @@ from openruntime.stores.redis import Argument
 
 _encode = msgspec.msgpack.Encoder().encode
 
+_SHARED = tuple(name for name in Task.__struct_fields__ if name != "arrived")  # that is by a clock of this process
+
 FIELDS = ("s", "a", "u", "m", "o", "d")  # what is read of a task; its inputs only where it is to run
 
 
@@ -89,7 +91,7 @@ def read(fields: Sequence[bytes | None], result_ttl: float) -> Task | None:
 def become(task: Task, other: Task) -> None:
     """Take over everything that another process knows better, but inputs that only this one has at hand."""
     parameters = task.call.parameters
-    for name in Task.__struct_fields__:
+    for name in _SHARED:
         setattr(task, name, getattr(other, name))
     if parameters and not other.call.parameters and not other.life.status.ended:
         task.call = msgspec.structs.replace(task.call, parameters=parameters)

@@ -121,6 +121,9 @@ class SqliteStore(EmbeddedStore):
 
     async def keep(self, task: Task) -> None:
         kept, writer = task.kept, self._disk.writer
+        if task.life.status.ended and self._live.get(task.id, task) is not task:
+            await self._seal(task)
+            return
         if task.id not in self._live and task.id not in self._ended:
             if task.life.status.ended:
                 task.kept = await self.get(task.id) is not None
@@ -231,6 +234,7 @@ class SqliteStore(EmbeddedStore):
             tasks.sort(key=lambda task: (task.created, task.id))
             for task in tasks:
                 self._live[task.id] = task
+                self._weigh(task)
                 if task.idempotency is not None:
                     self._keys[task.tenant, task.idempotency] = task.id
                 if task.needs:
@@ -277,6 +281,19 @@ class SqliteStore(EmbeddedStore):
         if self._spill.needed(task.call.parameters):
             task.call = msgspec.structs.replace(task.call, parameters=emptied(task.call.parameters))
             self._resting.add(task.id)
+            self._weigh(task)
+
+    async def _seal(self, ended: Task) -> None:
+        """Have on disk how a live task is going to end."""
+        while True:
+            try:
+                if ended.outputs is not None:
+                    ended.outputs = await self._spill.write(ended.outputs, durable=True, results=True)
+                await self._disk.writer.urgently((), [ended])
+                return
+            except OpenRuntimeError as error:
+                self._disk.complain(error)
+                await asyncio.sleep(_RETRY)
 
     def _retire(self, task: Task) -> bool:
         """Have an ended task written; whether it may be given up, so that nobody has to wait for the disk."""
@@ -284,7 +301,7 @@ class SqliteStore(EmbeddedStore):
         if outputs is not None and self._spill.bulky(outputs, size):
             self._bulky[task.id] = task
             self._bulky_added.set()
-        elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED:
+        elif task.idempotency is not None or task.life.status is not TaskStatus.COMPLETED or (task.kept and not task.call.cacheable):
             self._disk.writer.lazily(task)
         else:
             self._gathering.add(task, size)

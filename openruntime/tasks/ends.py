@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from openruntime.contracts import trace
 from openruntime.contracts.errors import OpenRuntimeError, TaskCancelled
 from openruntime.contracts.interfaces import EventSink, Store
 from openruntime.contracts.models import TaskStatus
-from openruntime.contracts.records import Failure, Task
+from openruntime.contracts.records import Failure, Life, Task
 from openruntime.tasks.events import announce, finished
 
 log = logging.getLogger(__name__)
@@ -26,25 +28,26 @@ class Ends:
         self.pending: set[asyncio.Task[None]] = set()
 
     async def record(self, task: Task, attempt: int, failure: Failure | None, *, aside: bool) -> None:
-        """`failure`: where it failed. `aside`: the caller has others to serve, so it does not wait for a store that others share."""
-        status = task.life.status
-        if status is TaskStatus.FAILED:
-            task.failure = failure
-        elif status is TaskStatus.CANCELLED:
-            task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
-        task.finished = time.time()
-        if status is not TaskStatus.COMPLETED:
-            if task.started is not None:
-                task.seconds = task.finished - task.started
-            log.info("task %s: %s", status.value, task.failure.message if task.failure else "", extra=about(task))
-        if self._store.peers is None:
-            await self._record(task, attempt)
+        """`failure`: where it failed; `aside` as in `tell`."""
+        _close(task, failure)
+        if task.life.status is not TaskStatus.COMPLETED:
+            log.info("task %s: %s", task.life.status.value, task.failure.message if task.failure else "", extra=about(task))
+        if aside:
+            await self.tell(self._record(task, attempt), aside=True)
         else:
-            await self.tell(self._record(task, attempt), aside=aside)
+            await self._record(task, attempt)
+
+    async def seal(self, task: Task, life: Life, failure: Failure | None) -> None:
+        """Have on disk that the task ends with this `life`, before anybody can see it."""
+        ended = msgspec.structs.replace(task, life=life, call=task.call.forgotten())
+        _close(ended, failure)
+        await self._store.keep(ended)
+        if not task.life.status.ended:  # else it was cancelled meanwhile
+            task.finished, task.outputs = ended.finished, ended.outputs
 
     async def tell(self, telling: Coroutine[Any, Any, None], *, aside: bool) -> None:
-        """Await what tells the store something; `aside` as in `record`."""
-        if self._store.peers is None or not aside:
+        """Await what tells the store something; `aside`: the caller has others to serve, and does not wait for it."""
+        if not aside:
             await telling
         else:
             task = asyncio.get_running_loop().create_task(telling)
@@ -69,6 +72,18 @@ class Ends:
         self.pending.discard(telling)
         if not telling.cancelled() and (error := telling.exception()) is not None:
             log.error("the store was not told, so a task runs again: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
+
+
+def _close(task: Task, failure: Failure | None) -> None:
+    """Write into the record what its end says besides."""
+    status = task.life.status
+    if status is TaskStatus.FAILED:
+        task.failure = failure
+    elif status is TaskStatus.CANCELLED:
+        task.failure, task.outputs = Failure(TaskCancelled.code, "the task was cancelled"), None
+    task.finished = task.finished or time.time()
+    if status is not TaskStatus.COMPLETED and task.started is not None:
+        task.seconds = task.finished - task.started
 
 
 def about(task: Task) -> dict[str, Any]:

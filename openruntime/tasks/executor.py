@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, StorageFull, TaskCancelled, Unavailable, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed
@@ -29,7 +30,7 @@ from openruntime.tasks.lifecycle import Event
 from openruntime.tasks.outcomes import Outcomes, clock
 from openruntime.tasks.placement import Placement
 from openruntime.tasks.queue import TaskQueue
-from openruntime.tasks.slots import TINY, Slot, new_slots
+from openruntime.tasks.slots import TINY, Slot, SlotState, new_slots
 from openruntime.tasks.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -145,39 +146,54 @@ class TaskExecutor:
             if not tiny and slot.outstanding:
                 return
             claimed = await self._queue.claim(lanes, room if tiny else 1)
-            sending: list[Task] = []
-            released = False
-            for index, task in enumerate(claimed):
-                if task.deadline is not None and (reason := self._placement.too_late(task, slot, len(claimed) == 1)):
-                    await self._outcomes.interrupt(task, Event.EXPIRED, reason)
-                elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
-                    await self._settle(task, Event.RELEASED)
-                    released = True
-                else:
-                    sending.append(task)
-                    self._placement.claimed(task)
-                    if task.deadline is not None:  # it may have been submitted elsewhere
-                        self._outcomes.watch_deadline(task)
-            if (sending and not await self._send(slot, sending)) or released:
-                return
+            try:
+                if not await self._take(slot, claimed):
+                    return
+            except Exception:
+                for task in claimed:
+                    if task.status is TaskStatus.QUEUED and task.id not in self._where:  # else nobody would have it
+                        self._todo.append(partial(self._settle, task, Event.RELEASED))
+                raise
+
+    async def _take(self, slot: Slot, claimed: Sequence[Task]) -> bool:
+        """Send what is to run there, give back the rest; whether there is a point in claiming more."""
+        sending: list[Task] = []
+        released = False
+        for index, task in enumerate(claimed):
+            if task.deadline is not None and (reason := self._placement.too_late(task, slot, len(claimed) == 1)):
+                await self._outcomes.interrupt(task, Event.EXPIRED, reason)
+            elif (index and task.predicted > TINY) or not self._placement.here(task, slot):
+                await self._settle(task, Event.RELEASED)
+                released = True
+            else:
+                sending.append(task)
+                self._placement.claimed(task)
+                if task.deadline is not None:  # it may have been submitted elsewhere
+                    self._outcomes.watch_deadline(task)
+        return not ((sending and not await self._send(slot, sending)) or released)
 
     async def _send(self, slot: Slot, tasks: Sequence[Task]) -> bool:
         """Hand tasks to the slot's worker; whether all went, so that there is a point in claiming more."""
-        jobs: list[Outgoing] = []
-        alone: list[int] = []
+        loaded: list[tuple[Task, dict[str, Any], memoryview | None]] = []
         short = False
         now = time.monotonic()
-        first = not slot.outstanding
         for task in tasks:
             try:
-                parameters = await self._store.load(task)
+                given = await self._store.load(task)
                 if task.call.program is not None:
-                    parameters = {**parameters, PROGRAM: task.call.program.source}
+                    given = {**given, PROGRAM: task.call.program.source}
                 large = output_bytes(task.call.outputs.values())
-                out = self._pool.allocate(large) if large else None
-            except OpenRuntimeError as error:
+                loaded.append((task, given, self._pool.allocate(large) if large else None))
+            except Exception as error:
                 short = await self._unsendable(task, error) or short
-                continue
+        if slot.worker is None or slot.state is not SlotState.READY:  # it died, or is ended, since inputs were read from disk
+            for task, _, _ in loaded:
+                await self._settle(task, Event.RELEASED)
+            return False
+        jobs: list[Outgoing] = []
+        alone: list[int] = []
+        first = not slot.outstanding
+        for task, parameters, out in loaded:
             if task.status.ended:
                 continue  # cancelled while its inputs were read from disk
             self._jobs += 1
@@ -190,11 +206,6 @@ class TaskExecutor:
                 alone.append(self._jobs)  # it has failed, maybe for another: now it is to tell by itself
         if not jobs:
             return not short
-        if slot.worker is None:  # it died while inputs were read from disk
-            for task in slot.clear():
-                self._where.pop(task.id, None)
-                await self._settle(task, Event.RELEASED)
-            return False
         for job, cause in slot.worker.run(jobs, alone=alone):
             unsent = slot.take(job)
             if unsent is not None:
@@ -293,11 +304,13 @@ class TaskExecutor:
             timings.transfer, timings.compile, timings.batch = answer.transfer, answer.compile, answer.batch
         if answer.failure is None:
             self.batched += answer.batch is not None and answer.batch[0] > 1
-            self._placement.learn(task, slot, answer)
-            if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
-                task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
-                task.started = clock(answer.started)
-            await self._settle(task, Event.SUCCEEDED)
+            try:
+                self._placement.learn(task, slot, answer)
+            finally:  # a defect there must not lose the task
+                if task.status is TaskStatus.QUEUED or task.status is TaskStatus.RUNNING:
+                    task.outputs, task.seconds, task.progress = answer.outputs, answer.seconds, 1.0
+                    task.started = clock(answer.started)
+                await self._settle(task, Event.SUCCEEDED)
             return
         code, message = answer.failure
         event = Event.STOPPED if code == TaskCancelled.code else Event.REFUSED if code in _FINAL else Event.FAILED

@@ -13,11 +13,17 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.records import Task
 
 LONGEST_KEY = 255
+ASIDE = 1 << 20  # bytes: above, hashing would keep the loop from others for longer than a thread costs
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def fingerprint(requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]]) -> str:
-    """A digest of everything that is asked for; a key may only be used again with the same."""
+async def fingerprint(requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]]) -> str:
+    """A digest of everything that is asked for; a key may only be used again with the same. Large arrays are hashed in a thread."""
+    large = sum(array.nbytes for _, arrays in requests for array in arrays.values()) > ASIDE
+    return await asyncio.to_thread(_digest, requests) if large else _digest(requests)
+
+
+def _digest(requests: Sequence[tuple[TaskRequest, Mapping[str, Array]]]) -> str:
     digest = hashlib.sha256()
     for request, arrays in requests:
         digest.update(_canonical.encode(request.model_dump()))

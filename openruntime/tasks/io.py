@@ -161,7 +161,7 @@ class IoExecutor:
         return [lane for lane in self._lanes if self._seats.get(lane, 0) < self._calls.seats(ability(lane))]
 
     async def _take(self, task: Task) -> None:
-        if task.deadline is not None and task.deadline <= time.time():
+        if task.left(time.monotonic()) <= 0:
             await self._outcomes.interrupt(task, Event.EXPIRED)
             return
         self._outcomes.watch_deadline(task)  # it may have been submitted elsewhere
@@ -184,6 +184,8 @@ class IoExecutor:
         try:
             try:
                 end = await self._end(seat)
+            except Exception as error:
+                end = self._failed(task, error)
             finally:
                 self._seats[lane] -= 1
                 self.wake()

@@ -107,7 +107,7 @@ class TaskManager:
         traceparent: str | None,
     ) -> Sequence[Task | Exception]:  # fmt: skip
         """The tasks that this key made before, or new ones. What was refused then is judged anew."""
-        print_ = fingerprint(requests)
+        print_ = await fingerprint(requests)
         async with self._in_flight.hold((principal.tenant, key)):
             known = await self._store.find(principal.tenant, key)
             while True:

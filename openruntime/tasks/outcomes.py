@@ -34,6 +34,7 @@ class Outcomes:
         self.where: dict[str, Holder] = {}  # task id -> who holds it
         self.todo: deque[Callable[[], Any]] = deque()  # coroutine functions for the executor's pump, in order
         self.serving: asyncio.Task[None] | None = None  # who has others to serve, and so does not wait for a store that others share
+        self._shared = store.peers is not None
         self._queue = queue
         self._events = events
         self._ends = Ends(store, events, on_end)
@@ -71,21 +72,38 @@ class Outcomes:
     async def settle(self, task: Task, event: Event, failure: Failure | None = None) -> None:
         """Do what follows from what happened to a task that nobody holds any more."""
         attempt = task.life.attempt
-        task.life, instruction = advance(task.life, event, task.max_retries)
+        life, instruction = advance(task.life, event, task.max_retries)
+        if not task.call.cacheable and instruction is Instruction.FINISH and task.kept and task.finished is None:
+            self._unwatch(task)
+            await self._ends.tell(self._settle_sealed(task, event, failure), aside=asyncio.current_task() is self.serving)
+            return
+        task.life = life
         if instruction is Instruction.REQUEUE:
             task.started = task.device = task.backend = None
             if failure is not None and event is not Event.RELEASED:
                 log.info("task is tried again: %s", failure.message, extra=about(task))
             # what was released waits for something else to happen; waking now would spin
-            await self._ends.tell(self._requeue(task, wake=event is not Event.RELEASED), aside=asyncio.current_task() is self.serving)
+            await self._ends.tell(self._requeue(task, wake=event is not Event.RELEASED), aside=self._aside())
         elif instruction is Instruction.FINISH or instruction is Instruction.FINISH_AND_STOP:
             await self._finish(task, attempt, failure)
 
+    async def _settle_sealed(self, task: Task, event: Event, failure: Failure | None) -> None:
+        """As `settle`. Run again it might end otherwise, so its end is on disk before it is shown: see `docs/decisions/commits-in-groups.md`."""
+        await self._ends.seal(task, advance(task.life, event, task.max_retries)[0], failure)
+        await self.settle(task, event, failure)
+
     async def _finish(self, task: Task, attempt: int, failure: Failure | None) -> None:
+        self._unwatch(task)
+        await self._ends.record(task, attempt, failure, aside=self._aside())
+
+    def _unwatch(self, task: Task) -> None:
         timer = self._timers.pop(task.id, None)
         if timer is not None:
             timer.cancel()
-        await self._ends.record(task, attempt, failure, aside=asyncio.current_task() is self.serving)
+
+    def _aside(self) -> bool:
+        """Whether the caller has others to serve, and the store is one that others share."""
+        return self._shared and asyncio.current_task() is self.serving
 
     async def _requeue(self, task: Task, *, wake: bool) -> None:
         await self._queue.requeue(task)
@@ -95,7 +113,7 @@ class Outcomes:
     def watch_deadline(self, task: Task) -> None:
         """End the task when its time is over."""
         if task.deadline is not None and task.id not in self._timers:
-            delay = max(0.0, task.deadline - time.time())
+            delay = max(0.0, task.left(time.monotonic()))
             self._timers[task.id] = asyncio.get_running_loop().call_later(delay, lambda: self.later(task, Event.EXPIRED))
 
     def later(self, task: Task, event: Event) -> None:

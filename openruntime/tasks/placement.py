@@ -190,7 +190,7 @@ class Placement:
 
     def too_late(self, task: Task, slot: Slot, alone: bool) -> str:
         """Why a task with a deadline is not worth starting on this slot; empty when it may still make it. `alone`: claimed with no others."""
-        left = (task.deadline or 0.0) - time.time()
+        left = task.left(time.monotonic())
         if left <= 0:
             return "was over before it started"
         fastest = self._cost.fastest(task.call, slot.device.id, slot.backend)

@@ -203,6 +203,8 @@ class Workers:
         slot.worker, slot.state = None, SlotState.COLD
         if slot.warm and not self._stopping:
             self._start(slot)
+        if (left := slot.clear()) and not self._stopping:
+            self._on_lost(slot, left, "it was ended")
         self._wake()
 
     def _look(self) -> None:

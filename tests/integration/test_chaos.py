@@ -44,7 +44,7 @@ def test_a_dozen_faults_lose_nothing(tmp_path: Path) -> None:
     assert {fault["kind"] for fault in found["faults"]} == ran, "each kind that can happen here happened"
     assert found["acknowledged"] > 500
     assert found["unanswered"] > 0, "no request was under way at any fault"
-    assert set(found["kinds"]) == {"tiny", "large", "long", "batch", "dependent", "tensor", "failing", "cancelled"}
+    assert set(found["kinds"]) == {"tiny", "large", "long", "batch", "dependent", "tensor", "failing", "cancelled", "deadline", "overdue"}
     assert summary([found, found])["faults"] == 2 * DOZEN
 
 
@@ -180,6 +180,16 @@ def test_another_end_is_wrong_unless_two_workers_died_under_it(ledger: Ledger, s
     ledger.see("t", _entry(status=status, code=code, attempt=attempt), None)
     assert ledger.counts[count] == 1
     assert ledger.counts["wrong"] + ledger.counts["poisoned"] == 1
+
+
+def test_time_is_over_too_soon_only_where_another_gateway_took_the_task_up(ledger: Ledger) -> None:
+    for killed in (0.0, 5.0):
+        ledger.killed = killed
+        ledger.acknowledge(f"d{killed}", "deadline", 1, sent=3.0)
+        ledger.see(f"d{killed}", _entry(status="failed", code="timeout"), None)
+    ledger.acknowledge("o", "overdue", 1)
+    ledger.see("o", _entry(status="failed", code="timeout"), None)
+    assert (ledger.counts["wrong"], ledger.counts["judged_by_the_time_of_day"]) == (1, 1)
 
 
 @pytest.mark.parametrize("later", [{"attempt": 2}, {"finished_at": "2026-01-01T00:00:09Z"}, {"status": "running"}, {"status": "failed"}])

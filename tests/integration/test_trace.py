@@ -1,5 +1,7 @@
 """A task keeps the distributed trace that it belongs to, and shows it."""
 
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +76,44 @@ def test_the_sdk_passes_one(request: pytest.FixtureRequest, kind: str) -> None:
             with pytest.raises(InvalidParameter, match="32 hexadecimal") as caught:
                 rt.submit("sum", x, traceparent=wrong)
             assert caught.value.field == "traceparent"
+
+
+@pytest.mark.parametrize(("backend", "library", "name"), [
+    ("jax", "jax", "JaxBackend"), ("opencl", "opencl", "OpenCLBackend"), ("kernel", "opencl", "OpenCLBackend"),
+])  # fmt: skip
+def test_what_a_real_task_spent_its_time_on_is_in_its_trace_in_order(
+    start_server: Any, tmp_path: Path, backend: str, library: str, name: str
+) -> None:
+    """As Perfetto shows it: one phase after the other, inside the span of the whole task."""
+    driver = pytest.importorskip(f"openruntime.backends.{library}", reason="its library is not installed", exc_type=ImportError)
+    if not getattr(driver, name).probe():
+        pytest.skip(f"no {library} drives the processor here")
+    x = np.linspace(0, 1, 300_017, dtype=np.float32)
+    with start_server(store="memory", environment={"OPENRUNTIME_CACHE_DIR": str(tmp_path)}) as server, openruntime.connect(server.url) as rt:
+        until = time.monotonic() + 60
+        while library not in rt.devices()[0]["backends"]:  # it is asked what it drives
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        if backend == "kernel":
+            source = "__kernel void twice(__global const float *x, __global float *y) { int i = get_global_id(0); y[i] = 2 * x[i]; }"
+            of = {"dtype": "float32", "shape": ["n"]}
+            kernel = {"inputs": [of | {"name": "x"}], "outputs": [of | {"name": "y"}], "grid": ["n"]}
+            kernel |= {"name": "twice", "language": "opencl", "source": source}
+            made = httpx.post(f"{server.url}/kernels", json=kernel, timeout=60)
+            assert made.status_code == 201, made.text
+            future, wanted = rt.submit("twice", x=x), 2 * x
+        else:
+            future, wanted = rt.submit("expression", formula="exp(-x) + sin(x)**2", x=x, device=backend), np.exp(-x) + np.sin(x) ** 2
+        np.testing.assert_allclose(future.result(timeout=60), wanted, rtol=2e-5)
+        told = future.explain()
+        events = httpx.get(f"{server.url}/tasks/{future.task_id}/trace").json()["traceEvents"]
+    assert {event["pid"] for event in events} == {1}, "one process, so that Perfetto shows them together"
+    spans = {event["name"]: (event["ts"], event["ts"] + event["dur"]) for event in events if event["ph"] == "X"}
+    phases = ["queue", "send", *(["transfer"] if told["transfer"] else []), *(["compile"] if backend != "kernel" else []), "compute", "return"]
+    assert set(spans) - {"compile"} == {*phases, "work", told["operation"]} - {"compile"}
+    assert all(spans[first][1] <= spans[second][0] + 1e-3 and spans[first][1] > spans[first][0] for first, second in pairwise(phases))
+    assert all(spans["work"][0] - 1e-3 <= spans[phase][0] and spans[phase][1] <= spans["work"][1] + 1e-3 for phase in phases[2:-1])
+    assert (spans[told["operation"]][0], spans["queue"][0]) == (0, 0)
+    assert spans[told["operation"]][1] == pytest.approx(spans["return"][1])
+    for phase in phases[2:-1]:
+        assert (spans[phase][1] - spans[phase][0]) * 1e-6 == pytest.approx(told[phase], rel=1e-3), "as it is explained"

@@ -96,6 +96,7 @@ async def test_a_crash_is_told_with_its_signal_and_last_words(bench: Bench, how:
 @pytest.mark.parametrize(("how", "sign"), [
     ("close", "ran on"), ("shut", "ran on"), ("rubbish", "rubbish"), ("endless", "a frame of"), ("stranger", "rubbish"), ("short", "4 bytes"),
     ("outside", "outside the memory"), ("negative", "the shape [-1000]"),
+    ("none", "number 0 of 0"), ("backwards", "from 2.0 to 1.0"), ("never", "from 1.0 to 2.0"),
 ])  # fmt: skip
 async def test_a_worker_that_breaks_its_channel_is_ended(bench: Bench, how: str, sign: str) -> None:
     assert sign in await bench.dies("rogue_channel", how=how)

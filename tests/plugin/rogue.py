@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -93,6 +94,12 @@ def rogue_liar(*, elements: int, xp: Namespace) -> Array:
     return xp.ones((elements,))
 
 
+@operation(family="rogue", check=lambda elements: Spec("float64", (elements,)), estimate=_free, cacheable=False)
+def rogue_dice(*, elements: int, xp: Namespace) -> Array:
+    """Random without a seed."""
+    return xp.full((elements,), random.random())
+
+
 @operation(family="rogue", check=_unit, estimate=_free, cacheable=False)
 def rogue_noise(*, megabytes: int, xp: Namespace) -> Array:
     """Prints to stdout and stderr."""
@@ -150,6 +157,12 @@ def rogue_channel(*, how: str, xp: Namespace) -> Array:
         tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (1000,), None, 1, 1 << 40)}, 0.0, 0.0, 0.0)))
     elif how == "negative":
         tasks.sendall(frame(Done(_job(), {"output": WireArray("float64", (-1000,), None, 1, 0)}, 0.0, 0.0, 0.0)))
+    elif how == "none":
+        tasks.sendall(frame(Done(_job(), {}, 0.0, 0.0, 0.0, batch=(0, 0))))
+    elif how == "backwards":
+        tasks.sendall(frame(Done(_job(), {}, 0.0, 2.0, 1.0)))
+    elif how == "never":
+        tasks.sendall(frame(Done(_job(), {}, float("nan"), 1.0, 2.0)))
     return xp.ones((1,))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openruntime.contracts.errors import Expired, StorageFull
+from openruntime.contracts.errors import Expired, StorageFull, Unavailable
 from openruntime.stores.blobs import FileBlobs
 
 
@@ -50,6 +50,15 @@ async def test_sweep_drops_what_nobody_counts_after_its_grace(tmp_path: Path) ->
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {kept, new, read}
     with pytest.raises(Expired):
         await blobs.read(old)
+
+
+async def test_a_disk_that_cannot_be_read_is_no_defect(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path)
+    digest = await blobs.write(b"abc", durable=False)
+    (tmp_path / digest[:2] / digest).unlink()
+    (tmp_path / digest[:2] / digest).mkdir()  # any OSError will do
+    with pytest.raises(Unavailable, match="cannot be used"):
+        await blobs.read(digest)
 
 
 async def test_views_survive_the_file(tmp_path: Path) -> None:
