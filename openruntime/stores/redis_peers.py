@@ -91,6 +91,9 @@ class RedisPeers(Peers):
             task.life = msgspec.structs.replace(task.life, status=TaskStatus.CANCELLING)
         return True
 
+    def held(self, task: Task) -> Task | None:
+        return self._mine.get(task.id)
+
     def asked_to_stop(self, task: Task) -> None:
         if self._hears is not None:
             self._hears.stop(task)

@@ -363,7 +363,8 @@ class TaskManager:
         while not task.status.ended and task.status is not TaskStatus.CANCELLING and (peers is None or not await peers.stop(task)):
             await self._interrupt(task, Event.CANCEL)
             if peers is None:
-                break  # else another process may claim it at this moment, and has to be asked
+                break
+            task = await self.status(task_id, principal=principal)  # claimed at this moment, it has to be asked for where it is now
         if task.kept and task.status in (TaskStatus.CANCELLING, TaskStatus.CANCELLED):
             await self._store.keep(task)  # on disk before it is answered: after a crash it would run again
         return task

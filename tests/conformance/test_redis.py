@@ -1,6 +1,7 @@
 """The Redis store under the published suite, against a real Redis."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha1
@@ -18,6 +19,10 @@ from openruntime.contracts.records import Task
 from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.redis_store import RedisStore
 from openruntime.stores.shared_blobs import SharedBlobs
+from openruntime.tasks.events import EventBus
+from openruntime.tasks.lifecycle import Event
+from openruntime.tasks.outcomes import Outcomes
+from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.shared_events import SharedEvents
 from openruntime.testing.store_suite import StoreSuite
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
@@ -185,6 +190,47 @@ async def test_a_cancel_reaches_whoever_holds_the_task(another: Opener) -> None:
     assert task.status is TaskStatus.CANCELLING
     await until(lambda: b.heard.stops)
     assert b.heard.stops[0] is held
+
+
+class Work:
+    """What a gateway does with tasks; implements `Holder`, of tasks that run here."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.queue = TaskQueue(store)
+        self.stopped: list[Task] = []
+        self.outcomes = Outcomes(self.queue, store, EventBus(), on_end=lambda task: None, wake=lambda: None)
+
+    def stop(self, task: Task, *, runs: bool) -> None:
+        self.stopped.append(task)
+
+    async def take(self) -> None:
+        for task in await self.queue.claim(["any"], 1):
+            self.outcomes.where[task.id] = self
+            self.outcomes.begun(task, time.monotonic())
+
+
+async def test_a_cancel_that_comes_while_the_task_is_claimed_stops_it(another: Opener) -> None:
+    a = await another()
+    work, task = Work(a), new_task()
+    await a.submit([task], promised=True)
+    await asyncio.gather(work.take(), work.outcomes.interrupt(task, Event.CANCEL))
+    assert work.stopped == [task]
+    assert task.status is TaskStatus.CANCELLING
+
+
+@pytest.mark.parametrize("event", [Event.CANCEL, Event.EXPIRED])
+async def test_what_another_claimed_first_never_seems_to_have_ended(another: Opener, event: Event) -> None:
+    a, b = await another(), await another()
+    task = new_task()
+    await a.submit([task], promised=True)
+    (held,) = await b.claim(["any"], 1)
+    run(held)
+    interrupting = asyncio.create_task(Work(a).outcomes.interrupt(task, event))
+    seen = {task.status}
+    while not interrupting.done():
+        await asyncio.sleep(0)
+        seen.add(task.status)
+    assert seen <= {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
 
 async def test_events_have_one_order_and_numbers_that_rise(another: Opener) -> None:
