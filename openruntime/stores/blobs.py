@@ -77,6 +77,8 @@ class FileBlobs(CountedBlobs):
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError as error:
             raise Expired(f"the bytes of blob {digest} are gone") from error
+        except OSError as error:
+            raise translate(error, self._directory) from error
 
     async def sweep(self, counted: Collection[str]) -> int:
         return await asyncio.to_thread(self._sweep, counted)
