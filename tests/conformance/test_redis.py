@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.redis_server import RedisServer, redis_server
 from openruntime.contracts.errors import KeyTaken, QueueFull, StorageFull, Unavailable
-from openruntime.contracts.events import AnyEvent, Gap, TaskQueued
+from openruntime.contracts.events import AnyEvent, Gap, TaskQueued, TaskStarted
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
@@ -231,6 +231,25 @@ async def test_what_another_claimed_first_never_seems_to_have_ended(another: Ope
         await asyncio.sleep(0)
         seen.add(task.status)
     assert seen <= {TaskStatus.QUEUED, TaskStatus.RUNNING}
+
+
+async def test_what_others_take_counts_in_no_share_here(another: Opener) -> None:
+    a, b = await another(), await another()
+    here, there = TaskQueue(a), TaskQueue(b)
+    many = [new_task(priority=10) for _ in range(40)]
+    for task in many:
+        task.client, task.predicted = "many", 10.0
+        await here.submit([task], promised=True)
+        assert [claimed.id for claimed in await there.claim(["any"], 1)] == [task.id]
+        b.peers.publish([TaskStarted(time.time(), 0, task.id, "f")])
+    await until(lambda: len(a.heard.events) == 40)
+    here.happened(a.heard.events)
+    urgent, other = new_task(priority=10), new_task(priority=1)
+    urgent.client, other.client = "many", "other"
+    await there.submit([other], promised=False)
+    await here.submit([urgent], promised=False)
+    assert urgent.rank + 10 * 30.0 < time.time() + 30.0
+    assert [task.id for task in await there.claim(["any"], 1)] == [urgent.id]
 
 
 async def test_events_have_one_order_and_numbers_that_rise(another: Opener) -> None:
