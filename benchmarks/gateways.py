@@ -1,4 +1,5 @@
-"""Several gateways on one Redis: tasks accepted and finished a second, and what each fsync mode loses when Redis is killed under load."""
+"""Several gateways on one Redis: tasks accepted and finished a second, how soon others take up what a killed one held, and what each fsync
+mode loses when Redis is killed under load."""
 
 import argparse
 import itertools
@@ -7,14 +8,16 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+from redis import Redis
 
-from benchmarks.durable import SUBMIT, accepted, fetch, inputs
+from benchmarks.durable import SUBMIT, accepted, fetch, inputs, submissions
 from benchmarks.load import Connection, ask, drive, request
 from benchmarks.redis_server import RedisServer, redis_server
 from benchmarks.report import machine, versions
@@ -24,6 +27,7 @@ from benchmarks.works import body_a, output
 ROOT = Path(__file__).parents[1]
 GATEWAYS, CLIENTS = 3, 64
 REACH = 1_500  # accepted tasks a second
+RECLAIM = 3.0  # seconds until another gateway has taken up what a killed one held
 
 
 def start(stack: ExitStack, redis: RedisServer, data: Path, count: int) -> list[Server]:
@@ -103,11 +107,52 @@ def losses(scratch: Path, fsync: str, kills: int) -> dict[str, Any]:
     return found
 
 
+def leases(redis: Any, tasks: Iterable[str]) -> dict[str, tuple[str, str, int]]:
+    """State, holder and attempt of each task, as Redis has them."""
+    names = list(tasks)
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(f"openruntime:task:{name}", "s", "g", "a")
+    return {name: (state, holder, int(attempt)) for name, (state, holder, attempt) in zip(names, pipeline.execute(), strict=True)}
+
+
+def reclaims(scratch: Path, kills: int) -> dict[str, Any]:
+    """One gateway of three is killed (-9) while thousands of tasks wait, `kills` times: seconds until others have taken up each that it held."""
+    took: list[float] = []
+    with redis_server(scratch / "redis-reclaims") as server, ExitStack() as stack, Redis.from_url(server.url, decode_responses=True) as redis:
+        gateways = start(stack, server, scratch / "data-reclaims", GATEWAYS)
+        for _ in range(kills):
+            victim = gateways.pop(0)
+            ports = [gateway.port for gateway in gateways]
+            ids = accepted(drive(ports, submissions(inputs(3_000), batch=True), 8))
+            victim.kill()
+            died = time.perf_counter()
+            held = leases(redis, redis.zrange("openruntime:leases", 0, -1))
+            time.sleep(0.5)  # what the living hold is other work by now, and no lease of the dead is over yet
+            left = {task for task, now in leases(redis, held).items() if now[0] == "l" and now == held[task]}
+            while left:
+                if time.perf_counter() > died + 60:
+                    raise RuntimeError(f"{len(left)} tasks of a killed gateway were not taken up within 60 s")
+                for task, (state, _, attempt) in leases(redis, left).items():
+                    again = attempt > held[task][2]
+                    if again:
+                        took.append(time.perf_counter() - died)
+                    if again or state == "e":  # its end was on the way when its gateway died
+                        left.discard(task)
+                time.sleep(0.01)
+            if any(answer.status != 200 for answer in fetch(ports, ids, 16)):
+                raise RuntimeError("a task did not complete")
+            gateways += start(stack, server, scratch / "data-reclaims", 1)
+    found = {"p50 s": round(median(took), 3), "max s": round(max(took), 3)} if took else {}
+    return {"kills": kills, "tasks": len(took), "reach s": RECLAIM, **found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=10_000, help="for the rates")
     parser.add_argument("--rounds", type=int, default=3, help="of the rates; the median counts")
     parser.add_argument("--kills", type=int, default=5, help="of Redis for each fsync mode; 0 leaves the losses out")
+    parser.add_argument("--deaths", type=int, default=10, help="of a gateway; 0 leaves out how soon others take up what it held")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/gateways.json")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build", help="where Redis and gateways keep their data: a real disk")
     arguments = parser.parse_args()
@@ -119,6 +164,8 @@ def main() -> None:
             found = rates(Path(folder) / str(number), arguments.tasks)
             report["rates"].append({"load before": round(load, 1), **{name: round(value, 1) for name, value in found.items()}})
             print(report["rates"][-1], flush=True)
+        report["reclaims"] = reclaims(Path(folder), arguments.deaths) if arguments.deaths else {}
+        print("reclaims", report["reclaims"], flush=True)
         report["losses"] = {}
         for fsync in ("always", "everysec", "no") if arguments.kills else ():
             report["losses"][fsync] = losses(Path(folder), fsync, arguments.kills)

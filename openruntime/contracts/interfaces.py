@@ -177,6 +177,10 @@ class Peers(ABC):
         """Ask the other process that holds `task` to cancel it. False when no other does."""
 
     @abstractmethod
+    def held(self, task: Task) -> Task | None:
+        """`task` as this process holds it, maybe another object; None where it does not."""
+
+    @abstractmethod
     def publish(self, events: Sequence[AnyEvent]) -> None:
         """Tell everybody, in this order. Returns at once."""
 

@@ -139,7 +139,7 @@ class Runtime:
         self.events.observe(self.metrics.observe)
         self.devices.on_ready = self.wake
         if peers is not None and isinstance(self.events, SharedEvents):
-            peers.listen(Hearing(self._heard, self.outcomes, self.tasks, self.events, self.streams))
+            peers.listen(Hearing(self._heard, self.queue, self.outcomes, self.tasks, self.events, self.streams))
         self._watch()
         self.access = Access(TokenIssuer(partial(secret, None if settings.store == "memory" else settings.data_dir)))
         self.agents = AIAgentManager(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import time
 from typing import Any
@@ -64,7 +64,7 @@ class RedisPeers(Peers):
             await self._link.command("SET", self._link.key(name), now, "NX")
         self._last = int(await self._link.command("GET", self._link.key("seq")))
         start = asyncio.get_running_loop().create_task
-        self._background = [start(work()) for work in (self._renew, self._follow, self._hear, self._tell)]
+        self._background = [start(_lasting(work)) for work in (self._renew, self._follow, self._hear, self._tell)]
 
     async def close(self) -> None:
         """Tell what is still untold."""
@@ -90,6 +90,9 @@ class RedisPeers(Peers):
         if not task.life.status.ended:
             task.life = msgspec.structs.replace(task.life, status=TaskStatus.CANCELLING)
         return True
+
+    def held(self, task: Task) -> Task | None:
+        return self._mine.get(task.id)
 
     def asked_to_stop(self, task: Task) -> None:
         if self._hears is not None:
@@ -141,9 +144,9 @@ class RedisPeers(Peers):
             events: list[AnyEvent] = []
             after = self._last
             for name, fields in rows:
+                self._last = _number(name)
                 happened = _events(name, fields)
                 events += happened
-                self._last = _number(name)
                 if fields[b"g"] != self._link.me.encode():
                     for event in happened:
                         if isinstance(event, TaskFinished):
@@ -205,13 +208,27 @@ class RedisPeers(Peers):
             await asyncio.sleep(self._lease / 4)
 
 
+async def _lasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Whatever it meets, it goes on: without it this process would lose its leases, or hear of nothing."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("what gateways tell each other met a defect; it goes on")
+            await asyncio.sleep(0.1)
+
+
 def _number(name: bytes) -> int:
     return int(name.partition(b"-")[0])
 
 
 def _events(name: bytes, fields: Mapping[bytes, bytes]) -> list[AnyEvent]:
-    """An entry's events with their numbers: the last has the entry's."""
-    events = _decode(fields[b"e"])
+    """An entry's events with their numbers: the last has the entry's. None where they cannot be read, so that later ones are."""
+    try:
+        events = _decode(fields[b"e"])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        log.error("entry %s of the event log cannot be read: %s", name.decode(), error)
+        return []
     for number, event in enumerate(events, _number(name) - len(events) + 1):
         event.seq = number
     return events

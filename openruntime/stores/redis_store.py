@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 
-from openruntime.contracts.errors import Expired, KeyTaken, OpenRuntimeError, QueueFull, StorageFull
+from openruntime.contracts.errors import Expired, KeyTaken, OpenRuntimeError, QueueFull, StorageFull, Unavailable
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.records import ANY, Filter, Task
 from openruntime.stores.blobs import CountedBlobs
@@ -31,6 +31,7 @@ Records = list[Task]  # inside the class `list` is the method
 Names = list[str]
 
 _AHEAD = 0.02  # seconds of predicted work that are claimed at once: as long as a slow fsync, and the others still find some
+_LATE = 1_000_000  # microseconds that an answer may come out of turn; what is older says that Redis's clock was set back
 _PAGE = 200  # records read at a time for a list
 _DROPPED = 500  # records dropped by one script, so that others are not kept waiting
 
@@ -241,12 +242,12 @@ class RedisStore(Store):
         return known
 
     async def _rested(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Large outputs as blobs, however long the disk has no space: the task has ended, and that must not be lost."""
+        """Large outputs as blobs, however long their place has no space or is away: the task has ended, and that must not be lost."""
         while True:
             try:
                 return await self._spill.write(outputs, durable=True, results=True)
-            except StorageFull as error:
-                log.error("a result waits for space: %s", error)
+            except (StorageFull, Unavailable) as error:
+                log.error("a result waits to be written: %s", error)
                 await asyncio.sleep(1.0)
 
     def _forget(self, task: Task) -> None:
@@ -256,9 +257,13 @@ class RedisStore(Store):
     def _adopt(self, rows: Iterable[Sequence[bytes]]) -> Records:
         """Tasks held for their needs by a process that is gone, held by this one from now on."""
         adopted = []
-        for _, meta, inputs in rows:
-            task = task_of(meta)
-            task.call = msgspec.structs.replace(task.call, parameters=unpack(inputs))
+        for name, meta, inputs in rows:
+            try:
+                task = task_of(meta)
+                task.call = msgspec.structs.replace(task.call, parameters=unpack(inputs))
+            except Exception:
+                log.exception("task %s, held by a process that is gone, cannot be read; its lease ends again", name.decode())
+                continue
             self._live[task.id] = self._mine[task.id] = task
             adopted.append(task)
         return adopted
@@ -266,7 +271,7 @@ class RedisStore(Store):
     def _noted(self, told: Sequence[Any]) -> None:
         """What Redis says of the lanes; answers may come out of turn."""
         at, *heads = told
-        if int(at) < self._noted_at:
+        if self._noted_at - _LATE < int(at) < self._noted_at:
             return
         self._noted_at = int(at)
         depths: dict[str, int] = {}

@@ -1,6 +1,5 @@
-"""Tasks that use other tasks' results: they wait until those have ended, then take their outputs as inputs."""
+"""Tasks that use other tasks' results: what they need, and their calls with those outputs as inputs."""
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,14 +16,13 @@ def references(parameters: Mapping[str, Any]) -> dict[str, Reference]:
 
 
 class Dependencies:
-    """Binds calls whose inputs are references; remembers who waits for whom."""
+    """Binds calls whose inputs are references."""
 
     tensors: Tensors  # set by core: tensors ask for tasks, and tasks for tensors
 
     def __init__(self, status: Callable[..., Awaitable[Task]], catalogue: Catalogue) -> None:
         self._status = status
         self._catalogue = catalogue
-        self._dependents: defaultdict[str, list[Task]] = defaultdict(list)
 
     async def bind(
         self, operation: str, parameters: Mapping[str, Any], found: Mapping[str, Reference], principal: Principal
@@ -51,15 +49,8 @@ class Dependencies:
                 call.parameters[name] = reference
         return call, tuple({str(reference.task): None for reference in pending.values()})
 
-    def await_(self, task: Task) -> None:
-        for needed in task.needs:
-            self._dependents[needed].append(task)
-
-    def released_by(self, task_id: str) -> list[Task]:
-        return self._dependents.pop(task_id, []) if self._dependents else []
-
     async def resolve(self, task: Task) -> Call | OpenRuntimeError | None:
-        """The call with its inputs in place; the error it fails with; None while something is still to end."""
+        """The call with its inputs in place; the error it fails with; None while something is still to end, or cannot be read now."""
         parameters = dict(task.call.parameters)
         principal = Principal(tenant=task.tenant) if task.tenant != LOCAL.tenant else LOCAL
         try:
@@ -74,7 +65,7 @@ class Dependencies:
                 parameters[name] = items if type(value) is list else items[0]
             return self._catalogue.of(task.tenant).bind(task.call.operation, parameters, task.call)
         except OpenRuntimeError as error:
-            return error
+            return None if error.retryable else error
 
 
 def _expected(name: str, task: Task, reference: Reference) -> Spec:

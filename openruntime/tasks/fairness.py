@@ -26,7 +26,7 @@ class Client:
 
 
 class FairShare:
-    """Tags for tasks as they are submitted; told of those that stop waiting. `step`: seconds that one priority counts."""
+    """Tags for tasks as they are submitted; told of those that stop waiting, wherever that happens. `step`: seconds that one priority counts."""
 
     def __init__(self, step: float) -> None:
         self._step = step
@@ -88,6 +88,11 @@ class FairShare:
         known.waiting[task.priority] += 1
         self._waiting[task.priority] += 1
 
+    def passed(self, priority: int, tag: float) -> None:
+        """A task is claimed that was not tagged here: others' tasks come behind its tag."""
+        if tag > self._served[priority]:
+            self._served[priority] = tag
+
     def served(self, task: Task, tag: float) -> None:
         """It is claimed: others' tasks come behind its tag."""
         priority = task.priority
@@ -114,7 +119,7 @@ class FairShare:
             known.next[priority] = known.first[priority]  # what was taken back does not count
 
     def _forget(self, before: float) -> None:
-        """Clients whose tags do not count any more. (Where several servers share a queue, others may have taken what seems to wait.)"""
+        """Clients whose tags do not count any more."""
         for name, client in list(self._clients.items()):
             if max(client.next) < before:
                 del self._clients[name]

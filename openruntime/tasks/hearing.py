@@ -10,6 +10,7 @@ from openruntime.contracts.records import Task
 from openruntime.tasks.lifecycle import Event
 from openruntime.tasks.manager import TaskManager
 from openruntime.tasks.outcomes import Outcomes
+from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.shared_events import SharedEvents
 from openruntime.tasks.streams import TaskStreams
 
@@ -19,8 +20,11 @@ log = logging.getLogger(__name__)
 class Hearing:
     """Implements `Hears`. `waiting()` tells those who claim."""
 
-    def __init__(self, waiting: Callable[[], None], outcomes: Outcomes, tasks: TaskManager, events: SharedEvents, streams: TaskStreams) -> None:
+    def __init__(
+        self, waiting: Callable[[], None], queue: TaskQueue, outcomes: Outcomes, tasks: TaskManager, events: SharedEvents, streams: TaskStreams
+    ) -> None:
         self._waiting = waiting
+        self._queue = queue
         self._outcomes = outcomes
         self._streams = streams
         self._tasks = tasks
@@ -42,6 +46,7 @@ class Hearing:
         recovering.add_done_callback(self._running.discard)
 
     def happened(self, events: Sequence[AnyEvent], after: int) -> None:
+        self._queue.happened(events)
         self._streams.heard(events)
         self._events.happened(events, after)
 

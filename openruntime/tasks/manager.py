@@ -11,7 +11,6 @@ from uuid_utils import uuid7
 
 from openruntime.contracts.errors import (
     Expired,
-    Internal,
     InvalidParameter,
     KeyTaken,
     NotFound,
@@ -27,6 +26,7 @@ from openruntime.contracts.payload import Array
 from openruntime.contracts.records import ANY, LOCAL, Call, Failure, Filter, Life, Principal, Task
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references
+from openruntime.tasks.dependents import Dependents
 from openruntime.tasks.events import announce, finished
 from openruntime.tasks.explain import explain, trace
 from openruntime.tasks.idempotency import InFlight, fingerprint, member
@@ -63,7 +63,6 @@ class TaskManager:
         self._wake = wake
         self._watch_deadline = watch_deadline
         self._interrupt = interrupt
-        self._refuse = refuse
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._patience: dict[asyncio.Future[None], float] = {}  # loop time at which a wait gives up
         self._sweeper: asyncio.TimerHandle | None = None
@@ -71,6 +70,7 @@ class TaskManager:
         self._background: set[asyncio.Task[Any]] = set()
         self._in_flight = InFlight()
         self._dependencies = Dependencies(self.status, catalogue)
+        self._dependents = Dependents(self._dependencies, store, predict=predict, refuse=refuse, wake=wake)
         self.draining = False
 
     def use_tensors(self, tensors: Tensors) -> None:
@@ -209,9 +209,7 @@ class TaskManager:
                 continue
             if task.deadline is not None and not task.life.status.ended:
                 self._watch_deadline(task)
-            if task.needs:
-                self._dependencies.await_(task)
-                await self._met(task)  # what it waits for may have ended meanwhile
+        await self._dependents.hold([task for task in tasks if task.needs])
         self._wake()
 
     async def keep(self, task: Task) -> None:
@@ -282,8 +280,8 @@ class TaskManager:
         for future in self._waiters.pop(task_id, ()):
             if not future.done():
                 future.set_result(None)
-        for dependent in self._dependencies.released_by(task_id):
-            self._spawn(self._met(dependent))
+        for dependent in self._dependents.released_by(task_id):
+            self._spawn(self._dependents.met(dependent))
 
     def ended_elsewhere(self, task_id: str) -> None:
         """Another process finished a task."""
@@ -297,23 +295,6 @@ class TaskManager:
         if task is not None and task.status is TaskStatus.COMPLETED:
             await self._cache.put(key, task)
 
-    async def _met(self, task: Task) -> None:
-        """Queue a task whose last dependency has ended, or fail it with that dependency."""
-        try:
-            outcome = await self._dependencies.resolve(task)
-        except Exception as error:
-            log.error("the inputs of task %s could not be put in place", task.id, exc_info=error)
-            outcome = Internal("its inputs could not be put in place; the server's log has the cause under this task's id")
-        if outcome is None or task.life.status.ended:
-            return
-        if isinstance(outcome, OpenRuntimeError):
-            await self._refuse(task, Failure(outcome.code, outcome.message))
-            return
-        task.call, task.needs = outcome, ()
-        task.predicted = self._predict(outcome)
-        await self._store.requeue(task)
-        self._wake()
-
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
@@ -322,7 +303,7 @@ class TaskManager:
     def _told(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("not kept, or not queued: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
+            log.warning("not kept: %s", error, exc_info=None if isinstance(error, OpenRuntimeError) else error)
 
     async def recover(self, tasks: Sequence[Task]) -> None:
         """Take up tasks that the store found waiting at its start."""
@@ -334,9 +315,7 @@ class TaskManager:
                 continue
             if task.deadline is not None:
                 self._watch_deadline(task)
-            if task.needs:
-                self._dependencies.await_(task)
-                await self._met(task)
+        await self._dependents.hold([task for task in tasks if task.needs])
         self._wake()
 
     # -- asking ---------------------------------------------------------------------------------------------------------------
@@ -363,7 +342,8 @@ class TaskManager:
         while not task.status.ended and task.status is not TaskStatus.CANCELLING and (peers is None or not await peers.stop(task)):
             await self._interrupt(task, Event.CANCEL)
             if peers is None:
-                break  # else another process may claim it at this moment, and has to be asked
+                break
+            task = await self.status(task_id, principal=principal)  # claimed at this moment, it has to be asked for where it is now
         if task.kept and task.status in (TaskStatus.CANCELLING, TaskStatus.CANCELLED):
             await self._store.keep(task)  # on disk before it is answered: after a crash it would run again
         return task
@@ -382,4 +362,5 @@ class TaskManager:
 
     async def close(self) -> None:
         """Wait for what is kept in the background."""
+        self._dependents.close()
         await asyncio.gather(*self._background, return_exceptions=True)

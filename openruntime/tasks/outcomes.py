@@ -36,6 +36,7 @@ class Outcomes:
         self.serving: asyncio.Task[None] | None = None  # who has others to serve, and so does not wait for a store that others share
         self._shared = store.peers is not None
         self._queue = queue
+        self._peers = store.peers
         self._events = events
         self._ends = Ends(store, events, on_end)
         self._wake = wake
@@ -123,9 +124,15 @@ class Outcomes:
 
     async def interrupt(self, task: Task, event: Event, reason: str = "") -> None:
         """Cancel a task (`Event.CANCEL`) or let it run out of time (`Event.EXPIRED`), wherever it is; `reason`, if it is not simply over."""
-        holder = self.where.get(task.id)
-        if holder is None:
+        if task.id not in self.where:
             await self._queue.remove(task)
+        if self._peers is not None:
+            held = self._peers.held(task)
+            if held is None:  # another process has it, or this one's claim is under way
+                self._timers.pop(task.id, None)
+                return
+            task = held
+        holder = self.where.get(task.id)  # it may have been claimed meanwhile
         attempt = task.life.attempt
         task.life, instruction = advance(task.life, event)
         if instruction is Instruction.IGNORE:

@@ -1,6 +1,7 @@
 """The Redis store under the published suite, against a real Redis."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha1
@@ -10,14 +11,18 @@ from typing import Any
 import pytest
 
 from benchmarks.redis_server import RedisServer, redis_server
-from openruntime.contracts.errors import KeyTaken, QueueFull, StorageFull
-from openruntime.contracts.events import AnyEvent, Gap, TaskQueued
+from openruntime.contracts.errors import KeyTaken, QueueFull, StorageFull, Unavailable
+from openruntime.contracts.events import AnyEvent, Gap, TaskQueued, TaskStarted
 from openruntime.contracts.interfaces import Store
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Task
 from openruntime.stores.blobs import FileBlobs
 from openruntime.stores.redis_store import RedisStore
 from openruntime.stores.shared_blobs import SharedBlobs
+from openruntime.tasks.events import EventBus
+from openruntime.tasks.lifecycle import Event
+from openruntime.tasks.outcomes import Outcomes
+from openruntime.tasks.queue import TaskQueue
 from openruntime.tasks.shared_events import SharedEvents
 from openruntime.testing.store_suite import StoreSuite
 from openruntime.testing.store_tasks import end, new_array, new_task, run, same
@@ -187,6 +192,66 @@ async def test_a_cancel_reaches_whoever_holds_the_task(another: Opener) -> None:
     assert b.heard.stops[0] is held
 
 
+class Work:
+    """What a gateway does with tasks; implements `Holder`, of tasks that run here."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.queue = TaskQueue(store)
+        self.stopped: list[Task] = []
+        self.outcomes = Outcomes(self.queue, store, EventBus(), on_end=lambda task: None, wake=lambda: None)
+
+    def stop(self, task: Task, *, runs: bool) -> None:
+        self.stopped.append(task)
+
+    async def take(self) -> None:
+        for task in await self.queue.claim(["any"], 1):
+            self.outcomes.where[task.id] = self
+            self.outcomes.begun(task, time.monotonic())
+
+
+async def test_a_cancel_that_comes_while_the_task_is_claimed_stops_it(another: Opener) -> None:
+    a = await another()
+    work, task = Work(a), new_task()
+    await a.submit([task], promised=True)
+    await asyncio.gather(work.take(), work.outcomes.interrupt(task, Event.CANCEL))
+    assert work.stopped == [task]
+    assert task.status is TaskStatus.CANCELLING
+
+
+@pytest.mark.parametrize("event", [Event.CANCEL, Event.EXPIRED])
+async def test_what_another_claimed_first_never_seems_to_have_ended(another: Opener, event: Event) -> None:
+    a, b = await another(), await another()
+    task = new_task()
+    await a.submit([task], promised=True)
+    (held,) = await b.claim(["any"], 1)
+    run(held)
+    interrupting = asyncio.create_task(Work(a).outcomes.interrupt(task, event))
+    seen = {task.status}
+    while not interrupting.done():
+        await asyncio.sleep(0)
+        seen.add(task.status)
+    assert seen <= {TaskStatus.QUEUED, TaskStatus.RUNNING}
+
+
+async def test_what_others_take_counts_in_no_share_here(another: Opener) -> None:
+    a, b = await another(), await another()
+    here, there = TaskQueue(a), TaskQueue(b)
+    many = [new_task(priority=10) for _ in range(40)]
+    for task in many:
+        task.client, task.predicted = "many", 10.0
+        await here.submit([task], promised=True)
+        assert [claimed.id for claimed in await there.claim(["any"], 1)] == [task.id]
+        b.peers.publish([TaskStarted(time.time(), 0, task.id, "f")])
+    await until(lambda: len(a.heard.events) == 40)
+    here.happened(a.heard.events)
+    urgent, other = new_task(priority=10), new_task(priority=1)
+    urgent.client, other.client = "many", "other"
+    await there.submit([other], promised=False)
+    await here.submit([urgent], promised=False)
+    assert urgent.rank + 10 * 30.0 < time.time() + 30.0
+    assert [task.id for task in await there.claim(["any"], 1)] == [urgent.id]
+
+
 async def test_events_have_one_order_and_numbers_that_rise(another: Opener) -> None:
     a, b = await another(), await another()
     start = a.peers.last()
@@ -258,6 +323,93 @@ async def test_dropped_connections_cost_nothing(another: Opener, redis: RedisSer
     await until(lambda: b.heard.stops)  # news come again
     a.peers.publish([TaskQueued(1.0, 0, "x")])
     await until(lambda: b.heard.events)
+
+
+async def test_a_large_result_waits_for_the_place_that_it_goes_to(another: Opener, tmp_path: Path) -> None:
+    a = await another()
+    task = new_task()
+    await a.submit([task], promised=True)
+    await a.claim(["any"], 1)
+    attempt = run(task)
+    there = tmp_path / "blobs"
+    there.write_text("no folder")  # as a mount that is gone
+    outputs = end(task, size=100_000).outputs
+    finishing = asyncio.create_task(a.finish(task, attempt))
+    await asyncio.wait([finishing], timeout=0.5)
+    assert not finishing.done()
+    there.unlink()
+    assert await finishing
+    ended = await a.get(task.id)
+    assert ended is not None
+    assert same(ended.outputs, outputs)
+
+
+async def test_a_place_that_cannot_be_read_now_is_no_result_that_is_gone(another: Opener, tmp_path: Path) -> None:
+    a = await another()
+    task = new_task(parameters={"x": new_array(100_000)})
+    await a.submit([task], promised=True)
+    (held,) = await a.claim(["any"], 1)
+    (tmp_path / "blobs").rename(tmp_path / "away")
+    (tmp_path / "blobs").write_text("no folder")
+    with pytest.raises(Unavailable):
+        await a.load(held)
+
+
+async def test_a_redis_whose_clock_is_set_back_keeps_nobody_from_work(another: Opener) -> None:
+    a, b, c = [await another(lease=0.4) for _ in range(3)]
+    left, new = new_task(), new_task()
+    await a.submit([left], promised=True)
+    await a.claim(["any"], 1)
+    await dies(a)
+    ahead = int(time.time()) + 3600
+    for name in ("renewed", "mercy"):  # what stands there when the clock had been an hour ahead until now
+        await b._link.command("SET", b._link.key(name), ahead * 1000)
+    await b._link.command("ZADD", b._link.key("leases"), ahead * 1000, left.id)
+    b._noted_at = ahead * 1_000_000
+    await c.submit([new], promised=True)
+    await until(lambda: b._heads.get("any") is not None and b._heads["any"].id == new.id, 2)
+    await until(lambda: b.depths() == {"any": 2}, 3)
+    assert {task.id for task in await b.claim(["any"], 2)} == {left.id, new.id}
+
+
+async def test_what_cannot_be_read_stops_no_gateway(another: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    a, b, c = [await another(lease=0.4) for _ in range(3)]
+    damaged, held, mine = new_task(needs=("other",)), new_task(needs=("other",)), new_task()
+    await a.submit([damaged, held], promised=True)
+    await a._link.command("HSET", a._link.key(f"task:{damaged.id}"), "m", b"\xc1")
+    await b.submit([mine], promised=True)
+    await b.claim(["any"], 1)
+    await a._link.script("publish", 1, b"\xc1", 100)
+    await dies(a)
+    b.peers.publish([TaskQueued(1.0, 0, "x")])
+    await until(lambda: b.heard.events and c.heard.events)
+    await until(lambda: b.heard.adopted + c.heard.adopted)
+    assert [task.id for task in b.heard.adopted + c.heard.adopted] == [held.id]
+    await asyncio.sleep(1.0)
+    assert await c.claim(["any"], 1) == []  # its lease is renewed
+    assert "cannot be read" in caplog.text
+
+
+async def test_a_defect_in_what_is_told_ends_no_lease(another: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = await another(lease=0.4), await another(lease=0.4)
+    mine, more = new_task(), new_task()
+    await b.submit([mine], promised=True)
+    await b.claim(["any"], 1)
+
+    def fails(*_: Any) -> None:
+        raise ValueError("a defect")
+
+    b.heard.waiting = b.heard.stop = b.heard.happened = fails
+    b.peers.publish([TaskQueued(1.0, 0, "x")])
+    await a.submit([more], promised=True)
+    assert await a.peers.stop(await a.get(mine.id))
+    await asyncio.sleep(1.0)
+    assert [task.id for task in await a.claim(["any"], 2)] == [more.id]
+    del b.heard.waiting, b.heard.stop, b.heard.happened
+    b.peers.publish([TaskQueued(2.0, 0, "y")])
+    await until(lambda: [event.task_id for event in b.heard.events] == ["y"])
+    await until(lambda: b.heard.stops)
+    assert "a defect" in caplog.text
 
 
 async def test_a_full_redis_takes_no_tasks_and_gives_out_those_it_has(another: Opener, redis: RedisServer) -> None:

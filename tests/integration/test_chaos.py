@@ -48,10 +48,15 @@ def test_a_dozen_faults_lose_nothing(tmp_path: Path) -> None:
     assert summary([found, found])["faults"] == 2 * DOZEN
 
 
+WITH_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(3))
-def test_many_faults_lose_nothing(tmp_path: Path, seed: int) -> None:
-    found = run(tmp_path, seed=seed, faults=70, seconds=900, size=4 << 30)
+@pytest.mark.parametrize(("seed", "store", "gateways"), [
+    *((seed, "sqlite", 1) for seed in range(3)), *(pytest.param(seed, "redis://", 3, marks=WITH_REDIS) for seed in range(3, 5)),
+])  # fmt: skip
+def test_many_faults_lose_nothing(tmp_path: Path, seed: int, store: str, gateways: int) -> None:
+    found = run(tmp_path, seed=seed, faults=70, seconds=900, store=store, gateways=gateways, size=4 << 30)
     _nothing_lost(found, 70)
     replaced = [fault["replaced"] for fault in found["faults"] if fault["replaced"] is not None]
     assert quantile(replaced, 0.99) < 5
@@ -118,7 +123,7 @@ def test_the_proxy_drops_and_holds_back(server: Server) -> None:
         proxy.close()
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+@WITH_REDIS
 def test_a_redis_of_its_own_keeps_what_it_acknowledged_over_a_kill(tmp_path: Path) -> None:
     redis = Redis(free_port(), tmp_path / "redis")
     try:

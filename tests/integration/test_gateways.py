@@ -142,6 +142,14 @@ def test_a_task_is_cancelled_wherever_it_runs(gateways: Gateways) -> None:
     assert ended(b, submit(a, TINY))["status"] == "completed"
 
 
+def test_a_cancel_that_meets_a_claim_is_not_forgotten(gateways: Gateways) -> None:
+    a, b = gateways.a, gateways.b
+    for n in range(20):
+        task = submit(a, {**SLOW, "parameters": {"samples": 10**11, "seed": 100 + n}})
+        assert http.delete(f"{(a, b)[n % 2].url}/tasks/{task}").status_code == 200
+        assert ended(b, task, 10)["status"] == "cancelled"
+
+
 def test_what_a_killed_gateway_held_ends_at_the_others_within_seconds(gateways: Gateways) -> None:
     b, c = gateways.b, gateways.start()
     slow = [submit(c, {"operation": "monte_carlo_pi", "parameters": {"samples": 10**11, "seed": n}, "timeout": 60}) for n in range(3)]
