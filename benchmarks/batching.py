@@ -15,7 +15,7 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -237,7 +237,7 @@ async def _one_place(
 
 
 async def _in_turn(
-    notebook: Notebook, work: str, place: str, runs: dict[str, Callable[[], Awaitable[dict[str, float]]]], rounds: int, part: float
+    notebook: Notebook, work: str, place: str, runs: Mapping[str, Callable[[], Awaitable[dict[str, float]]]], rounds: int, part: float
 ) -> None:
     began = perf_counter()
     for turn in range(rounds + 1):

@@ -104,7 +104,7 @@ async def run(backend: ComputeBackend, cycles: int, seconds: float) -> dict[str,
     generator = np.random.default_rng(0)
     x, a = _payload(generator.random(1 << 18, dtype=np.float32)), _payload(generator.random((128, 128), dtype=np.float32))
     process, pool, warm, began = psutil.Process(), pool_of(backend), cycles // 5, perf_counter()
-    readings: dict[str, list[int]] = {"resident": []} | ({"in use": [], "held": []} if pool else {})
+    readings: dict[str, list[int]] = {what: [] for what in (FLAT if pool else ("resident",))}
     for number in range(1, cycles + 1):
         await cycle(backend, x, a, number)
         if number >= warm and (number % EVERY == 0 or number == cycles):
