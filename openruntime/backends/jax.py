@@ -3,8 +3,9 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
@@ -68,7 +69,7 @@ class JaxBackend(ArrayBackend):
             if device.platform != "cpu":
                 kind = _kind(device)
                 found.append(_probed(cls.name, kind, sum(probe.platform == kind for probe in found), device))
-        return found
+        return [*found, *_broken(cls.name, {probe.platform for probe in found})]
 
     def trim(self) -> None:
         """Forget the compiled programs, and what they hold on the device."""
@@ -205,6 +206,17 @@ def _devices(kind: str, threads: int) -> Sequence[Any]:
             del os.environ["NPROC"]
         else:
             os.environ["NPROC"] = before
+
+
+def _broken(backend: str, working: set[str]) -> Iterator[Probe]:
+    """What is there, and what JAX has a plugin for that does not come up: JAX goes on without it."""
+    plugins = " ".join(point.name for point in entry_points(group="jax_plugins"))
+    for kind in ("cuda", "rocm"):
+        if kind not in working and kind in plugins and total_memory(kind, 0):
+            try:
+                jax.local_devices(backend=kind)
+            except RuntimeError as error:
+                yield Probe(backend, kind, failure=f"JAX cannot use the {kind} devices here: {' '.join(str(error).split())}")
 
 
 def _kind(device: Any) -> str:
