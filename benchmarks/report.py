@@ -147,9 +147,9 @@ def _processor() -> str:
 
 
 def versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """Of Python, the packages that serve, and those of `more` that are installed."""
-    found = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-    for name in more:
+    """Of Python, and those of the packages that serve, and of `more`, that are installed."""
+    found = {"python": platform.python_version()}
+    for name in (*PACKAGES, *more):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

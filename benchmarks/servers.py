@@ -153,7 +153,17 @@ def spawn(command: Sequence[str], data_dir: Path, log: Path, environment: dict[s
 
 def openruntime(**flags: str | int) -> list[str]:
     """The command of OpenRuntime's own server; `flags` as on its command line (`store="memory"`)."""
-    command = [str(Path(sys.executable).with_name("openruntime")), "serve", "--host", "127.0.0.1", "--port", "{port}", "--data-dir", "{data}"]
+    script = Path(sys.executable).with_name("openruntime")  # not there where OpenRuntime is on the path only
+    command = [
+        *([str(script)] if script.exists() else [sys.executable, "-m", "openruntime.cli.main"]),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+        "--data-dir",
+        "{data}",
+    ]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     return command

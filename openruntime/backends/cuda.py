@@ -95,6 +95,7 @@ class CudaBackend(ArrayBackend):
                 runtime.hostUnregister(address)
 
     def trim(self) -> None:
+        cupy.fft.config.get_plan_cache().clear()  # plans hold work areas of the pool's
         self._pool.free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -124,8 +125,22 @@ class CudaBackend(ArrayBackend):
     # -- work -----------------------------------------------------------------------------------------------------------------
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
-        result = await super().execute(operation, params)
+        try:
+            result = await super().execute(operation, params)
+        except BaseException as error:
+            self._settle(operation, error)
+            raise
+        finally:
+            self._outputs = Memory(None, self.inline)  # the caller's memory is held no longer
         return Result(result.outputs, self._elapsed, result.transfer, result.compile)
+
+    def _settle(self, operation: str, error: BaseException) -> None:
+        """Wait for what a call had begun that failed: its memory is the next one's, and the caller's again. Raises `WorkerCrashed`."""
+        try:
+            for stream in (self._sending, self._computing, self._fetching):
+                stream.synchronize()
+        except runtime.CUDARuntimeError as lost:
+            raise WorkerCrashed(f"{operation} on {self.device}/{self.name}: {lost}; what it had begun cannot be waited for") from error
 
     def _arguments(self, operation: Operation, params: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
         self._outputs = memory
@@ -183,8 +198,8 @@ class CudaBackend(ArrayBackend):
 
     def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:
         where = f"{operation} on {self.device}/{self.name}"
-        if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
-            return OutOfMemory(f"{where}: {error} ({self._pool.total_bytes()} bytes held, {self._pool.used_bytes()} of them in use)")
+        if isinstance(error, ImportError):  # CuPy loads cuBLAS and the others when they are first needed
+            return OperationFailed(f"{where}: a library of CUDA's is missing ({error}); install its toolkit, or `pip install 'openruntime[cuda]'`")
         status = getattr(error, "status", None)
         if isinstance(error, runtime.CUDARuntimeError | cupy.cuda.driver.CUDADriverError):
             if status == _OUT_OF_MEMORY:

@@ -3,8 +3,9 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ import numpy as np
 
 from openruntime.backends import jax_parts as parts
 from openruntime.backends.array_backend import ArrayBackend, Native
-from openruntime.backends.jax_namespace import CONDITIONS, jax, prune, xp
+from openruntime.backends.jax_namespace import CONDITIONS, bound, jax, prune, total_memory, xp
 from openruntime.contracts.errors import OpenRuntimeError, OperationFailed, OutOfMemory, UnsupportedOnDevice
 from openruntime.contracts.records import Probe
 from openruntime.operations.catalogue import OperationCatalogue
@@ -54,6 +55,7 @@ class JaxBackend(ArrayBackend):
     ) -> None:
         super().__init__(device=device, threads=threads, index=index, memory=memory, catalogue=catalogue)
         kind = device.partition(":")[0]
+        bound(kind, index, memory)
         self._device = _devices(kind, threads)[index]
         if (kept := jax.config.jax_compilation_cache_dir) is not None:
             prune(Path(kept))
@@ -62,7 +64,12 @@ class JaxBackend(ArrayBackend):
 
     @classmethod
     def probe(cls) -> Sequence[Probe]:
-        return [Probe(cls.name, "cpu"), *(_probed(cls.name, device) for device in jax.local_devices() if device.platform != "cpu")]
+        found = [Probe(cls.name, "cpu")]
+        for device in jax.local_devices():
+            if device.platform != "cpu":
+                kind = _kind(device)
+                found.append(_probed(cls.name, kind, sum(probe.platform == kind for probe in found), device))
+        return [*found, *_broken(cls.name, {probe.platform for probe in found})]
 
     def trim(self) -> None:
         """Forget the compiled programs, and what they hold on the device."""
@@ -201,14 +208,25 @@ def _devices(kind: str, threads: int) -> Sequence[Any]:
             os.environ["NPROC"] = before
 
 
-def _probed(backend: str, device: Any) -> Probe:
-    """JAX tells neither the UUID nor the bus: a card is known by its name and number."""
-    kind = device.platform
-    if kind == "gpu":
-        kind = "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
+def _broken(backend: str, working: set[str]) -> Iterator[Probe]:
+    """What is there, and what JAX has a plugin for that does not come up: JAX goes on without it."""
+    plugins = " ".join(point.name for point in entry_points(group="jax_plugins"))
+    for kind in ("cuda", "rocm"):
+        if kind not in working and kind in plugins and total_memory(kind, 0):
+            try:
+                jax.local_devices(backend=kind)
+            except RuntimeError as error:
+                yield Probe(backend, kind, failure=f"JAX cannot use the {kind} devices here: {' '.join(str(error).split())}")
+
+
+def _kind(device: Any) -> str:
+    if device.platform != "gpu":
+        return str(device.platform)
+    return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
+
+
+def _probed(backend: str, kind: str, index: int, device: Any) -> Probe:
+    """JAX tells neither the UUID nor the bus, and its numbers of the hardware may be missing or shared: a card is known by its name and its place."""
     memory = device.memory_stats() or {}
-    total = memory.get("bytes_limit", 0)
-    return Probe(
-        backend, kind, device.local_hardware_id or 0, name=device.device_kind, memory_total=total,
-        memory_available=total - memory.get("bytes_in_use", 0),
-    )  # fmt: skip
+    total = total_memory(kind, index) or memory.get("bytes_limit", 0)
+    return Probe(backend, kind, index, name=device.device_kind, memory_total=total, memory_available=total - memory.get("bytes_in_use", 0))

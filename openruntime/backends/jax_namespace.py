@@ -1,7 +1,9 @@
 """JAX's settings and namespace: `jax.numpy`, with what says when there is no answer, and what lets a check be traced."""
 
 import contextlib
+import ctypes
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -12,6 +14,40 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from openruntime.backends.failures import INDEFINITE, NEGATIVE_POWER, SINGULAR
+
+log = logging.getLogger(__name__)
+
+_SHARE = "XLA_CLIENT_MEM_FRACTION"  # of a card's memory, what XLA's pool may hold; read when a process first uses its cards
+_FORMERLY = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # with both names set XLA refuses to start
+_DRIVERS: dict[str, tuple[tuple[str, ...], str, str]] = {  # libraries, what their functions' names begin with, and the one for the size
+    "cuda": (("libcuda.so.1",), "cu", "DeviceTotalMem_v2"),
+    "rocm": (("libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so"), "hip", "DeviceTotalMem"),
+}
+
+
+def bound(kind: str, index: int, memory: int) -> None:
+    """Let XLA's pool hold at most `memory` bytes of a card (0: nearly all of it). A TPU's runtime has no such bound."""
+    if not memory or kind not in _DRIVERS:
+        return
+    if total := total_memory(kind, index):
+        os.environ[_SHARE] = str(min(1.0, memory / total))
+    else:
+        log.warning("JAX's memory on %s:%d is not bounded: the driver does not tell how much there is", kind, index)
+
+
+def total_memory(kind: str, index: int) -> int:
+    """Bytes of a card, as its driver says; 0 where none does. (JAX tells what its pool may hold, once that can be changed no more.)
+
+    Sources: CUDA Driver API and HIP API, device management."""
+    names, prefix, size = _DRIVERS.get(kind, ((), "", ""))
+    device, total = ctypes.c_int(), ctypes.c_size_t()
+    for name in names:
+        with contextlib.suppress(OSError):
+            driver = ctypes.CDLL(name)
+            steps = ("Init", ctypes.c_uint(0)), ("DeviceGet", ctypes.byref(device), index), (size, ctypes.byref(total), device)
+            if not any(getattr(driver, prefix + function)(*arguments) for function, *arguments in steps):
+                break
+    return total.value
 
 
 def _cache() -> Path:
@@ -39,10 +75,10 @@ for _name, _value in {  # JAX reads them when it is imported
     "JAX_COMPILATION_CACHE_DIR": str(_cache()),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # other libraries drive the same card
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }.items():
     os.environ.setdefault(_name, _value)
+os.environ[_SHARE] = os.environ.pop(_FORMERLY, "") or os.environ.get(_SHARE) or "0.95"
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -52,7 +88,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-__all__ = ["CONDITIONS", "jax", "jnp", "prune", "xp"]
+__all__ = ["CONDITIONS", "bound", "jax", "jnp", "prune", "total_memory", "xp"]
 
 
 class Conditions:

@@ -25,7 +25,7 @@ from openruntime.backends import (
 from openruntime.backends.array_backend import ArrayBackend, Memory, Native
 from openruntime.backends.kernel_cache import cache_folder
 from openruntime.backends.opencl_arrays import Engine
-from openruntime.backends.opencl_device import OpenCLDevice, cards, find, free_memory_of, pci_of, processors, translated, uuid_of
+from openruntime.backends.opencl_device import OpenCLDevice, broken, cards, find, free_memory_of, pci_of, processors, translated, uuid_of
 from openruntime.backends.opencl_memory import Tensor
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.records import Probe, Result
@@ -82,7 +82,8 @@ class OpenCLBackend(ArrayBackend):
     @classmethod
     def probe(cls) -> Sequence[Probe]:
         found = [cls._probe(device, "cpu", 0) for device in processors()[:1]]
-        return found + [cls._probe(device, "opencl", i) for i, device in enumerate(cards())]
+        found += [cls._probe(device, "opencl", i) for i, device in enumerate(cards())]
+        return found + [Probe(cls.name, "opencl", failure=f"an OpenCL driver cannot be loaded: {why}") for why in broken()]
 
     @classmethod
     def _probe(cls, device: cl.Device, platform: str, index: int) -> Probe:

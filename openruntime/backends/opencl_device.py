@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,15 @@ def _all() -> list[cl.Device]:
         with suppress(cl.Error):  # a driver that lists no device of its own
             found += [device for device in platform.get_devices() if device.available and device.compiler_available]
     return found
+
+
+def broken() -> Iterator[str]:
+    """Of each driver that is registered here and cannot be loaded, why: the loader leaves it out without a word."""
+    for registered in sorted(Path(os.environ.get("OCL_ICD_VENDORS", "/etc/OpenCL/vendors")).glob("*.icd")):
+        try:
+            ctypes.CDLL(registered.read_text(errors="replace").strip())
+        except OSError as error:
+            yield f"{error}; install it again, or remove {registered}"
 
 
 def find(name: str, index: int = 0) -> cl.Device:

@@ -35,6 +35,7 @@ _FAILURES = {
 _NO_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "out of memory")
 _CHUNK, _DEVICE_CHUNK = 1 << 16, 1 << 21  # blocks of random numbers made at a time: by a thread, by a GPU
 _NO_DOUBLES = "the device has no double precision; send float32"
+_NO_CARD = ("not compiled with", "Found no NVIDIA driver", "No CUDA GPUs", "No HIP GPUs", "No XPU devices", "no CUDA-capable device")
 _NO_FACTORS = "PyTorch does not factorise matrices on Metal"
 
 
@@ -152,6 +153,8 @@ class TorchBackend(ArrayBackend):
         for library, name in ((torch.cuda, kind), (torch.xpu, "xpu")):
             if library.is_available():
                 found += [_card(cls.name, name, library, index) for index in range(library.device_count())]
+            elif (why := _broken(library)) is not None:
+                found.append(Probe(cls.name, name, failure=f"PyTorch cannot use the {name} devices here: {why}"))
         if torch.backends.mps.is_available():
             total = torch.mps.recommended_max_memory()
             free = max(0, total - torch.mps.driver_allocated_memory())
@@ -250,6 +253,16 @@ class TorchBackend(ArrayBackend):
         if isinstance(error, LinAlgError):
             return OperationFailed(f"{operation} failed: {known or words}")
         return super().translate(operation, error)
+
+
+def _broken(library: Any) -> str | None:
+    """Why a part of PyTorch says that nothing is available; None where there is no such part, driver or card."""
+    try:
+        library.init()
+    except (AssertionError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        return None if any(words in told for words in _NO_CARD) else told
+    return None
 
 
 def _card(backend: str, kind: str, library: Any, index: int) -> Probe:

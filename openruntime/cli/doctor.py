@@ -105,7 +105,7 @@ def _backends() -> Iterator[Finding]:
         if report.extra is not None:
             yield Finding(topic, "absent", report.failure or "", f"pip install 'openruntime[{report.extra}]'")
         elif report.failure is not None:
-            yield Finding(topic, "fail", report.failure, "mend or uninstall the package that brings it")
+            yield Finding(topic, "fail", report.failure, "mend what it names, or uninstall the package that brings it")
         if report.probes:
             yield Finding(topic, "ok", ", ".join(f"{probe.platform}:{probe.index} {probe.name}".strip() for probe in report.probes))
         elif report.failure is None:

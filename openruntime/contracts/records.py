@@ -71,7 +71,8 @@ class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Probe(msgspec.Struct, frozen=True):
     """A device as one backend sees it: `platform` and the backend's own number for it, `cpu` and 0 for the processor. Bytes.
 
-    `uuid` and `pci` (bus id) as the driver spells them, None where it does not tell.
+    `uuid` and `pci` (bus id) as the driver spells them, None where it does not tell. With a `failure`: it is there, or its driver is, and the
+    backend cannot use it; why, for a person.
     """
 
     backend: str
@@ -84,6 +85,7 @@ class Probe(msgspec.Struct, frozen=True):
     pci: str | None = None
     unified: bool = False
     utilization: float | None = None
+    failure: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

@@ -1,9 +1,12 @@
 """What the runtime knows of how fast its devices are: shipped, measured at the first start, learned from every task, kept across restarts."""
 
 import asyncio
+import contextlib
+import hashlib
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,22 @@ from openruntime.runtimes.shared_memory import SlabPool
 
 log = logging.getLogger(__name__)
 
-SHELF = "cost-model"  # namespace; the key is the machine, because several may share a store
+SHELF = "cost-model"  # namespace
 YEAR = 365 * 86_400.0
+MONTH = 30 * 86_400.0  # on a shared store: containers come and go there, each under a name of its own
 SETTLED = 1.0  # seconds after the start before calibration begins
+LIBRARIES = ("openruntime", "numpy", "scipy", "torch", "jaxlib", "mlx", "pyopencl", "wgpu", "cupy-cuda13x", "cupy-cuda12x")  # packages
+
+
+def setup(slots: int, threads: int) -> str:
+    """What run times depend on, beside the machine itself: its processor, how it is used, and the libraries."""
+    return f"{cpu_name()} x{usable_cores()}, {slots} slots of {threads} threads, {', '.join(_versions())}"
+
+
+def _versions() -> Iterator[str]:
+    for package in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
 
 
 class Kept(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,26 +51,29 @@ class Kept(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Learning:
-    """`cost` predicts, `roofline` judges; both go with the machine. Kept on the store's shelf, or in the user's cache where the store is memory."""
+    """`cost` predicts, `roofline` judges; both hold for a `setup` of a machine, and are kept apart for each: on the store's shelf, or in a file in
+    `folder` where that is given. Where several servers share the store, each machine there keeps its own under its name, for cards may differ; one
+    that is new begins with another's samples, of the same setup, and is calibrated."""
 
-    def __init__(self, store: Store, roofline: Roofline, file: Path | None) -> None:
+    def __init__(self, store: Store, roofline: Roofline, folder: Path | None, *, slots: int, threads: int) -> None:
         self.cost = CostModel(shipped())
         self.roofline = roofline
         self._store = store
-        self._file = file
-        self._machine = f"{platform.node()}/{cpu_name()} x{usable_cores()}"
+        self._setup = setup(slots, threads)
+        self._key = self._setup if store.peers is None else f"{self._setup}/{platform.node()}"
+        self._file = None if folder is None else folder / f"learned-{hashlib.sha256(self._setup.encode()).hexdigest()[:16]}.msgpack"
         self._calibrated: set[tuple[str, str]] = set()
 
     async def load(self) -> None:
         """Take up what was kept. What cannot be read is said, and learning begins anew."""
         try:
-            data = await self._read()
-            if data is None:
-                return
-            found = msgspec.msgpack.decode(data, type=Kept)
-            self.cost.load(found.cost)
-            self.roofline.load(found.ceilings)
-            self._calibrated = set(found.calibrated)
+            if (data := await self._read()) is not None:
+                found = msgspec.msgpack.decode(data, type=Kept)
+                self.cost.load(found.cost)
+                self.roofline.load(found.ceilings)
+                self._calibrated = set(found.calibrated)
+            elif (data := await self._of_another()) is not None:
+                self.cost.load(msgspec.msgpack.decode(data, type=Kept).cost)
         except (ValueError, msgspec.DecodeError, OSError) as error:
             log.warning("what was learned of run times cannot be read (%s); learning begins anew", error)
 
@@ -76,13 +95,20 @@ class Learning:
 
     async def _read(self) -> bytes | None:
         if self._file is None:
-            found = await self._store.shelf.get(SHELF, self._machine)
+            found = await self._store.shelf.get(SHELF, self._key)
             return None if found is None else found[0]
         return self._file.read_bytes() if self._file.is_file() else None
 
+    async def _of_another(self) -> bytes | None:
+        """What a machine of the same setup keeps on a shared store."""
+        if self._store.peers is None:
+            return None
+        like = await self._store.shelf.items(SHELF, after=f"{self._setup}/", limit=1)
+        return next((data for key, data in like if key.startswith(f"{self._setup}/")), None)
+
     async def _write(self, data: bytes) -> None:
         if self._file is None:
-            await self._store.shelf.put(SHELF, self._machine, data, {}, ttl=YEAR, tenant="")
+            await self._store.shelf.put(SHELF, self._key, data, {}, ttl=YEAR if self._store.peers is None else MONTH, tenant="")
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".draft")

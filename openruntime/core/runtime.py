@@ -107,8 +107,9 @@ class Runtime:
         )
         self.catalogue = ModelCatalogue(KernelCatalogue(self.operations, self.kernels.kernels), self.models)
         self.pool.limit = self.devices.memory_total() // 2
-        kept_by_user = settings.cache_dir / "learned.msgpack" if settings.store == "memory" and settings.calibrate else None
-        self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
+        kept_by_user = settings.cache_dir if settings.store == "memory" and settings.calibrate else None
+        slots = self.runtimes[0].devices()[0].slots
+        self.learning = Learning(self.store, self.devices.roofline, kept_by_user, slots=slots, threads=self.runtimes[0].threads(slots))
         self.cost = self.learning.cost
         self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept)
         self.outcomes = Outcomes(self.queue, self.store, self.events, on_end=self._ended, wake=self.wake)

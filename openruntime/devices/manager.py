@@ -27,7 +27,7 @@ KERNELS = f"{ANY}{WORKERS}"
 STATES = ("ready", "draining")
 REMEMBERED = 4096  # lanes found for wishes: as many as a client can spell, so they are bounded
 CONNECT = "connect a device that it drives, and install its driver; `openruntime doctor` shows what is there"
-MEND = "mend or uninstall the package that brings it"
+MEND = "mend what the reason names, or uninstall the package that brings it; `openruntime doctor` shows what is installed"
 LOOKING = 10.0  # seconds that `found` waits at most
 
 Place = tuple[str, str]  # device, backend

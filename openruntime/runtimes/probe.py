@@ -54,6 +54,8 @@ def look(name: str) -> Report:
     except Exception as error:  # it is a third party's code
         return Report(name, failure=_told(name, error))
     told: dict[str, Abilities] = {}
+    broken = [probe.failure for probe in probes if probe.failure is not None]
+    probes = [probe for probe in probes if probe.failure is None]
     failures: dict[str, str] = {}
     for probe in probes:
         if probe.platform not in told and probe.platform not in failures:
@@ -62,7 +64,7 @@ def look(name: str) -> Report:
             except Exception as error:
                 failures[probe.platform] = _told(name, error)
     working = [probe for probe in probes if probe.platform in told]
-    return Report(name, working, told, "; ".join(failures.values()) or None)
+    return Report(name, working, told, "; ".join([*broken, *failures.values()]) or None)
 
 
 def make(backend: type[ComputeBackend], probe: Probe) -> ComputeBackend:
