@@ -15,7 +15,7 @@ from openruntime.ai.checks import asked, check
 from openruntime.ai.chunks import collected, deltas, usage_of
 from openruntime.ai.engines.http import Answer, post
 from openruntime.ai.engines.process import Engine, needs
-from openruntime.ai.grammars import Verdicts, is_json, json_grammar
+from openruntime.ai.grammars import Verdicts, is_json, json_grammar, shape_of
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
@@ -67,11 +67,11 @@ class LlamaCppAdapter(EmbeddingModel):
             engine = await self._opened()
             await self._can_hold(engine, request)
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
-            gbnf = (request.response_format or {}).get("type") == "grammar" and not tools.schemas(request)
+            gbnf = _gbnf(request) is not None
             silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
             try:
                 async with self._asking(engine, target, body, silence) as answer, aclosing(deltas(answer.pieces(), who, silence=silence)) as said:
-                    async for delta in _with_calls(said) if tools.schemas(request) else _whole(said, request):
+                    async for delta in _whole(_with_calls(said, request) if tools.open_to_call(request) else said, request):
                         yield delta
             except Unavailable as error:  # it is stuck, and would be for everybody
                 log.warning("%s; it is ended", error.message)
@@ -176,7 +176,7 @@ class LlamaCppAdapter(EmbeddingModel):
         shape = request.response_format or {}
         for schema, index in zip(tools.schemas(request), tools.open_to_call(request), strict=True):
             await self._verdicts.check(schema, f"tools[{index}].function.parameters", ask, engine.log)
-        if not request.tools and shape.get("type") == "json_schema":
+        if shape.get("type") == "json_schema":
             await self._verdicts.check(shape["json_schema"]["schema"], "response_format.json_schema.schema", ask, engine.log)
 
     def _refusal(self, status: int, body: bytes) -> OpenRuntimeError:
@@ -209,22 +209,24 @@ def _body(request: Generation) -> dict[str, Any]:
         body["prompt"] = request.prompt
     else:
         body["messages"] = tools.told(request)
-    shape = request.response_format or {}
-    grammar = tools.grammar(request)
-    if grammar is not None:
+    shape = shape_of(request.response_format)
+    if (grammar := tools.grammar(request)) is not None:
         body["grammar"] = grammar
-    elif shape.get("type") == "json_schema":
-        body["grammar"] = json_grammar(shape["json_schema"]["schema"])
-    elif shape.get("type") == "json_object":
-        body["grammar"] = json_grammar({"type": "object"})
-    elif shape.get("type") == "grammar":
-        body["grammar"] = shape["grammar"]
+    elif shape is not None:
+        body["grammar"] = json_grammar(shape)
+    elif (gbnf := _gbnf(request)) is not None:
+        body["grammar"] = gbnf
     return body
+
+
+def _gbnf(request: Generation) -> str | None:
+    told = request.response_format or {}
+    return str(told["grammar"]) if told.get("type") == "grammar" else None
 
 
 async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
     """As it is said; of JSON that was asked for it is seen that it is some."""
-    text: list[str] | None = [] if (request.response_format or {}).get("type") in ("json_schema", "json_object") else None
+    text: list[str] | None = [] if shape_of(request.response_format) is not None else None
     async for delta in said:
         if text is not None:
             text.append(delta.text)
@@ -233,21 +235,22 @@ async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterat
         yield delta
 
 
-async def _with_calls(said: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
-    """What begins with a brace is the call of a tool, told when it is whole."""
-    text, calls = "", None
+async def _with_calls(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
+    """What begins as a call of a tool is held back until it is one, or is seen to be none."""
+    beginnings, text, may = tools.beginnings(request), "", True
+    cut = bool(request.stop) or shape_of(request.response_format) is not None  # it may end in its midst, or be no call
     async for delta in said:
-        if calls is None and delta.text:
-            calls = delta.text.startswith("{")
-        if not calls:
+        if may:
+            text += delta.text
+            may = any(text.startswith(beginning) or beginning.startswith(text) for beginning in beginnings)
+            delta = Delta("" if may else text, finish=delta.finish, usage=delta.usage)
+        if not may or not text:
             yield delta
-            continue
-        text += delta.text
-        if delta.finish and (call := tools.call_of(text)) is not None:
+        elif delta.finish and (call := tools.call_of(text)) is not None:
             yield Delta("", [call])
             yield Delta(finish="tool_calls", usage=delta.usage)
-        elif delta.finish == "length":  # as OpenAI does, what there is of it is told, and that it was cut off
-            yield Delta(text, finish="length", usage=delta.usage)
+        elif delta.finish == "length" or (delta.finish and cut):  # as OpenAI does, what there is of it is told, and why there is no more
+            yield Delta(text, finish=delta.finish, usage=delta.usage)
         elif delta.finish:
             raise OperationFailed(f"the model began the call of a tool, and it is not whole: {text:.100}")
 
