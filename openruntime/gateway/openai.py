@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.context import reads
 from openruntime.contracts.ai import Completion, Delta, Embeddings, ModelSpec, answer_of
 from openruntime.contracts.errors import Internal, OpenRuntimeError, Unavailable, UnsupportedMediaType
 from openruntime.contracts.payload import Buffer
@@ -20,6 +19,7 @@ from openruntime.gateway.dependencies import Services, headers, principal
 from openruntime.gateway.errors import Disconnected
 from openruntime.gateway.openai_requests import Asked
 from openruntime.gateway.wire import JSON, Application, Headers, Receive, Scope, Send, media_type, respond
+from openruntime.models.weights import reads
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Spec
 from openruntime.contracts.records import LOCAL, Call, Estimate, Program
 from openruntime.models.requests import embedding_schema, generation, generation_schema, texts
+from openruntime.models.weights import reads
 
 REMEMBERED = 4096  # names
 LONGEST_ANSWER = 1 << 24  # bytes: an upper bound, for those who take a model's answer as an array
@@ -124,5 +125,5 @@ def describe(spec: ModelSpec) -> dict[str, Any]:
         "name": spec.name, "family": "models", "version": number(spec), "summary": summary, "doc": f"{summary}\n\n{where}",
         "parameters": embedding_schema() if embeds else generation_schema(), "outputs": [ANSWER], "steps": not embeds, "cacheable": True,
         "requires": REQUIRES + spec.id, "backends": [spec.adapter], "devices": ["io" if "://" in spec.source or not spec.source else "cpu:0"],
-        "model": shown | {"context_length": spec.context_length, "parallel": spec.parallel},
+        "model": shown | {"context_length": reads(spec), "parallel": spec.parallel},
     }  # fmt: skip

@@ -19,7 +19,7 @@ from openruntime.ai.grammars import Verdicts, is_json, json_grammar, shape_of
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
-from openruntime.models.weights import SERVED, examine
+from openruntime.models.weights import examine, reads
 
 log = logging.getLogger(__name__)
 needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gateway
@@ -52,7 +52,7 @@ class LlamaCppAdapter(EmbeddingModel):
     def get_model_info(self) -> ModelInfo:
         spec = self.spec
         return ModelInfo(
-            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=self._context(),
+            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=reads(self.spec),
             size=spec.size or None, license=spec.license or None,
         )  # fmt: skip
 
@@ -132,9 +132,6 @@ class LlamaCppAdapter(EmbeddingModel):
                 self._engine = engine
             return self._engine
 
-    def _context(self) -> int:
-        return int(self.spec.options.get("context") or self.spec.context_length or SERVED)
-
     def _threads(self) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return int(self.spec.options.get("threads") or min(cores, MOST_THREADS))
@@ -147,7 +144,7 @@ class LlamaCppAdapter(EmbeddingModel):
             raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
         options = self.spec.options
         return {
-            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": self._context(),
+            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": reads(self.spec),
             "batch": int(options.get("batch") or _batch(found.size, self._threads())), "gpu_layers": int(options.get("gpu_layers", -1)),
             "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding",
         }  # fmt: skip
