@@ -267,5 +267,5 @@ def without_middle(text: str) -> str:
 def _text(message: Message) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content)
+        return "\n".join(str(part.get("text") or "") for part in content)
     return content or ""

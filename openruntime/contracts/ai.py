@@ -47,6 +47,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def deterministic(self) -> bool:

@@ -11,7 +11,7 @@ from openruntime.contracts.errors import InvalidParameter, ModelNotFound, Unknow
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Spec
 from openruntime.contracts.records import LOCAL, Call, Estimate, Program
-from openruntime.models.requests import embedding_schema, generation, generation_schema, texts
+from openruntime.models.requests import embedding_schema, generation, generation_schema, sees, texts
 from openruntime.models.weights import reads
 
 REMEMBERED = 4096  # names
@@ -96,7 +96,7 @@ class ModelCatalogue(Catalogue):
         if spec.kind == "embedding":
             found, same = {"input": texts(name, parameters)}, True
         else:
-            request = generation(name, parameters)
+            request = generation(name, parameters, images=sees(spec))
             found, same = msgspec.to_builtins(request), request.deterministic
         outputs = {ANSWER: Spec("uint8", (LONGEST_ANSWER,), False)}
         return Call(spec.name, number(spec), found, outputs, Estimate(), same, "", 0, (), self._program(spec))

@@ -281,6 +281,12 @@ async def test_it_may_answer_or_call_where_it_may_choose(model: LlamaCppAdapter)
         assert not answer.text.startswith("{")
 
 
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**33 - 2, 2**63 - 1])
+async def test_a_seed_that_llama_cpp_takes_for_any_is_one_like_others(model: LlamaCppAdapter, seed: int) -> None:
+    asked = Generation(messages=HI.messages, max_tokens=24, temperature=1.5, seed=seed)
+    assert len({(await model.complete(asked)).text for _ in range(3)}) == 1
+
+
 PET = {"type": "json_schema", "json_schema": {"name": "pet", "schema": PERSON}}
 TOLD = [
     {"role": "user", "content": "What is the weather in Rome?"},

@@ -27,6 +27,7 @@ needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gate
 SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
 SILENCE_OF_GRAMMARS = 10.0  # seconds: a token by a user's GBNF may take llama.cpp for ever, and nobody else gets one meanwhile
 MOST_THREADS = 8
+RANDOM = (1 << 32) - 1  # the seed by which llama.cpp means any
 
 
 class LlamaCppAdapter(EmbeddingModel):
@@ -197,8 +198,10 @@ def _batch(size: int, threads: int) -> int:
 
 
 def _body(request: Generation) -> dict[str, Any]:
-    plain = ("max_tokens", "temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
+    plain = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty")
     body: dict[str, Any] = {name: value for name in plain if (value := getattr(request, name)) is not None}
+    if request.seed is not None:
+        body["seed"] = request.seed % RANDOM
     body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
     if request.stop:
         body["stop"] = request.stop

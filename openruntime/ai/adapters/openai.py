@@ -19,6 +19,7 @@ from openruntime.ai.chunks import LONGEST_ANSWER, collected, deltas, usage_of
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
+from openruntime.models.requests import sees
 
 OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
@@ -46,7 +47,7 @@ class OpenAIAdapter(EmbeddingModel):
         self._silence = float(options.get("timeout", 120))
         self._retries = int(options.get("retries", 2))
         self._patience = float(options.get("patience", 30))
-        self._images = bool(options.get("images", True))
+        self._images = sees(spec)
         self._limit = str(options.get("max_tokens_field", "max_completion_tokens" if official else "max_tokens"))
         self._stream_usage = bool(options.get("stream_usage", True))
         self._name = spec.upstream or spec.name
