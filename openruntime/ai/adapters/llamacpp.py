@@ -71,7 +71,10 @@ class LlamaCppAdapter(EmbeddingModel):
             gbnf = _gbnf(request) is not None
             silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
             try:
-                async with self._asking(engine, target, body, silence) as answer, aclosing(deltas(answer.pieces(), who, silence=silence)) as said:
+                async with (
+                    self._asking(engine, target, body, silence) as answer,
+                    aclosing(deltas(answer.pieces(), who, request, silence=silence)) as said,
+                ):
                     async for delta in _whole(_with_calls(said, request) if tools.open_to_call(request) else said, request):
                         yield delta
             except Unavailable as error:  # it is stuck, and would be for everybody
