@@ -33,7 +33,7 @@ from openruntime.kernels.catalogue import KernelCatalogue
 from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.kernels.trials import KernelTrials
-from openruntime.models.catalogue import ModelCatalogue
+from openruntime.models.catalogue import ModelCatalogue, lasts
 from openruntime.models.repository import ModelRepository
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_models, watch_process
@@ -110,7 +110,9 @@ class Runtime:
         kept_by_user = settings.cache_dir / "learned.msgpack" if settings.store == "memory" and settings.calibrate else None
         self.learning = Learning(self.store, self.devices.roofline, kept_by_user)
         self.cost = self.learning.cost
-        self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept)
+        self.cache = ResultCache(
+            self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept, lasts=partial(lasts, self.models)
+        )
         self.outcomes = Outcomes(self.queue, self.store, self.events, on_end=self._ended, wake=self.wake)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,

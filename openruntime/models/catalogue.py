@@ -1,5 +1,6 @@
 """Models and operations under one name space: what a call by a model's name means."""
 
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -10,11 +11,12 @@ from openruntime.contracts.ai import ANSWER, REQUIRES, Models, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, ModelNotFound, UnknownOperation, nearest
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Spec
-from openruntime.contracts.records import LOCAL, Call, Estimate, Program
+from openruntime.contracts.records import LOCAL, Call, Estimate, Program, Task
 from openruntime.models.requests import embedding_schema, generation, generation_schema, sees, texts
 from openruntime.models.weights import reads
 
 REMEMBERED = 4096  # names
+UNSEEN = 60.0  # seconds that the answers of a model are kept whose weights may be changed unseen
 LONGEST_ANSWER = 1 << 24  # bytes: an upper bound, for those who take a model's answer as an array
 
 
@@ -108,6 +110,16 @@ class ModelCatalogue(Catalogue):
             identity = [spec.digest, spec.adapter, spec.source, spec.upstream, spec.options]
             known = self._programs[spec.id] = spec, Program(REQUIRES + spec.id, sha256(msgspec.json.encode(identity, order="deterministic")).digest())
         return known[1]
+
+
+def lasts(models: Models, task: Task) -> float:
+    """Seconds for which its answer holds. Of weights without a digest nobody here sees that they were changed."""
+    if not task.call.requires.startswith(REQUIRES):
+        return math.inf
+    try:
+        return math.inf if models.resolve(task.call.requires.removeprefix(REQUIRES)).digest else UNSEEN
+    except ModelNotFound:
+        return UNSEEN
 
 
 def number(spec: ModelSpec) -> int:
