@@ -186,7 +186,10 @@ class ModelWork(Protocol):
     ) -> Task:  # fmt: skip
         """A text, or a list of them to embed. Not promised: who is told of the task before it ended asks `Tasks.keep` first.
 
-        `cache`, `idempotency`, `traceparent` as in `Tasks.submit`. Raises what that does, and `ModelNotFound`."""
+        `cache`, `idempotency`, `traceparent` as in `Tasks.submit`. Raises what that and `begins` do, and `ModelNotFound`."""
+
+    def begins(self, spec: ModelSpec) -> None:
+        """Raises `Unavailable` while nobody would begin a call of this model."""
 
 
 def answer_of(outputs: Mapping[str, Array]) -> bytes:

@@ -131,7 +131,7 @@ class Runtime:
             watch_deadline=self.outcomes.watch_deadline, interrupt=self.outcomes.interrupt, refuse=self.outcomes.refuse,
         )  # fmt: skip
         self.streams.tasks = self.tasks
-        self.work = ModelTasks(self.models, self.tasks)
+        self.work = ModelTasks(self.models, self.tasks, self.devices.accepts if peers is None else lambda device: True)
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
         self.kernels.use(self.tasks)

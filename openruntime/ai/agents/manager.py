@@ -147,10 +147,14 @@ class AIAgentManager:
         if self.models is None or self.work is None or self.streams is None:
             lack: OpenRuntimeError = Unavailable("no models can be reached from here")
         elif named is not None:
-            return self.models.resolve(named), None
+            spec = self.models.resolve(named)
+            self.work.begins(spec)
+            return spec, None
         else:
             try:
-                return self.models.default(), None
+                spec = self.models.default()
+                self.work.begins(spec)
+                return spec, None
             except OpenRuntimeError as error:
                 lack = error
         if named is not None or role.work is None:
