@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from openruntime.ai.grammars import Verdicts, is_json, json_grammar, shape_of
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
+from openruntime.models.gguf import read_header
 from openruntime.models.weights import examine, reads
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gate
 SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
 SILENCE_OF_GRAMMARS = 10.0  # seconds: a token by a user's GBNF may take llama.cpp for ever, and nobody else gets one meanwhile
 MOST_THREADS = 8
+POOLINGS = ("mean", "cls", "last")
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
 RANDOM = (1 << 32) - 1  # the seed by which llama.cpp means any
 
 
@@ -35,7 +39,8 @@ class LlamaCppAdapter(EmbeddingModel):
 
     Of `spec.options`: `context` tokens of each request and its answer (`spec.context_length`), `threads` (the machine's cores, at most 8), `batch`
     tokens of a prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all,
-    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
+    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0), `pooling` how a text's vector is made of
+    its tokens' (`mean`, `cls` or `last`; as the file says, else `mean`).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -146,11 +151,15 @@ class LlamaCppAdapter(EmbeddingModel):
             found = examine(self._path)
         except InvalidParameter as error:
             raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
-        options = self.spec.options
+        options, embeds = self.spec.options, self.spec.kind == "embedding"
+        pooling = options.get("pooling") or read_header(self._path).pooling or "mean"
+        if pooling not in POOLINGS:
+            raise _lasting(f"{self.spec.id} cannot be loaded: it would pool by {pooling!r:.60}, and `pooling` is one of {', '.join(POOLINGS)}")
+        batch = reads(self.spec) if embeds else _batch(found.size, self._threads())  # a vector is made of its whole text at once
         return {
             "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": reads(self.spec),
-            "batch": int(options.get("batch") or _batch(found.size, self._threads())), "gpu_layers": int(options.get("gpu_layers", -1)),
-            "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding",
+            "batch": int(options.get("batch") or batch), "gpu_layers": int(options.get("gpu_layers", -1)),
+            "cache": int(options.get("cache", 0)), "pooling": pooling if embeds else "",
         }  # fmt: skip
 
     @asynccontextmanager
@@ -189,6 +198,8 @@ class LlamaCppAdapter(EmbeddingModel):
         if error.get("type") == "exceed_context_size_error":
             length, allowed = error.get("n_prompt_tokens"), error.get("n_ctx")
             return ContextTooLong(f"the prompt is {length} tokens long; {self.spec.id} can read {allowed}", field="messages")
+        if too_large := _TOO_LARGE.search(message):  # what it says of texts to be turned into vectors
+            return ContextTooLong(f"a text is {too_large[1]} tokens long; {self.spec.id} can read {too_large[2]}", field="input")
         if status == 400:
             field = "response_format" if "grammar" in message.lower() or "schema" in message.lower() else None
             return InvalidParameter(f"{self.spec.id} cannot do this: {message:.500}", field=field)
