@@ -282,6 +282,17 @@ async def test_lies_about_vectors(server: Upstream, data: Any, match: str) -> No
     await model.close()
 
 
+@pytest.mark.parametrize("told", [None, {"prompt_tokens": 0}, {"prompt_tokens": 9_000_000}, {"prompt_tokens": -1}], ids=str)
+async def test_lies_about_what_vectors_cost(server: Upstream, told: Any) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.answer(200, {"data": [{"embedding": [1.0], "index": 0}], "usage": told})
+
+    server.behave = behave
+    model = OpenAIAdapter(ModelSpec(name="remote", adapter="openai", kind="embedding", source=server.url))
+    assert (await model.embed(["a cat sleeps"])).usage == Tokens(3)
+    await model.close()
+
+
 async def test_vectors_come_in_the_order_of_their_texts(server: Upstream) -> None:
     async def behave(exchange: Exchange) -> None:
         data = [{"embedding": [2.0], "index": 1}, {"embedding": [1.0], "index": 0}]

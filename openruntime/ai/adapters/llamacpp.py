@@ -39,8 +39,8 @@ class LlamaCppAdapter(EmbeddingModel):
 
     Of `spec.options`: `context` tokens of each request and its answer (`spec.context_length`), `threads` (the machine's cores, at most 8), `batch`
     tokens of a prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all,
-    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0), `pooling` how a text's vector is made of
-    its tokens' (`mean`, `cls` or `last`; as the file says, else `mean`).
+    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0), `pooling` how a text's vector is made
+    of its tokens' (`mean`, `cls` or `last`; as the file says, else `mean`).
     """
 
     def __init__(self, spec: ModelSpec) -> None:

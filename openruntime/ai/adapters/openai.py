@@ -16,8 +16,9 @@ import msgspec
 import openai
 
 from openruntime.ai.checks import asked, check
-from openruntime.ai.chunks import LONGEST_ANSWER, collected, deltas, usage_of
-from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
+from openruntime.ai.chunks import LONGEST_ANSWER, TEMPLATE, collected, deltas, usage_of
+from openruntime.ai.context import estimate
+from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec, Tokens
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
 from openruntime.models.requests import sees
@@ -103,7 +104,8 @@ class OpenAIAdapter(EmbeddingModel):
             raise OperationFailed(f"{self._who} was asked for vectors of {len(texts)} texts and sent {len(found)}, not one for each")
         if len({len(vector) for vector in vectors}) > 1:
             raise OperationFailed(f"{self._who} sent vectors of different lengths")
-        return Embeddings(vectors, usage_of(told.usage), self._name)
+        used, most = usage_of(told.usage).prompt, sum(len(text.encode()) for text in texts) + TEMPLATE
+        return Embeddings(vectors, Tokens(used if 0 < used <= most else sum(map(estimate, texts))), self._name)
 
     async def _vectors(self, asking: dict[str, Any], most: int) -> bytes:
         until = time.monotonic() + self._patience
