@@ -155,9 +155,11 @@ class LlamaCppAdapter(EmbeddingModel):
         pooling = options.get("pooling") or read_header(self._path).pooling or "mean"
         if pooling not in POOLINGS:
             raise _lasting(f"{self.spec.id} cannot be loaded: it would pool by {pooling!r:.60}, and `pooling` is one of {', '.join(POOLINGS)}")
-        batch = reads(self.spec) if embeds else _batch(found.size, self._threads())  # a vector is made of its whole text at once
+        context = reads(self.spec)
+        assert context is not None  # llama.cpp is always told one
+        batch = context if embeds else _batch(found.size, self._threads())  # a vector is made of its whole text at once
         return {
-            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": reads(self.spec),
+            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": context,
             "batch": int(options.get("batch") or batch), "gpu_layers": int(options.get("gpu_layers", -1)),
             "cache": int(options.get("cache", 0)), "pooling": pooling if embeds else "",
         }  # fmt: skip
