@@ -60,6 +60,8 @@ def check(request: Generation, *, images: bool = True, grammar: bool = False) ->
         raise InvalidParameter("a text to stop at cannot be empty", field=f"stop[{request.stop.index('')}]")
     _format(request.response_format, grammar)
     _tools(request)
+    if (request.response_format or {}).get("type") == "grammar" and request.tools and request.tool_choice != "none":
+        raise InvalidParameter("a grammar and tools that may be called cannot both be held to; say tool_choice none", field="response_format.type")
 
 
 def _messages(messages: list[dict[str, Any]], images: bool) -> None:

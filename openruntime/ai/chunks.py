@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.ai import Completion, Delta, Tokens
+from openruntime.ai.context import estimate_request
+from openruntime.contracts.ai import Completion, Delta, Generation, Tokens
 from openruntime.contracts.errors import OperationFailed, Unavailable
 
 LONGEST_EVENT = 1 << 20  # bytes: a whole tool call may come as one
 LONGEST_ANSWER = 32 << 20  # bytes of events of one answer: whoever says more does not mean to end
 MOST_TOKENS = 10_000_000  # of one request; a figure beyond it is none
+TEMPLATE = 2048  # of a prompt, what a server may add to what it was sent
+IMAGE = 16_384  # of a prompt, what an image may be
 MOST_CALLS = 128  # of tools, in one answer
 FINISHES = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls", "content_filter": "content_filter"}
 
@@ -32,6 +35,8 @@ class _Said(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    reasoning_content: Any = None  # what it thinks is not told, and shows that it is at work
+    reasoning: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -46,9 +51,11 @@ class Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+    prompt_progress: Any = None  # llama.cpp's, while it reads
 
 
 _decoder = msgspec.json.Decoder(Chunk)
+_encode = msgspec.json.Encoder().encode
 
 
 async def _events(pieces: AsyncIterable[bytes], who: str) -> AsyncIterator[bytes]:
@@ -60,7 +67,8 @@ async def _events(pieces: AsyncIterable[bytes], who: str) -> AsyncIterator[bytes
         *lines, rest = rest.split(b"\n") if b"\n" in piece else (rest,)
         for line in lines:
             if line.startswith(b"data:"):
-                yield bytes(line[5:].strip())
+                if data := bytes(line[5:].strip()):
+                    yield data
             elif line.startswith(b"error:"):
                 yield bytes(b'{"error":' + line[6:].strip() + b"}")
             elif line[:1] == b"{" or not (line.strip() == b"" or line[:1] == b":" or line.startswith((b"event:", b"id:", b"retry:"))):
@@ -73,19 +81,24 @@ async def _events(pieces: AsyncIterable[bytes], who: str) -> AsyncIterator[bytes
         yield bytes(rest[5:].strip())
 
 
-async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limit: int | None = None) -> AsyncGenerator[Delta, None]:
-    """An answer's pieces from its bytes, the last with `finish` and `usage`. `who` speaks is for the errors, `limit` a bound on tokens.
+async def deltas(
+    pieces: AsyncIterable[bytes], who: str, request: Generation, *, silence: float, limit: int | None = None
+) -> AsyncGenerator[Delta, None]:
+    """An answer's pieces from its bytes, the last with `finish`, and `usage` as far as it can be. `who` speaks is for the errors, `limit` a bound on
+    tokens.
 
-    Raises `Unavailable` after `silence` seconds without an event, `OperationFailed` for rubbish, and for an answer that breaks off.
+    Raises `Unavailable` after `silence` seconds in which nothing was said, `OperationFailed` for rubbish, and for an answer that breaks off.
     """
     events = aiter(_events(pieces, who))
     finish: str | None = None
-    usage: Tokens | None = None
-    told = calls = 0
+    usage = Tokens()
+    told = calls = size = 0
     done = False
+    now = asyncio.get_running_loop().time
+    spoke = now()
     while True:
         try:
-            async with asyncio.timeout(silence):
+            async with asyncio.timeout_at(spoke + silence):  # events that say nothing do not count
                 data = await anext(events)
         except StopAsyncIteration:
             break
@@ -103,8 +116,11 @@ async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limi
             raise OperationFailed(f"{who} sent what is no piece of an answer: {_quoted(data)}") from None
         if chunk.error is not None:
             raise OperationFailed(f"{who} failed in its answer: {_message(chunk.error)}")
+        size += len(data)
         if chunk.usage is not None:
             usage = usage_of(chunk.usage, limit)
+        if chunk.prompt_progress is not None:
+            spoke = now()
         for choice in (chunk.choices or ())[:1]:
             said = choice.delta
             text = choice.text or (said and (said.content or said.refusal)) or ""
@@ -114,14 +130,14 @@ async def deltas(pieces: AsyncIterable[bytes], who: str, *, silence: float, limi
                 raise OperationFailed(f"{who} asked for more than {MOST_CALLS} calls of tools at once")
             if choice.finish_reason:
                 finish = FINISHES.get(choice.finish_reason, "stop")
+            if text or tools or choice.finish_reason or (said and (said.reasoning_content or said.reasoning)):
+                spoke = now()
             if text or tools:
                 told += 1
                 yield Delta(text, tools)
     if finish is None:
         raise OperationFailed(f"{who} {'ended its answer without saying why' if done else 'broke off'} after {told} pieces of it")
-    if usage is None or (not usage.completion and told):  # each piece is a token at least
-        usage = Tokens(usage.prompt if usage else 0, told, usage.cached if usage else 0)
-    yield Delta(finish=finish, usage=usage)
+    yield Delta(finish=finish, usage=_believed(usage, told, size, request))
 
 
 async def collected(pieces: AsyncIterable[Delta], model: str) -> Completion:
@@ -148,6 +164,19 @@ def usage_of(told: Any, limit: int | None = None) -> Tokens:
     details = told.get("prompt_tokens_details")
     prompt, completion = _count(told.get("prompt_tokens"), limit), _count(told.get("completion_tokens"), limit)
     return Tokens(prompt, completion, min(prompt, _count(details.get("cached_tokens"), limit) if isinstance(details, dict) else 0))
+
+
+def _believed(said: Tokens, pieces: int, size: int, request: Generation) -> Tokens:
+    """What an answer of `pieces` in `size` bytes may have used, within what was `said` of it: a piece is a token at least, and a token a byte at
+    least, those not shown too, for an event is hundreds of bytes; so of the prompt, but for what a template adds, and for images."""
+    images = sum(part.get("type") == "image_url" for message in request.messages or () for part in _parts(message))
+    prompt = said.prompt if 0 < said.prompt <= len(_encode(request)) + TEMPLATE + IMAGE * images else estimate_request(request)
+    return Tokens(prompt, max(pieces, min(said.completion, size, request.max_tokens or size)), min(said.cached, prompt))
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
 
 
 def _count(told: Any, limit: int | None) -> int:

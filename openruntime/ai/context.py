@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from openruntime.contracts.ai import Counting, Generation, ModelSpec, Tokens
+from openruntime.contracts.ai import Counting, Generation, Tokens
 from openruntime.contracts.errors import ContextTooLong, OpenRuntimeError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 Summarise = Callable[[str, Sequence[Message], int], Awaitable[str]]  # the summary so far, what goes, tokens at most: the new summary
 
-LOCAL = 4096  # tokens that `adapters/llamacpp.py` gives each request unless the model's option `context` says otherwise
 LOW = 0.7  # of the room, what is left after a cut
 SUMMARY = 0.1  # of the room, the longest summary
 MESSAGE = 5  # tokens that a template spends on a message: its role, its marks
@@ -38,12 +37,6 @@ _PIECES = re.compile(r"[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]|\n+|[ \t]{2,}")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)|\n")
 _EARLIER = "\n\nEarlier in this conversation, shortened:\n"
 _encode = msgspec.json.Encoder().encode
-
-
-def reads(spec: ModelSpec) -> int | None:
-    """Tokens of a request and its answer together; None where nobody says. A local engine takes memory for them, and so fewer than there might be."""
-    given = spec.options.get("context") or (LOCAL if spec.adapter == "llamacpp" else None)
-    return min((int(found) for found in (spec.context_length, given) if found), default=None)
 
 
 class Count(NamedTuple):
@@ -274,5 +267,5 @@ def without_middle(text: str) -> str:
 def _text(message: Message) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content)
+        return "\n".join(str(part.get("text") or "") for part in content)
     return content or ""

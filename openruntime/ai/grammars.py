@@ -24,6 +24,14 @@ def held(schema: Any) -> dict[str, Any]:
     return {**(schema if isinstance(schema, dict) else {}), "x-guidance": _LOOK}
 
 
+def shape_of(response_format: dict[str, Any] | None) -> Any | None:
+    """The schema that it asks for; None where it asks for none."""
+    told = response_format or {}
+    if told.get("type") == "json_schema":
+        return told["json_schema"]["schema"]
+    return {"type": "object"} if told.get("type") == "json_object" else None
+
+
 def json_grammar(schema: Any) -> str:
     """Of JSON by `schema`, and nothing before or after it."""
     return f"{HEAD}start: %json {json.dumps(held(schema))}"

@@ -6,17 +6,21 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.grammars import HEAD, held, json_grammar
+from openruntime.ai.grammars import HEAD, held, json_grammar, shape_of
 from openruntime.contracts.ai import Generation
 
-# whatever begins with a brace is a call, and nothing else does
-_EITHER = "start: call | text\ntext: /[^{](.|\\n)*/\ncall: %json "
+_TEXT = "/[^{](.|\\n)*/"  # whatever begins with a brace is a call, where no JSON was asked for
 
 _DEFINED = ("$defs", "definitions")
 
 
+class _Called(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    arguments: dict[str, Any]
+
+
 def grammar(request: Generation) -> str | None:
-    """What the answer is held to; None where no tool may be called."""
+    """What the answer is held to: a call, or where the model may choose a call or what `response_format` says. None where no tool may be called."""
     calls = schemas(request)
     if not calls:
         return None
@@ -24,7 +28,16 @@ def grammar(request: Generation) -> str | None:
     for call in calls:
         definitions |= call.pop("$defs", {})
     schema = {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else {**calls[0], "$defs": definitions}
-    return f"{HEAD}{_EITHER}{json.dumps(held(schema))}" if request.tool_choice in (None, "auto") else json_grammar(schema)
+    if request.tool_choice not in (None, "auto"):
+        return json_grammar(schema)
+    shape = shape_of(request.response_format)
+    answer = _TEXT if shape is None else f"%json {json.dumps(held(shape))}"
+    return f"{HEAD}start: call | answer\nanswer: {answer}\ncall: %json {json.dumps(held(schema))}"
+
+
+def beginnings(request: Generation) -> list[str]:
+    """How a call begins, of each tool that may be called: as the grammar has it, to the letter."""
+    return [f'{{"name": "{request.tools[at]["function"]["name"]}", "arguments": ' for at in open_to_call(request)]
 
 
 def open_to_call(request: Generation) -> list[int]:
@@ -89,8 +102,8 @@ def _text(content: Any) -> str:
 def call_of(text: str) -> dict[str, Any] | None:
     """The call that `text` is, as OpenAI has it; None where it is none, as when it was cut off."""
     try:
-        found = msgspec.json.decode(text)
-        function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
-    except (msgspec.DecodeError, KeyError, TypeError):
+        found = msgspec.json.decode(text, type=_Called)
+    except msgspec.DecodeError:
         return None
+    function = {"name": found.name, "arguments": json.dumps(found.arguments)}
     return {"index": 0, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}

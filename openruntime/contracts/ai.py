@@ -47,6 +47,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def deterministic(self) -> bool:
@@ -185,7 +186,10 @@ class ModelWork(Protocol):
     ) -> Task:  # fmt: skip
         """A text, or a list of them to embed. Not promised: who is told of the task before it ended asks `Tasks.keep` first.
 
-        `cache`, `idempotency`, `traceparent` as in `Tasks.submit`. Raises what that does, and `ModelNotFound`."""
+        `cache`, `idempotency`, `traceparent` as in `Tasks.submit`. Raises what that and `begins` do, and `ModelNotFound`."""
+
+    def begins(self, spec: ModelSpec) -> None:
+        """Raises `Unavailable` while nobody would begin a call of this model."""
 
 
 def answer_of(outputs: Mapping[str, Array]) -> bytes:

@@ -33,7 +33,7 @@ from openruntime.kernels.catalogue import KernelCatalogue
 from openruntime.kernels.registry import KernelRegistry
 from openruntime.kernels.registry import workers as kernel_workers
 from openruntime.kernels.trials import KernelTrials
-from openruntime.models.catalogue import ModelCatalogue
+from openruntime.models.catalogue import ModelCatalogue, lasts
 from openruntime.models.repository import ModelRepository
 from openruntime.monitoring.exporters import EventExporter, export_forever, open_exporters
 from openruntime.monitoring.gauges import watch_devices, watch_models, watch_process
@@ -111,7 +111,9 @@ class Runtime:
         slots = self.runtimes[0].devices()[0].slots
         self.learning = Learning(self.store, self.devices.roofline, kept_by_user, slots=slots, threads=self.runtimes[0].threads(slots))
         self.cost = self.learning.cost
-        self.cache = ResultCache(self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept)
+        self.cache = ResultCache(
+            self.store, enabled=settings.cache, ttl=settings.cache_ttl, max_bytes=settings.cache_bytes, kept=kept, lasts=partial(lasts, self.models)
+        )
         self.outcomes = Outcomes(self.queue, self.store, self.events, on_end=self._ended, wake=self.wake)
         self.executor = TaskExecutor(
             self.queue, self.store, self.devices, self.runtimes, DeviceAllocator(settings.strategy), self.cost, self.events, self.pool,
@@ -130,7 +132,7 @@ class Runtime:
             watch_deadline=self.outcomes.watch_deadline, interrupt=self.outcomes.interrupt, refuse=self.outcomes.refuse,
         )  # fmt: skip
         self.streams.tasks = self.tasks
-        self.work = ModelTasks(self.models, self.tasks)
+        self.work = ModelTasks(self.models, self.tasks, self.devices.accepts if peers is None else lambda device: True)
         self.tensors = TensorRegistry(self.store, self.tasks.status, ttl=settings.tensor_ttl, max_bytes=settings.tensor_bytes)
         self.tasks.use_tensors(self.tensors)
         self.kernels.use(self.tasks)

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.context import reads
 from openruntime.contracts.ai import Completion, Delta, Embeddings, ModelSpec, answer_of
 from openruntime.contracts.errors import Internal, OpenRuntimeError, Unavailable, UnsupportedMediaType
+from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.payload import Buffer
 from openruntime.contracts.records import Task
 from openruntime.gateway import openai_answers as answers
@@ -20,6 +20,7 @@ from openruntime.gateway.dependencies import Services, headers, principal
 from openruntime.gateway.errors import Disconnected
 from openruntime.gateway.openai_requests import Asked
 from openruntime.gateway.wire import JSON, Application, Headers, Receive, Scope, Send, media_type, respond
+from openruntime.models.weights import reads
 
 log = logging.getLogger(__name__)
 
@@ -91,24 +92,24 @@ class OpenAI:
         spec, asked, task = await self._submit(scope, receive, requests.chat)
         if asked.stream:
             chunks = answers.Chunks(task, spec, chat=True, with_usage=asked.usage, one_call=asked.one_call)
-            await self._stream(scope, receive, send, task, chunks)
+            await self._stream(scope, receive, send, task, spec, chunks)
             return
-        found = _completion(await self._answer(scope, receive, task))
+        found = _completion(await self._answer(scope, receive, task, spec))
         await respond(send, 200, _JSON, [answers.chat_completion(task, spec, found, one_call=asked.one_call)], _named(task))
 
     async def completion(self, scope: Scope, receive: Receive, send: Send) -> None:
         """How a text goes on."""
         spec, asked, task = await self._submit(scope, receive, requests.completion)
         if asked.stream:
-            await self._stream(scope, receive, send, task, answers.Chunks(task, spec, chat=False, with_usage=asked.usage))
+            await self._stream(scope, receive, send, task, spec, answers.Chunks(task, spec, chat=False, with_usage=asked.usage))
             return
-        found = _completion(await self._answer(scope, receive, task))
+        found = _completion(await self._answer(scope, receive, task, spec))
         await respond(send, 200, _JSON, [answers.text_completion(task, spec, found)], _named(task))
 
     async def embedding(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Texts as vectors."""
         spec, asked, task = await self._submit(scope, receive, requests.embedding)
-        found = _embeddings(await self._answer(scope, receive, task))
+        found = _embeddings(await self._answer(scope, receive, task, spec))
         await respond(send, 200, _JSON, [answers.embeddings(spec, found, coded=asked.base64)], _named(task))
 
     async def _submit(self, scope: Scope, receive: Receive, read: _Read) -> tuple[ModelSpec, Asked, Task]:
@@ -128,24 +129,34 @@ class OpenAI:
         kind = "embedding" if read is requests.embedding else "chat"
         return lambda name: self._models.default(kind) if name is None else self._models.resolve(name)
 
-    async def _answer(self, scope: Scope, receive: Receive, task: Task) -> bytes:
+    async def _answer(self, scope: Scope, receive: Receive, task: Task, spec: ModelSpec) -> bytes:
         """The whole answer's JSON. A client that goes away takes its task with it."""
         if not task.life.status.ended:
             async with self._company(scope, receive, task, self._ended(task)) as waiting:
-                await waiting()
+                while not await waiting(ALIVE):
+                    self._waits(task, spec)
         found = await self._tasks.result(task.id, principal=principal(scope))
         return answer_of(found.outputs or {})
+
+    def _waits(self, task: Task, spec: ModelSpec) -> None:
+        """Raises `Unavailable` where it would wait for a device that has been drained meanwhile."""
+        if task.life.status is TaskStatus.QUEUED:
+            self._work.begins(spec)
 
     async def _ended(self, task: Task) -> None:
         while not await self._tasks.wait(task, _PATIENCE):
             pass
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send, task: Task, chunks: answers.Chunks) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, task: Task, spec: ModelSpec, chunks: answers.Chunks) -> None:
         talk = _Talk(send, chunks, _named(task), scope["openruntime.request_id"])
         async with self._company(scope, receive, task, talk.tell(self._streams.follow(task))) as waiting:
             try:
                 while not await waiting(ALIVE):
+                    self._waits(task, spec)
                     await talk.alive()
+            except OpenRuntimeError as error:
+                if not await talk.break_off(error):
+                    raise
             except asyncio.CancelledError:
                 await talk.break_off(Unavailable("the server is shutting down; ask again in a moment", retry_after=2))
                 raise
@@ -223,9 +234,11 @@ class _Talk:
             await self._say(answers.COMMENT)
         self._before = self._said
 
-    async def break_off(self, error: OpenRuntimeError) -> None:
+    async def break_off(self, error: OpenRuntimeError) -> bool:
+        """Whether the answer has begun: else a status tells it."""
         if self._begun and not self._ended:
             await self._say(answers.broken_off(error), last=True)
+        return self._begun
 
 
 async def _gone(receive: Receive) -> None:

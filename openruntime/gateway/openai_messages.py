@@ -7,6 +7,7 @@ from typing import Any
 from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidRequest
 from openruntime.gateway.openai_schemas import check_schema
+from openruntime.models.requests import image_fault, sees
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
@@ -18,9 +19,9 @@ def wrong(field: str, sentence: str) -> InvalidRequest:
 
 
 def messages(found: Any, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Only what a model is told: `role`, `content` (a text), `name`, `tool_calls`, `tool_call_id`.
+    """Only what a model is told: `role`, `content` (a text; parts where there are images), `name`, `tool_calls`, `tool_call_id`.
 
-    `developer` is `system`; text in parts is one text. What clients send back of an answer besides is left out."""
+    `developer` is `system`; parts that are all text are one text. What clients send back of an answer besides is left out."""
     if not isinstance(found, list) or not found:
         raise wrong("messages", "must be a list of one message or more")
     made: list[dict[str, Any]] = []
@@ -69,23 +70,28 @@ def _message(message: dict[str, Any], field: str, spec: ModelSpec, called: set[s
     return made
 
 
-def _content(content: Any, field: str, spec: ModelSpec) -> str:
+def _content(content: Any, field: str, spec: ModelSpec) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
         raise wrong(field, "must be a text, or a list of parts with a `type` each")
-    return "\n".join([_part(part, f"{field}[{index}]", spec) for index, part in enumerate(content)])
+    parts = [_part(part, f"{field}[{index}]", spec) for index, part in enumerate(content)]
+    return parts if any("text" not in part for part in parts) else "\n".join([part["text"] for part in parts])
 
 
-def _part(part: Any, field: str, spec: ModelSpec) -> str:
+def _part(part: Any, field: str, spec: ModelSpec) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("text", "refusal"):
         if not isinstance(part.get(kind), str):
             raise wrong(f"{field}.{kind}", "must be a text")
-        return str(part[kind])
+        return {"type": "text", "text": part[kind]}
+    if kind == "image_url" and sees(spec):
+        if (fault := image_fault(part)) is not None:
+            raise wrong(f"{field}.image_url", fault)
+        return {"type": kind, "image_url": {key: part[kind][key] for key in ("url", "detail") if part[kind].get(key) is not None}}
     if kind in ("image_url", "input_audio", "file"):
-        raise wrong(f"{field}.type", f"`{kind}` cannot be read: the model {spec.id} reads text only")
-    raise wrong(f"{field}.type", "must be `text`")
+        raise wrong(f"{field}.type", f"`{kind}` cannot be read: the model {spec.id} reads {'text and images' if sees(spec) else 'text'} only")
+    raise wrong(f"{field}.type", "must be `text`" + (" or `image_url`" if sees(spec) else ""))
 
 
 def _calls(calls: Any, field: str, called: set[str]) -> list[dict[str, Any]]:

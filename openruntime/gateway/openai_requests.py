@@ -54,7 +54,7 @@ class Written(Common):
     max_tokens: int | None = Field(None, ge=1, le=1 << 30, description="Tokens of the answer at most.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is the likeliest answer, and the same each time.")
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-_INTEGER - 1, le=_INTEGER, description="The same seed and request give the same answer.")
+    seed: int | None = Field(None, ge=0, le=_INTEGER, description="The same seed and request give the same answer.")
     stop: Annotated[
         Any, Field(json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
     ] = None
@@ -174,6 +174,7 @@ def chat(body: Buffer, resolve: _Resolve, header: bytes | None = None) -> tuple[
         response_format=checked.response_format(asked.response_format),
         tools=offered,
         tool_choice=checked.tool_choice(asked.tool_choice, offered),
+        parallel_tool_calls=asked.parallel_tool_calls if offered else None,
         **_sampling(asked),
     )
     stream, usage = _streamed(asked)

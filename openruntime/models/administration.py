@@ -11,6 +11,7 @@ from openruntime.contracts.ai import PRODUCTION, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, Unavailable
 from openruntime.models.repository import ModelRepository
 from openruntime.models.sources import Addition
+from openruntime.models.weights import reads
 
 
 class Administration:
@@ -96,7 +97,7 @@ class Administration:
             "status": "ready" if reason is None else "unavailable", "reason": reason, "default": spec.id in used,
             "current": spec.name in named.get(spec.id, ()), "aliases": sorted(alias for alias in named.get(spec.id, ()) if alias != spec.name),
             "origin": spec.origin, "source": spec.source, "upstream": spec.upstream or None, "digest": spec.digest or None, "size": spec.size or None,
-            "license": spec.license or None, "context_length": spec.context_length, "parallel": spec.parallel, "options": spec.options,
+            "license": spec.license or None, "context_length": reads(spec), "parallel": spec.parallel, "options": spec.options,
             "created_at": _time(spec.created) if spec.created else None,
         }  # fmt: skip
 

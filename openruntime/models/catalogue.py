@@ -1,5 +1,6 @@
 """Models and operations under one name space: what a call by a model's name means."""
 
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -10,10 +11,12 @@ from openruntime.contracts.ai import ANSWER, REQUIRES, Models, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, ModelNotFound, UnknownOperation, nearest
 from openruntime.contracts.interfaces import Catalogue
 from openruntime.contracts.payload import Spec
-from openruntime.contracts.records import LOCAL, Call, Estimate, Program
-from openruntime.models.requests import embedding_schema, generation, generation_schema, texts
+from openruntime.contracts.records import LOCAL, Call, Estimate, Program, Task
+from openruntime.models.requests import embedding_schema, generation, generation_schema, sees, texts
+from openruntime.models.weights import reads
 
 REMEMBERED = 4096  # names
+UNSEEN = 60.0  # seconds that the answers of a model are kept whose weights may be changed unseen
 LONGEST_ANSWER = 1 << 24  # bytes: an upper bound, for those who take a model's answer as an array
 
 
@@ -95,7 +98,7 @@ class ModelCatalogue(Catalogue):
         if spec.kind == "embedding":
             found, same = {"input": texts(name, parameters)}, True
         else:
-            request = generation(name, parameters)
+            request = generation(name, parameters, images=sees(spec))
             found, same = msgspec.to_builtins(request), request.deterministic
         outputs = {ANSWER: Spec("uint8", (LONGEST_ANSWER,), False)}
         return Call(spec.name, number(spec), found, outputs, Estimate(), same, "", 0, (), self._program(spec))
@@ -107,6 +110,16 @@ class ModelCatalogue(Catalogue):
             identity = [spec.digest, spec.adapter, spec.source, spec.upstream, spec.options]
             known = self._programs[spec.id] = spec, Program(REQUIRES + spec.id, sha256(msgspec.json.encode(identity, order="deterministic")).digest())
         return known[1]
+
+
+def lasts(models: Models, task: Task) -> float:
+    """Seconds for which its answer holds. Of weights without a digest nobody here sees that they were changed."""
+    if not task.call.requires.startswith(REQUIRES):
+        return math.inf
+    try:
+        return math.inf if models.resolve(task.call.requires.removeprefix(REQUIRES)).digest else UNSEEN
+    except ModelNotFound:
+        return UNSEEN
 
 
 def number(spec: ModelSpec) -> int:
@@ -124,5 +137,5 @@ def describe(spec: ModelSpec) -> dict[str, Any]:
         "name": spec.name, "family": "models", "version": number(spec), "summary": summary, "doc": f"{summary}\n\n{where}",
         "parameters": embedding_schema() if embeds else generation_schema(), "outputs": [ANSWER], "steps": not embeds, "cacheable": True,
         "requires": REQUIRES + spec.id, "backends": [spec.adapter], "devices": ["io" if "://" in spec.source or not spec.source else "cpu:0"],
-        "model": shown | {"context_length": spec.context_length, "parallel": spec.parallel},
+        "model": shown | {"context_length": reads(spec), "parallel": spec.parallel},
     }  # fmt: skip

@@ -23,6 +23,7 @@ _CHUNK = 1 << 20
 _ARRAY, _STRING = 9, 8
 _SIZE = struct.Struct("<Q").unpack_from
 _KEPT = 1024  # bytes of a string that is remembered; chat templates and the like are not
+_POOLINGS = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 # ggml's type -> elements of a block, and its bytes
 _BLOCKS = {
@@ -47,6 +48,11 @@ class Header(msgspec.Struct, frozen=True):
     @property
     def license(self) -> str:
         return str(self.metadata.get("general.license", ""))
+
+    @property
+    def pooling(self) -> str:
+        """How a text's vector is made of its tokens'; empty where it is not said."""
+        return _POOLINGS.get(self.metadata.get(f"{self.architecture}.pooling_type", 0), "")
 
     @property
     def context_length(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.ai import Generation
+from openruntime.contracts.ai import Generation, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, nearest
 from openruntime.contracts.payload import Array, Reference, Spec
 
@@ -20,15 +20,22 @@ MOST_STOPS = 16
 MOST_TOOLS = 128
 # field -> what it may be at least and at most; temperatures and penalties as in OpenAI's API
 RANGES: Mapping[str, tuple[float, float]] = {
-    "max_tokens": (1, 1 << 30), "temperature": (0, 2), "top_p": (0, 1), "seed": (-(2**63), 2**63 - 1),
+    "max_tokens": (1, 1 << 30), "temperature": (0, 2), "top_p": (0, 1), "seed": (0, 2**63 - 1),
     "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2),
 }  # fmt: skip
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Generation)}
 _TOLD = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?").fullmatch
 
+_IMAGE = re.compile(r"https?://[^\s/]|data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/]").match
 
-def generation(model: str, parameters: Mapping[str, Any]) -> Generation:
-    """Raises `InvalidParameter` naming the field."""
+
+def sees(spec: ModelSpec) -> bool:
+    """Whether images may be sent to it: to models elsewhere, unless their option `images` says no."""
+    return spec.adapter == "openai" and bool(spec.options.get("images", True))
+
+
+def generation(model: str, parameters: Mapping[str, Any], *, images: bool = False) -> Generation:
+    """`images`: whether the model may be sent some. Raises `InvalidParameter` naming the field."""
     for name, value in parameters.items():
         if name == "input":
             raise InvalidParameter(f"{model} writes text, and takes `messages` or `prompt`; `input` is for models that embed", field=name)
@@ -53,7 +60,7 @@ def generation(model: str, parameters: Mapping[str, Any]) -> Generation:
     if len(request.stop) > MOST_STOPS or not all(request.stop):
         raise InvalidParameter(f"`stop` must be up to {MOST_STOPS} strings that are not empty", field="stop")
     if request.messages is not None:
-        _check_messages(request.messages)
+        _check_messages(request.messages, ("text", "image_url") if images else ("text",))
     _check_tools(request)
     _check_format(request.response_format)
     return request
@@ -71,7 +78,15 @@ def texts(model: str, parameters: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
-def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+def image_fault(part: Mapping[str, Any]) -> str | None:
+    """What is wrong with a part of the type `image_url`. An address is the model's server's to fetch: nothing is fetched from here."""
+    image = part.get("image_url")
+    if not isinstance(image, Mapping) or not isinstance(image.get("url"), str) or not _IMAGE(image["url"]):
+        return 'must be {"url": one that begins with https://, http:// or data:image/TYPE;base64,}'
+    return None if isinstance(image.get("detail"), str | None) else "has a `detail` that is no text"
+
+
+def _check_messages(messages: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> None:
     if not messages:
         raise InvalidParameter("`messages` must not be empty", field="messages")
     for index, message in enumerate(messages):
@@ -82,8 +97,14 @@ def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
         if isinstance(content, list):
             for part in content:
                 kind = part.get("type") if isinstance(part, Mapping) else None
-                if kind != "text" or not isinstance(part.get("text"), str):
-                    raise InvalidParameter(f"`{where}.content` may hold parts of the type `text` only, not {kind!r:.50}", field="messages")
+                if kind not in kinds:
+                    allowed = " and ".join(f"`{each}`" for each in kinds)
+                    raise InvalidParameter(f"`{where}.content` may hold parts of the type {allowed} only, not {kind!r:.50}", field="messages")
+                if kind == "image_url":
+                    if (fault := image_fault(part)) is not None:
+                        raise InvalidParameter(f"`image_url` of a part of `{where}.content` {fault}", field="messages")
+                elif not isinstance(part.get("text"), str):
+                    raise InvalidParameter(f"`{where}.content`: a part's `text` must be a text", field="messages")
         elif not isinstance(content, str) and not (content is None and role == "assistant" and message.get("tool_calls")):
             raise InvalidParameter(f"`{where}.content` must be a text, or a list of parts of the type `text`", field="messages")
         if role == "tool" and not isinstance(message.get("tool_call_id"), str):

@@ -15,6 +15,7 @@ Seen = list[tuple[str, int, int, int]]
 
 def keep(folder: Path, spec: ModelSpec, seen: Seen) -> tuple[ModelSpec, Seen]:
     """The same model with its weights in `folder`, and what they look like there. Raises `OSError`, `InvalidParameter`."""
+    _sweep(folder)
     source = Path(spec.source)
     shelf = folder / "weights" / spec.digest
     kept = shelf / source.name
@@ -50,8 +51,15 @@ def _bring(source: Path, target: Path) -> bool:
     return copied
 
 
+def _sweep(folder: Path) -> None:
+    """What others left half done that were killed: whoever changes the repository is alone."""
+    for left in (folder / "weights").glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def give_up(folder: Path, spec: ModelSpec) -> None:
     """Remove weights that are in the repository; those elsewhere stay."""
+    _sweep(folder)
     shelf = folder / "weights" / spec.digest
     if spec.digest and Path(spec.source).is_relative_to(shelf):
         shutil.rmtree(shelf, ignore_errors=True)

@@ -66,6 +66,9 @@ def check(wanted: Addition) -> None:
         raise InvalidParameter(f"`kind` is {' or '.join(PRODUCTION)}, not {wanted.kind!r:.60}", field="kind")
     if "api_key_env" in wanted.options:
         raise InvalidParameter("`options`: name the variable with the key in the field `api_key_env`", field="options")
+    context = wanted.options.get("context", 1)
+    if type(context) is not int or not 0 < context <= 100_000_000:
+        raise InvalidParameter(f"`options`: `context` is a number of tokens, at least 1, not {context!r:.60}", field="options")
     for field in ("context_length", "parallel"):
         value = getattr(wanted, field)
         if value is not None and not 0 < value <= 100_000_000:

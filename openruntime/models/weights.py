@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidParameter
 from openruntime.models.gguf import Header, read_header
 
@@ -50,6 +51,13 @@ def examine(path: Path) -> Weights:
         raise InvalidParameter(error.message, field="path") from None
     except OSError as error:
         raise InvalidParameter(f"{path} cannot be read: {error.strerror}", field="path") from None
+
+
+def reads(spec: ModelSpec) -> int | None:
+    """Tokens of a request and its answer together; None where nobody says. llama.cpp takes memory for as many as it is told, and for no more."""
+    if spec.adapter == "llamacpp":
+        return int(spec.options.get("context") or spec.context_length or SERVED)
+    return spec.context_length
 
 
 def look(path: Path) -> list[tuple[str, int, int, int]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Coroutine, Mapping
 
 import msgspec
@@ -20,15 +21,19 @@ def _whole(task: Task) -> Mapping[str, Array]:
     return task.outputs or {}
 
 
+def _for_ever(task: Task) -> float:
+    return math.inf
+
+
 class ResultCache:
     """Key: tenant, operation and version, program, parameters, digests of the inputs; the lane too where the device was binding.
 
-    `kept(task)`: its outputs as they are to be answered next time.
+    `kept(task)`: its outputs as they are to be answered next time. `lasts(task)`: seconds that they hold; kept for `ttl` at most.
     """
 
     def __init__(
         self, store: Store, *, enabled: bool = True, ttl: float = 86_400.0, max_bytes: int = 1 << 30,
-        kept: Callable[[Task], Mapping[str, Array]] = _whole,
+        kept: Callable[[Task], Mapping[str, Array]] = _whole, lasts: Callable[[Task], float] = _for_ever,
     ) -> None:  # fmt: skip
         self._shelf = store.shelf
         self._enabled = enabled
@@ -36,6 +41,7 @@ class ResultCache:
         self._max_bytes = max_bytes
         self._unsized = 0  # bytes put since the last trim
         self._kept = kept
+        self._lasts = lasts
         self._writing: dict[str, tuple[dict[str, object], dict[str, Array]]] = {}  # on their way to disk, and answering already
         self.hits = 0
         self.misses = 0
@@ -77,7 +83,8 @@ class ResultCache:
         try:
             if not outputs or size > self._max_bytes / 4:
                 return
-            await self._shelf.put(NAMESPACE, key, msgspec.msgpack.encode(_meta(task)), outputs, ttl=self._ttl, tenant=task.tenant)
+            ttl = min(self._ttl, self._lasts(task))
+            await self._shelf.put(NAMESPACE, key, msgspec.msgpack.encode(_meta(task)), outputs, ttl=ttl, tenant=task.tenant)
         finally:
             self._writing.pop(key, None)
         self._unsized += size

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -117,6 +118,7 @@ class TaskStreams:
         ended = asyncio.ensure_future(self.tasks.wait(task, FOREVER))
         ended.add_done_callback(lambda _: stream.news())
         attempt, said, text = stream.attempt, 0, ""
+        calls: dict[int, str] = {}  # of each call of a tool that was begun, its arguments so far
         try:
             while True:
                 if stream.attempt != attempt:
@@ -127,6 +129,9 @@ class TaskStreams:
                     piece = stream.pieces[said]
                     said += 1
                     text += piece.text
+                    for call in piece.tool_calls:
+                        index = call.get("index", len(calls))
+                        calls[index] = calls.get(index, "") + (call.get("function", {}).get("arguments") or "")
                     yield piece
                 elif ended.done():
                     break
@@ -136,7 +141,7 @@ class TaskStreams:
             whole = await self._whole(task)
             last = stream.pieces[said - 1] if said else None
             if last is None or last.finish is None:
-                yield rest_of(whole, text, last is not None)
+                yield rest_of(whole, text, calls)
         finally:
             ended.cancel()
             stream.readers -= 1
@@ -152,9 +157,18 @@ class TaskStreams:
         return _answer(answer_of(outputs))
 
 
-def rest_of(whole: Completion, text: str, begun: bool) -> Delta:
-    """What is left to say of an answer of which `text` is said."""
-    if not whole.text.startswith(text):
+def rest_of(whole: Completion, text: str, calls: Mapping[int, str]) -> Delta:
+    """What is left to say of an answer of which `text` is said, and the `calls` of tools as far as their arguments go."""
+    rest: list[dict[str, Any]] = []
+    same = whole.text.startswith(text) and all(index < len(whole.tool_calls) for index in calls)
+    for index, call in enumerate(whole.tool_calls if same else ()):
+        said, arguments = calls.get(index), call["function"]["arguments"]
+        if said is None:
+            rest.append({"index": index, **call})
+        elif not arguments.startswith(said):
+            same = False
+        elif arguments != said:
+            rest.append({"index": index, "function": {"arguments": arguments[len(said) :]}})
+    if not same:
         raise Unavailable("the answer broke off, and was begun again; ask for the task's result", retry_after=0)
-    calls = [] if begun and not whole.text[len(text) :] else [{"index": index, **call} for index, call in enumerate(whole.tool_calls)]
-    return Delta(whole.text[len(text) :], calls, whole.finish, whole.usage)
+    return Delta(whole.text[len(text) :], rest, whole.finish, whole.usage)

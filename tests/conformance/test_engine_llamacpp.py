@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from openruntime.ai.adapters import llamacpp
 from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
 from openruntime.contracts.ai import Generation, ModelSpec
 from openruntime.contracts.errors import InvalidParameter, OperationFailed, Unavailable, WorkerCrashed
+from openruntime.testing.model_suite import PERSON, WEATHER
 from tests.conformance.test_models_llamacpp import WEIGHTS, spec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -277,6 +279,72 @@ async def test_it_may_answer_or_call_where_it_may_choose(model: LlamaCppAdapter)
             continue  # a call that was cut off
         assert bool(answer.text) is not bool(answer.tool_calls)
         assert not answer.text.startswith("{")
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**33 - 2, 2**63 - 1])
+async def test_a_seed_that_llama_cpp_takes_for_any_is_one_like_others(model: LlamaCppAdapter, seed: int) -> None:
+    asked = Generation(messages=HI.messages, max_tokens=24, temperature=1.5, seed=seed)
+    assert len({(await model.complete(asked)).text for _ in range(3)}) == 1
+
+
+PET = {"type": "json_schema", "json_schema": {"name": "pet", "schema": PERSON}}
+TOLD = [
+    {"role": "user", "content": "What is the weather in Rome?"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Rome", "days": 1}'}}
+    ]},
+    {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [PET, {"type": "json_object"}], ids=["schema", "object"])
+@pytest.mark.parametrize(("messages", "choice"), [(TOLD[:1], None), (TOLD, "auto"), (TOLD, "none")], ids=["free", "after a result", "none"])
+async def test_beside_tools_an_answer_is_held_to_its_format(model: LlamaCppAdapter, messages: Any, choice: Any, shape: Any) -> None:
+    ask = [*messages, {"role": "user", "content": "Describe a pet as JSON."}]
+    for seed in range(4):
+        asked = Generation(messages=ask, max_tokens=160, seed=seed, tools=[WEATHER], tool_choice=choice, response_format=shape)
+        answer = await model.complete(asked)
+        if answer.tool_calls and choice != "none":
+            assert (answer.text, answer.finish) == ("", "tool_calls")
+        elif answer.finish == "stop":
+            found = json.loads(answer.text)
+            assert type(found) is dict
+            assert shape is not PET or found.keys() == {"name", "kind", "legs"}
+
+
+async def test_an_answer_in_a_format_and_a_call_are_told_apart(model: LlamaCppAdapter) -> None:
+    """Both are JSON that begins with a name."""
+    said = [
+        await model.complete(Generation(messages=messages, max_tokens=160, temperature=0.0, tools=[WEATHER], response_format=PET))
+        for messages in ([{"role": "user", "content": "Describe a pet as JSON."}], TOLD)
+    ]
+    assert {bool(answer.tool_calls) for answer in said} == {True, False}
+    assert all(bool(answer.text) is not bool(answer.tool_calls) for answer in said)
+
+
+async def test_beside_tools_that_are_not_to_be_called_a_format_that_cannot_be_met_is_refused(model: LlamaCppAdapter) -> None:
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "(unclosed"}}}
+    for choice in ("none", "auto"):
+        with pytest.raises(InvalidParameter, match="unclosed group") as caught:
+            await model.complete(Generation(messages=HI.messages, tools=[WEATHER], tool_choice=choice, response_format=shape))
+        assert caught.value.field == "response_format.json_schema.schema"
+
+
+async def test_a_grammar_beside_tools_is_refused(model: LlamaCppAdapter) -> None:
+    shape = {"type": "grammar", "grammar": 'root ::= "yes" | "no"'}
+    with pytest.raises(InvalidParameter, match="tool_choice none") as caught:
+        await model.complete(Generation(messages=HI.messages, tools=[WEATHER], response_format=shape))
+    assert caught.value.field == "response_format.type"
+    answer = await model.complete(Generation(messages=HI.messages, max_tokens=9, tools=[WEATHER], tool_choice="none", response_format=shape))
+    assert answer.text in ("yes", "no")
+
+
+async def test_a_stop_within_a_call_ends_the_answer_there(model: LlamaCppAdapter) -> None:
+    asked = Generation(messages=TOLD[:1], max_tokens=64, temperature=0.0, tools=[WEATHER], tool_choice="required", stop=["}"])
+    answer = await model.complete(asked)
+    assert (answer.finish, answer.tool_calls) == ("stop", [])
+    assert answer.text.startswith('{"name": "get_weather", "arguments": {')
+    assert "}" not in answer.text
 
 
 def _runs(pid: str) -> bool:

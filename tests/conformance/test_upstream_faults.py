@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from openruntime.ai import chunks
 from openruntime.ai.adapters.openai import OpenAIAdapter
-from openruntime.contracts.ai import ModelSpec, Tokens
+from openruntime.ai.context import estimate_request
+from openruntime.contracts.ai import Generation, ModelSpec, Tokens
 from openruntime.contracts.errors import OperationFailed, Unavailable
 from tests.models.asking import HI, adapter, fails
 from tests.models.lying_upstream import Exchange, Upstream, upstream
+
+GUESSED = estimate_request(HI)  # tokens of its prompt
 
 
 @pytest.fixture
@@ -40,6 +44,13 @@ async def _ping(exchange: Exchange) -> None:
         await asyncio.sleep(0.05)
 
 
+async def _say_nothing(exchange: Exchange) -> None:
+    await exchange.begin()
+    while True:
+        await exchange.say("")
+        await asyncio.sleep(0.02)
+
+
 async def _trickle(exchange: Exchange) -> None:
     await exchange.begin()
     while True:
@@ -48,7 +59,7 @@ async def _trickle(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize(("behave", "match"), [(_hang, "did not answer"), (_hang_in_the_answer, "said nothing"), (_ping, "said nothing"),
-                                               (_trickle, "said nothing")])  # fmt: skip
+                                               (_say_nothing, "said nothing"), (_trickle, "said nothing")])  # fmt: skip
 async def test_one_that_hangs(server: Upstream, behave: Any, match: str) -> None:
     server.behave = behave
     begun = time.monotonic()
@@ -111,7 +122,7 @@ async def _compressed(exchange: Exchange) -> None:
 )
 async def test_rubbish(server: Upstream, behave: Any, match: str) -> None:
     server.behave = behave
-    await fails(server, OperationFailed, match)
+    await fails(server, OperationFailed, match, retries=0)
 
 
 async def test_an_answer_without_end(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,15 +149,17 @@ async def test_a_refusal_without_end(server: Upstream) -> None:
 @pytest.mark.parametrize(
     ("told", "believed"),
     [
-        (None, Tokens(0, 2)),
-        ({}, Tokens(0, 2)),
-        ("lots", Tokens(0, 2)),
-        ({"prompt_tokens": -5, "completion_tokens": -7}, Tokens(0, 2)),
+        (None, Tokens(GUESSED, 2)),
+        ({}, Tokens(GUESSED, 2)),
+        ("lots", Tokens(GUESSED, 2)),
+        ({"prompt_tokens": -5, "completion_tokens": -7}, Tokens(GUESSED, 2)),
         ({"prompt_tokens": 3, "completion_tokens": 10**18}, Tokens(3, 2)),
-        ({"prompt_tokens": 2.5, "completion_tokens": True}, Tokens(0, 2)),
+        ({"prompt_tokens": 2.5, "completion_tokens": True}, Tokens(GUESSED, 2)),
         ({"prompt_tokens": 4, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 99}}, Tokens(4, 5, 4)),
         ({"prompt_tokens": 4, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}, Tokens(4, 5)),
         ({"prompt_tokens": 4, "completion_tokens": 5, "prompt_tokens_details": [1]}, Tokens(4, 5)),
+        ({"prompt_tokens": 4, "completion_tokens": 1}, Tokens(4, 2)),
+        ({"prompt_tokens": 9_000_000, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 9_000_000}}, Tokens(GUESSED, 2, GUESSED)),
     ],
     ids=str,
 )
@@ -159,6 +172,62 @@ async def test_lies_about_usage(server: Upstream, told: Any, believed: Tokens) -
     server.behave = behave
     model = adapter(server)
     assert (await model.complete(HI)).usage == believed
+    await model.close()
+
+
+async def test_a_long_answer_is_not_charged_as_a_short_one(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.say(*["x"] * 500)
+        await exchange.finish(usage={"prompt_tokens": 0, "completion_tokens": 1})
+
+    server.behave = behave
+    model = adapter(server)
+    assert (await model.complete(HI)).usage == Tokens(GUESSED, 500)
+    await model.close()
+
+
+async def test_a_short_answer_does_not_spend_a_budget(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.say("Fine")
+        await exchange.finish(usage={"prompt_tokens": 3, "completion_tokens": 9_000_000})
+
+    server.behave = behave
+    model = adapter(server)
+    assert (await model.complete(replace(HI, max_tokens=64))).usage == Tokens(3, 64)
+    assert (await model.complete(HI)).usage.completion < 400  # bytes that it sent
+    await model.close()
+
+
+async def test_what_it_thought_and_saw_may_be_charged(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        for _ in range(4):
+            await asyncio.sleep(0.15)  # all four are longer than it may say nothing
+            await exchange.event({"choices": [{"index": 0, "delta": {"reasoning_content": "so then "}}]})
+        await exchange.say("Fine")
+        await exchange.finish(usage={"prompt_tokens": 1100, "completion_tokens": 14})
+
+    server.behave = behave
+    model = adapter(server)
+    parts = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+    answer = await model.complete(Generation(messages=[{"role": "user", "content": parts}]))
+    assert (answer.text, answer.usage) == ("Fine", Tokens(1100, 14))
+    await model.close()
+
+
+async def test_events_without_data_are_passed_over(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.piece(b"data:\n\n")
+        await exchange.say("Fine")
+        await exchange.piece(b"data: \n\n")
+        await exchange.finish()
+
+    server.behave = behave
+    model = adapter(server)
+    assert (await model.complete(HI)).text == "Fine"
     await model.close()
 
 
@@ -210,6 +279,17 @@ async def test_lies_about_vectors(server: Upstream, data: Any, match: str) -> No
     model = OpenAIAdapter(ModelSpec(name="remote", adapter="openai", kind="embedding", source=server.url))
     with pytest.raises(OperationFailed, match=match):
         await model.embed(["a", "b"])
+    await model.close()
+
+
+@pytest.mark.parametrize("told", [None, {"prompt_tokens": 0}, {"prompt_tokens": 9_000_000}, {"prompt_tokens": -1}], ids=str)
+async def test_lies_about_what_vectors_cost(server: Upstream, told: Any) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.answer(200, {"data": [{"embedding": [1.0], "index": 0}], "usage": told})
+
+    server.behave = behave
+    model = OpenAIAdapter(ModelSpec(name="remote", adapter="openai", kind="embedding", source=server.url))
+    assert (await model.embed(["a cat sleeps"])).usage == Tokens(3)
     await model.close()
 
 

@@ -1,5 +1,6 @@
 """What an upstream refuses, clearly told: without its key, what may pass tried again, what cannot said at once."""
 
+import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -153,6 +154,64 @@ async def test_what_does_not_pass_ends(server: Upstream, status: int) -> None:
     error = await fails(server, Unavailable, rf"HTTP {status}\): come back later")
     assert error.retryable
     assert len(server.asked) == 3
+
+
+async def _drops(exchange: Exchange) -> None:
+    await exchange.begin()
+    exchange.drop()
+
+
+async def _fails_in_an_event(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+    await exchange.event({"error": {"message": "out of memory"}})
+    await exchange.end()
+
+
+@pytest.mark.parametrize("fails_so", [_drops, _fails_in_an_event])
+async def test_what_goes_wrong_before_the_first_piece_is_tried_again(server: Upstream, fails_so: Any) -> None:
+    fair = server.behave
+
+    async def behave(exchange: Exchange) -> None:
+        await (fails_so if len(server.asked) < 3 else fair)(exchange)
+
+    server.behave = behave
+    model = adapter(server)
+    assert (await model.complete(HI)).text == "Fine."
+    assert len(server.asked) == 3
+    server.asked.clear()
+    server.behave = fails_so
+    with pytest.raises(OperationFailed, match=r"broke off|out of memory"):
+        await model.complete(HI)
+    assert len(server.asked) == 3
+    await model.close()
+
+
+async def test_what_goes_wrong_after_the_first_piece_is_not_tried_again(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.say("So")
+        await asyncio.sleep(0.05)
+        exchange.drop()
+
+    server.behave = behave
+    await fails(server, OperationFailed, "broke off")
+    assert len(server.asked) == 1
+
+
+async def test_vectors_that_break_off_are_asked_for_again(server: Upstream) -> None:
+    async def behave(exchange: Exchange) -> None:
+        if len(server.asked) < 2:
+            await exchange.raw(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"data": [')
+            exchange.drop()
+        else:
+            await exchange.answer(200, {"data": [{"embedding": [1.0], "index": 0}]})
+
+    server.behave = behave
+    model = OpenAIAdapter(ModelSpec(name="remote", adapter="openai", kind="embedding", source=server.url))
+    assert (await model.embed(["a"])).vectors == [[1.0]]
+    assert len(server.asked) == 2
+    await model.close()
 
 
 async def test_a_long_wait_is_left_to_the_caller(server: Upstream) -> None:

@@ -165,6 +165,37 @@ def test_refusals(client: openai.OpenAI) -> None:
     assert (late.value.status_code, late.value.code) == (504, "timeout")
 
 
+def test_while_its_device_drains_a_model_says_so_at_once(client: openai.OpenAI, models_server: Server) -> None:
+    state = f"{models_server.url}/devices/cpu:0/state"
+    httpx.put(state, json={"state": "draining"}).raise_for_status()
+    try:
+        for ask in (
+            lambda: client.chat.completions.create(**asked("Hi", max_tokens=2)),
+            lambda: client.chat.completions.create(**asked("Hi", max_tokens=2), stream=True),
+            lambda: client.completions.create(model=WRITER, prompt="One", max_tokens=2),
+            lambda: client.embeddings.create(model=EMBEDDER, input="a cat"),
+        ):
+            with pytest.raises(openai.InternalServerError, match="draining") as refused:
+                ask()
+            assert (refused.value.status_code, refused.value.code) == (503, "unavailable")
+            assert refused.value.response.headers["retry-after"] == "30"
+        agent = httpx.post(f"{models_server.url}/ai/tasks", json={"workflow": "model_inference", "prompt": "Hi"})
+        assert (agent.status_code, agent.json()["code"], agent.headers["retry-after"]) == (503, "unavailable", "30")
+    finally:
+        httpx.put(state, json={"state": "ready"}).raise_for_status()
+    assert client.chat.completions.create(**asked("Hi", max_tokens=2)).choices[0].finish_reason
+
+
+def test_beside_tools_a_format_holds(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"], "additionalProperties": False}
+    tool: Any = {"type": "function", "function": {"name": "weather", "strict": True, "parameters": schema}}
+    for choice in ("none", "auto"):
+        question = asked("Describe Paris as JSON.", tools=[tool], tool_choice=choice, max_tokens=120)
+        message = client.chat.completions.parse(**question, response_format=City).choices[0].message
+        assert isinstance(message.parsed, City) is not bool(message.tool_calls)
+        assert choice == "auto" or message.parsed
+
+
 async def test_streams_at_the_same_time(models_server: Server) -> None:
     """Each has its first token before the first of them has ended."""
     began: list[float] = []

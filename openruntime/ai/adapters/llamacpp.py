@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,12 @@ from openruntime.ai.checks import asked, check
 from openruntime.ai.chunks import collected, deltas, usage_of
 from openruntime.ai.engines.http import Answer, post
 from openruntime.ai.engines.process import Engine, needs
-from openruntime.ai.grammars import Verdicts, is_json, json_grammar
+from openruntime.ai.grammars import Verdicts, is_json, json_grammar, shape_of
 from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
-from openruntime.models.weights import SERVED, examine
+from openruntime.models.gguf import read_header
+from openruntime.models.weights import examine, reads
 
 log = logging.getLogger(__name__)
 needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gateway
@@ -27,6 +29,9 @@ needs("xllamacpp")  # only the engine imports it: it would be 100 MB in the gate
 SILENCE = 120.0  # seconds: it says something with every batch of a prompt that it has read
 SILENCE_OF_GRAMMARS = 10.0  # seconds: a token by a user's GBNF may take llama.cpp for ever, and nobody else gets one meanwhile
 MOST_THREADS = 8
+POOLINGS = ("mean", "cls", "last")
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
+RANDOM = (1 << 32) - 1  # the seed by which llama.cpp means any
 
 
 class LlamaCppAdapter(EmbeddingModel):
@@ -34,7 +39,8 @@ class LlamaCppAdapter(EmbeddingModel):
 
     Of `spec.options`: `context` tokens of each request and its answer (`spec.context_length`), `threads` (the machine's cores, at most 8), `batch`
     tokens of a prompt that are read at a time (a cancel waits for one), `timeout` seconds that the engine may say nothing (120), `gpu_layers` (all,
-    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0).
+    where the library was built for a GPU), `cache` MiB of prompts that are kept beside those in the places (0), `pooling` how a text's vector is made
+    of its tokens' (`mean`, `cls` or `last`; as the file says, else `mean`).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -52,7 +58,7 @@ class LlamaCppAdapter(EmbeddingModel):
     def get_model_info(self) -> ModelInfo:
         spec = self.spec
         return ModelInfo(
-            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=self._context(),
+            id=spec.id, name=spec.name, version=spec.version, provider="llama.cpp", context_length=reads(self.spec),
             size=spec.size or None, license=spec.license or None,
         )  # fmt: skip
 
@@ -67,11 +73,14 @@ class LlamaCppAdapter(EmbeddingModel):
             engine = await self._opened()
             await self._can_hold(engine, request)
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
-            gbnf = (request.response_format or {}).get("type") == "grammar" and not tools.schemas(request)
+            gbnf = _gbnf(request) is not None
             silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
             try:
-                async with self._asking(engine, target, body, silence) as answer, aclosing(deltas(answer.pieces(), who, silence=silence)) as said:
-                    async for delta in _with_calls(said) if tools.schemas(request) else _whole(said, request):
+                async with (
+                    self._asking(engine, target, body, silence) as answer,
+                    aclosing(deltas(answer.pieces(), who, request, silence=silence)) as said,
+                ):
+                    async for delta in _whole(_with_calls(said, request) if tools.open_to_call(request) else said, request):
                         yield delta
             except Unavailable as error:  # it is stuck, and would be for everybody
                 log.warning("%s; it is ended", error.message)
@@ -132,9 +141,6 @@ class LlamaCppAdapter(EmbeddingModel):
                 self._engine = engine
             return self._engine
 
-    def _context(self) -> int:
-        return int(self.spec.options.get("context") or self.spec.context_length or SERVED)
-
     def _threads(self) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return int(self.spec.options.get("threads") or min(cores, MOST_THREADS))
@@ -145,11 +151,17 @@ class LlamaCppAdapter(EmbeddingModel):
             found = examine(self._path)
         except InvalidParameter as error:
             raise _lasting(f"{self.spec.id} cannot be loaded: {error.message}") from None
-        options = self.spec.options
+        options, embeds = self.spec.options, self.spec.kind == "embedding"
+        pooling = options.get("pooling") or read_header(self._path).pooling or "mean"
+        if pooling not in POOLINGS:
+            raise _lasting(f"{self.spec.id} cannot be loaded: it would pool by {pooling!r:.60}, and `pooling` is one of {', '.join(POOLINGS)}")
+        context = reads(self.spec)
+        assert context is not None  # llama.cpp is always told one
+        batch = context if embeds else _batch(found.size, self._threads())  # a vector is made of its whole text at once
         return {
-            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": self._context(),
-            "batch": int(options.get("batch") or _batch(found.size, self._threads())), "gpu_layers": int(options.get("gpu_layers", -1)),
-            "cache": int(options.get("cache", 0)), "embedding": self.spec.kind == "embedding",
+            "path": str(self._path), "parallel": max(1, self.spec.parallel), "context": context,
+            "batch": int(options.get("batch") or batch), "gpu_layers": int(options.get("gpu_layers", -1)),
+            "cache": int(options.get("cache", 0)), "pooling": pooling if embeds else "",
         }  # fmt: skip
 
     @asynccontextmanager
@@ -176,7 +188,7 @@ class LlamaCppAdapter(EmbeddingModel):
         shape = request.response_format or {}
         for schema, index in zip(tools.schemas(request), tools.open_to_call(request), strict=True):
             await self._verdicts.check(schema, f"tools[{index}].function.parameters", ask, engine.log)
-        if not request.tools and shape.get("type") == "json_schema":
+        if shape.get("type") == "json_schema":
             await self._verdicts.check(shape["json_schema"]["schema"], "response_format.json_schema.schema", ask, engine.log)
 
     def _refusal(self, status: int, body: bytes) -> OpenRuntimeError:
@@ -188,6 +200,8 @@ class LlamaCppAdapter(EmbeddingModel):
         if error.get("type") == "exceed_context_size_error":
             length, allowed = error.get("n_prompt_tokens"), error.get("n_ctx")
             return ContextTooLong(f"the prompt is {length} tokens long; {self.spec.id} can read {allowed}", field="messages")
+        if too_large := _TOO_LARGE.search(message):  # what it says of texts to be turned into vectors
+            return ContextTooLong(f"a text is {too_large[1]} tokens long; {self.spec.id} can read {too_large[2]}", field="input")
         if status == 400:
             field = "response_format" if "grammar" in message.lower() or "schema" in message.lower() else None
             return InvalidParameter(f"{self.spec.id} cannot do this: {message:.500}", field=field)
@@ -200,8 +214,10 @@ def _batch(size: int, threads: int) -> int:
 
 
 def _body(request: Generation) -> dict[str, Any]:
-    plain = ("max_tokens", "temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
+    plain = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty")
     body: dict[str, Any] = {name: value for name in plain if (value := getattr(request, name)) is not None}
+    if request.seed is not None:
+        body["seed"] = request.seed % RANDOM
     body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
     if request.stop:
         body["stop"] = request.stop
@@ -209,22 +225,24 @@ def _body(request: Generation) -> dict[str, Any]:
         body["prompt"] = request.prompt
     else:
         body["messages"] = tools.told(request)
-    shape = request.response_format or {}
-    grammar = tools.grammar(request)
-    if grammar is not None:
+    shape = shape_of(request.response_format)
+    if (grammar := tools.grammar(request)) is not None:
         body["grammar"] = grammar
-    elif shape.get("type") == "json_schema":
-        body["grammar"] = json_grammar(shape["json_schema"]["schema"])
-    elif shape.get("type") == "json_object":
-        body["grammar"] = json_grammar({"type": "object"})
-    elif shape.get("type") == "grammar":
-        body["grammar"] = shape["grammar"]
+    elif shape is not None:
+        body["grammar"] = json_grammar(shape)
+    elif (gbnf := _gbnf(request)) is not None:
+        body["grammar"] = gbnf
     return body
+
+
+def _gbnf(request: Generation) -> str | None:
+    told = request.response_format or {}
+    return str(told["grammar"]) if told.get("type") == "grammar" else None
 
 
 async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
     """As it is said; of JSON that was asked for it is seen that it is some."""
-    text: list[str] | None = [] if (request.response_format or {}).get("type") in ("json_schema", "json_object") else None
+    text: list[str] | None = [] if shape_of(request.response_format) is not None else None
     async for delta in said:
         if text is not None:
             text.append(delta.text)
@@ -233,21 +251,22 @@ async def _whole(said: AsyncIterator[Delta], request: Generation) -> AsyncIterat
         yield delta
 
 
-async def _with_calls(said: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
-    """What begins with a brace is the call of a tool, told when it is whole."""
-    text, calls = "", None
+async def _with_calls(said: AsyncIterator[Delta], request: Generation) -> AsyncIterator[Delta]:
+    """What begins as a call of a tool is held back until it is one, or is seen to be none."""
+    beginnings, text, may = tools.beginnings(request), "", True
+    cut = bool(request.stop) or shape_of(request.response_format) is not None  # it may end in its midst, or be no call
     async for delta in said:
-        if calls is None and delta.text:
-            calls = delta.text.startswith("{")
-        if not calls:
+        if may:
+            text += delta.text
+            may = any(text.startswith(beginning) or beginning.startswith(text) for beginning in beginnings)
+            delta = Delta("" if may else text, finish=delta.finish, usage=delta.usage)
+        if not may or not text:
             yield delta
-            continue
-        text += delta.text
-        if delta.finish and (call := tools.call_of(text)) is not None:
+        elif delta.finish and (call := tools.call_of(text)) is not None:
             yield Delta("", [call])
             yield Delta(finish="tool_calls", usage=delta.usage)
-        elif delta.finish == "length":  # as OpenAI does, what there is of it is told, and that it was cut off
-            yield Delta(text, finish="length", usage=delta.usage)
+        elif delta.finish == "length" or (delta.finish and cut):  # as OpenAI does, what there is of it is told, and why there is no more
+            yield Delta(text, finish=delta.finish, usage=delta.usage)
         elif delta.finish:
             raise OperationFailed(f"the model began the call of a tool, and it is not whole: {text:.100}")
 

@@ -1,6 +1,7 @@
 """Whatever speaks OpenAI's API, through the official SDK: OpenAI, vLLM, Ollama, LM Studio, llama.cpp's server, another OpenRuntime."""
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -15,10 +16,12 @@ import msgspec
 import openai
 
 from openruntime.ai.checks import asked, check
-from openruntime.ai.chunks import LONGEST_ANSWER, collected, deltas, usage_of
-from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec
+from openruntime.ai.chunks import LONGEST_ANSWER, TEMPLATE, collected, deltas, usage_of
+from openruntime.ai.context import estimate
+from openruntime.contracts.ai import Completion, Delta, EmbeddingModel, Embeddings, Generation, ModelSpec, Tokens
 from openruntime.contracts.errors import ContextTooLong, InvalidParameter, OpenRuntimeError, OperationFailed, Unavailable
 from openruntime.contracts.models import ModelInfo
+from openruntime.models.requests import sees
 
 OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
@@ -46,7 +49,7 @@ class OpenAIAdapter(EmbeddingModel):
         self._silence = float(options.get("timeout", 120))
         self._retries = int(options.get("retries", 2))
         self._patience = float(options.get("patience", 30))
-        self._images = bool(options.get("images", True))
+        self._images = sees(spec)
         self._limit = str(options.get("max_tokens_field", "max_completion_tokens" if official else "max_tokens"))
         self._stream_usage = bool(options.get("stream_usage", True))
         self._name = spec.upstream or spec.name
@@ -71,28 +74,26 @@ class OpenAIAdapter(EmbeddingModel):
         if self.spec.kind == "embedding":
             raise InvalidParameter(f"{self.spec.id} turns texts into vectors; it writes none", field="model")
         check(request, images=self._images)
-        async with self._response(self._asking(request), chat=request.messages is not None) as response:
-            pieces = self._pieces(response)
-            async with aclosing(deltas(pieces, self._who, silence=self._silence, limit=self.spec.context_length)) as told:
-                try:
-                    async for delta in told:
-                        yield delta
-                except OpenRuntimeError as error:
-                    error.args = (self._without_key(error.message),)
-                    error.message = error.args[0]
-                    raise
+        until = time.monotonic() + self._patience
+        for attempt in itertools.count():
+            begun = False
+            try:
+                async with self._response(self._asking(request), chat=request.messages is not None) as response:
+                    pieces = self._pieces(response)
+                    async with aclosing(deltas(pieces, self._who, request, silence=self._silence, limit=self.spec.context_length)) as told:
+                        async for delta in told:
+                            begun = True
+                            yield delta
+                return
+            except _FAILS as error:
+                await self._again(error, self._retries if begun else attempt, until)
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         if self.spec.kind != "embedding":
             raise InvalidParameter(f"{self.spec.id} writes texts; for vectors ask an embedding model", field="model")
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise InvalidParameter("input is one text or more, none of them empty", field="input")
-        body = bytearray()
-        async with self._response({"model": self._name, "input": list(texts), "encoding_format": "float"}, embed=True) as response:
-            async for piece in self._pieces(response):
-                body += piece
-                if len(body) > LONGEST_ANSWER + 65_536 * len(texts):
-                    raise OperationFailed(f"{self._who} sent {len(body)} bytes of vectors and did not end")
+        body = await self._vectors({"model": self._name, "input": list(texts), "encoding_format": "float"}, LONGEST_ANSWER + 65_536 * len(texts))
         try:
             told = msgspec.json.decode(body, type=_Vectors)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -103,7 +104,26 @@ class OpenAIAdapter(EmbeddingModel):
             raise OperationFailed(f"{self._who} was asked for vectors of {len(texts)} texts and sent {len(found)}, not one for each")
         if len({len(vector) for vector in vectors}) > 1:
             raise OperationFailed(f"{self._who} sent vectors of different lengths")
-        return Embeddings(vectors, usage_of(told.usage), self._name)
+        used, most = usage_of(told.usage).prompt, sum(len(text.encode()) for text in texts) + TEMPLATE
+        return Embeddings(vectors, Tokens(used if 0 < used <= most else sum(map(estimate, texts))), self._name)
+
+    async def _vectors(self, asking: dict[str, Any], most: int) -> bytes:
+        until = time.monotonic() + self._patience
+        for attempt in itertools.count():
+            body = bytearray()
+            try:
+                async with self._response(asking, embed=True) as response:
+                    async for piece in self._pieces(response):
+                        body += piece
+                        if len(body) > most:
+                            break
+            except _FAILS as error:
+                await self._again(error, attempt, until)
+                continue
+            if len(body) > most:
+                raise OperationFailed(f"{self._who} sent {len(body)} bytes of vectors and did not end")
+            return bytes(body)
+        raise AssertionError  # counting does not end
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -114,6 +134,8 @@ class OpenAIAdapter(EmbeddingModel):
         body = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
         if "max_tokens" in body:
             body[self._limit] = body.pop("max_tokens")
+        if not request.tools:
+            body.pop("parallel_tool_calls", None)  # OpenAI refuses it then
         body |= {"model": self._name, "stream": True}
         if self._stream_usage:
             body["stream_options"] = {"include_usage": True}
@@ -121,27 +143,24 @@ class OpenAIAdapter(EmbeddingModel):
 
     @asynccontextmanager
     async def _response(self, body: dict[str, Any], *, chat: bool = True, embed: bool = False) -> AsyncIterator[Any]:
-        """The upstream's answer, once it has begun one. Tries again what may pass, within the patience."""
+        """The upstream's answer, once it has begun one."""
         client = self._connected()
         resource = client.embeddings if embed else client.chat.completions if chat else client.completions
-        until = time.monotonic() + self._patience
-        for attempt in range(self._retries + 1):
-            opened: AbstractAsyncContextManager[Any] = resource.with_streaming_response.create(**_within(body, embed))
-            try:
-                async with asyncio.timeout(self._silence + CONNECT):
-                    response = await opened.__aenter__()
-            except (openai.OpenAIError, TimeoutError, _Refused, OpenRuntimeError) as raised:
-                told = raised.__cause__ if isinstance(raised.__cause__, (_Refused, OpenRuntimeError)) else raised  # the SDK may wrap it
-                pause = self._pause(told, attempt)
-                if pause is None or attempt == self._retries or time.monotonic() + pause > until:
-                    raise await self._translated(told) from None
-                await asyncio.sleep(pause)
-                continue
-            try:
-                yield response
-            finally:
-                await response.close()
-            return
+        opened: AbstractAsyncContextManager[Any] = resource.with_streaming_response.create(**_within(body, embed))
+        async with asyncio.timeout(self._silence + CONNECT):
+            response = await opened.__aenter__()
+        try:
+            yield response
+        finally:
+            await response.close()
+
+    async def _again(self, raised: Exception, attempt: int, until: float) -> None:
+        """Waits until it may be tried again. Raises what went wrong, translated, where it may not, or that cannot help."""
+        told = raised.__cause__ if isinstance(raised.__cause__, (_Refused, OpenRuntimeError)) else raised  # the SDK may wrap it
+        pause = self._pause(told, attempt)
+        if pause is None or attempt >= self._retries or time.monotonic() + pause > until:
+            raise await self._translated(told) from None
+        await asyncio.sleep(pause)
 
     async def _pieces(self, response: Any) -> AsyncIterator[bytes]:
         try:
@@ -172,12 +191,14 @@ class OpenAIAdapter(EmbeddingModel):
                 return None
             if error.retry_after is not None:
                 return error.retry_after
-        elif isinstance(error, openai.APITimeoutError) or not isinstance(error, openai.APIConnectionError):
+        elif isinstance(error, openai.APITimeoutError) or not isinstance(error, (openai.APIConnectionError, OperationFailed)):
             return None  # it had its time, or would say the same again
         return float(0.25 * 2**attempt * random.uniform(0.8, 1.2))
 
     async def _translated(self, error: Exception) -> OpenRuntimeError:
         if isinstance(error, OpenRuntimeError):
+            error.message = self._without_key(error.message)
+            error.args = (error.message,)
             return error
         if isinstance(error, _Refused):
             return await self._refusal(error)
@@ -253,6 +274,9 @@ class _Refused(Exception):
             self.code = str(self.detail.get("type") or "")
         param = self.detail.get("param")
         self.param = param if isinstance(param, str) else None
+
+
+_FAILS = (openai.OpenAIError, TimeoutError, _Refused, OpenRuntimeError)
 
 
 async def _look_at(response: Any) -> None:

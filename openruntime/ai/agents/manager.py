@@ -14,7 +14,6 @@ from openruntime.ai.agents.budget import chosen
 from openruntime.ai.agents.prompts import asked
 from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted, shown
 from openruntime.ai.agents.sessions import Sessions
-from openruntime.ai.context import reads
 from openruntime.contracts.agents import Budget, BudgetSpent, Report, Role, Spent
 from openruntime.contracts.ai import Models, ModelSpec, ModelWork, Streams
 from openruntime.contracts.errors import Conflict, InvalidParameter, MissingExtra, NotFound, OpenRuntimeError, QueueFull, Unavailable
@@ -22,6 +21,7 @@ from openruntime.contracts.interfaces import Shelf
 from openruntime.contracts.models import AIRequest, WorkflowType
 from openruntime.contracts.records import LOCAL, Principal
 from openruntime.contracts.registry import AGENTS, MINDS
+from openruntime.models.weights import reads
 from openruntime.security.tokens import TokenIssuer
 
 log = logging.getLogger(__name__)
@@ -147,10 +147,14 @@ class AIAgentManager:
         if self.models is None or self.work is None or self.streams is None:
             lack: OpenRuntimeError = Unavailable("no models can be reached from here")
         elif named is not None:
-            return self.models.resolve(named), None
+            spec = self.models.resolve(named)
+            self.work.begins(spec)
+            return spec, None
         else:
             try:
-                return self.models.default(), None
+                spec = self.models.default()
+                self.work.begins(spec)
+                return spec, None
             except OpenRuntimeError as error:
                 lack = error
         if named is not None or role.work is None:

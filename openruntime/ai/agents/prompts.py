@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.budget import LETTERS
-from openruntime.ai.context import reads
 from openruntime.contracts.agents import Context, Fact, Report
+from openruntime.models.weights import reads
 
 FACTS = 12_000  # characters of what was computed that a model is told at most
 SHARE = 3  # of a model's context, one part in so many

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from openruntime.ai.agents.run import Run
-from openruntime.ai.context import Context, Counter, History, reads
+from openruntime.ai.context import Context, Counter, History
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, ModelWork, Streams, Tokens
+from openruntime.models.weights import reads
 
 ANSWER = 4  # of a model's context, one part in so many is kept for its answer at least
 

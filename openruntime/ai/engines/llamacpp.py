@@ -22,7 +22,9 @@ def main() -> None:
     params.n_gpu_layers = settings["gpu_layers"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.cache_ram_mib = settings["cache"]
-    params.embedding = settings["embedding"]
+    if settings["pooling"]:
+        params.embedding = params.kv_unified = True  # else texts of unlike lengths are read in steps, and the longer one's vector is of its end
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{settings['pooling'].upper()}")
     params.fit_params = False  # what was asked for, or an error that says what there is no room for
     params.ui = params.endpoint_slots = False
     params.verbosity = ERRORS

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from openruntime.contracts.ai import Generation, ModelSpec
 from openruntime.contracts.models import TaskStatus
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
+from openruntime.models import catalogue
 from tests.models.few import Few, answer, ask, few, pieces, until
 
 
@@ -118,6 +120,25 @@ async def test_deterministic_answers_are_kept_by_weights_and_all_that_was_asked(
         assert sorted(took)[25] < 0.003, "1 ms is the aim; the bound leaves room for a busy machine"
         [whole] = await pieces(runtime, await runtime.work.submit("echo", Generation(prompt="say ha 3 0.005", temperature=0)))
         assert (whole.text, whole.usage and whole.usage.cached) == ("ha ha ha ", 4)
+
+
+async def test_answers_of_weights_that_may_change_unseen_are_kept_for_a_short_while(
+    settings: Callable[..., Settings], vocal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert catalogue.UNSEEN == 60
+    monkeypatch.setattr(catalogue, "UNSEEN", 0.5)
+    async with running(settings(model_memory="100GiB"), few()) as runtime:
+
+        async def cached(model: str) -> bool:
+            task = await runtime.tasks.submit(ask(model, "say ha 3 0.005", temperature=0))
+            await answer(runtime, task)
+            return task.cached
+
+        for model, after in (("echo", True), ("mute", False)):
+            assert not await cached(model)
+            assert await cached(model)
+            await asyncio.sleep(0.6)
+            assert await cached(model) is after, f"{model} {'has a' if after else 'has no'} digest"
 
 
 async def test_what_does_not_end_in_the_grace_runs_after_the_next_start(settings: Callable[..., Settings], vocal: Any) -> None:

@@ -13,12 +13,11 @@ from openruntime.ai.context import (
     History,
     estimate,
     estimate_request,
-    reads,
     summary_of,
     turns_of,
     without_middle,
 )
-from openruntime.contracts.ai import Generation, ModelSpec, Tokens
+from openruntime.contracts.ai import Generation, Tokens
 from openruntime.contracts.errors import ContextTooLong, OperationFailed
 
 SYSTEM = "You are brief."
@@ -218,17 +217,6 @@ async def test_whatever_was_said(turns: list[list[dict[str, Any]]], limit: int) 
     assert told[-1] == user("last")
     assert paired(told)
     assert history.messages[-1] == user("last")
-
-
-def test_what_a_model_reads() -> None:
-    def spec(**fields: Any) -> ModelSpec:
-        return ModelSpec(**{"name": "m", "adapter": "openai", **fields})
-
-    assert reads(spec()) is None
-    assert reads(spec(context_length=128_000)) == 128_000
-    assert reads(spec(adapter="llamacpp", context_length=8192)) == 4096
-    assert reads(spec(adapter="llamacpp", context_length=2048)) == 2048
-    assert reads(spec(adapter="llamacpp", context_length=8192, options={"context": 6000})) == 6000
 
 
 def test_turns() -> None:

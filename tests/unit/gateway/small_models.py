@@ -23,6 +23,7 @@ class SmallModels:
         self.tasks = tasks
         self.asked: list[dict[str, Any]] = []
         self.go_on = asyncio.Event()
+        self.drained = False
         self.specs = [
             ModelSpec(name="echo", version="1", adapter="small", created=1.0), ModelSpec(name="echo", version="2", adapter="small", digest="ab" * 32),
             ModelSpec(name="vectors", adapter="small", kind="embedding"),
@@ -43,6 +44,10 @@ class SmallModels:
 
     def default(self, kind: str = "chat") -> ModelSpec:
         return self.resolve("echo" if kind == "chat" else "vectors")
+
+    def begins(self, spec: ModelSpec) -> None:
+        if self.drained:
+            raise Unavailable(f"{spec.id} runs on cpu:0, which is draining", retry_after=30)
 
     async def submit(self, model: str, request: Generation | Sequence[str], **options: Any) -> Task:
         self.asked.append({"model": model, "request": request, **options})

@@ -264,6 +264,24 @@ async def test_a_stream_that_waits_says_so(gateway: Any, monkeypatch: pytest.Mon
     assert seen[-2] == "data: [DONE]"
 
 
+async def test_who_waits_when_the_device_is_drained_is_told_so(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_openai, "ALIVE", 0.05)
+    asking = asyncio.ensure_future(gateway.client.post(CHAT, json=said("slow")))
+    async with gateway.client.stream("POST", CHAT, json=said("slow", stream=True)) as answer:
+        lines = answer.aiter_lines()
+        while not (await anext(lines)).startswith(":"):
+            pass
+        gateway.models.drained = True
+        rest = [line async for line in lines]
+    assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "unavailable"
+    refused = await asking
+    check_refusal(refused, 503, "unavailable", says="draining")
+    assert refused.headers["retry-after"] == "30"
+    async with asyncio.timeout(2):
+        while [task.life.status for task in gateway.tasks.tasks.values()] != [TaskStatus.CANCELLED] * 2:
+            await asyncio.sleep(0.01)
+
+
 async def test_the_document_has_them(gateway: Any) -> None:
     document = (await gateway.client.get("/openapi.json")).json()
     for path in (CHAT, "/v1/completions", "/v1/embeddings"):

@@ -3,7 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from openruntime.contracts.ai import ModelSpec
+from openruntime.contracts.errors import InvalidRequest
+from openruntime.gateway.openai_messages import messages
 from tests.unit.gateway.small_models import CHAT, check_refusal, said
 
 
@@ -42,6 +46,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         (said("x", max_tokens=3, max_completion_tokens=4), "max_tokens", "different"),
         (said("x", top_p=-0.1), "top_p", "at least 0"),
         (said("x", seed=2**70), "seed", ""),
+        (said("x", seed=-1), "seed", "at least 0"),
         (said("x", stream="yes"), "stream", "true or false"),
         (said("x", stream_options={"include_usage": True}), "stream_options", "`stream`"),
         (said("x", stream=True, stream_options={"usage": True}), "stream_options.usage", "include_usage"),
@@ -127,6 +132,48 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("/v1/embeddings", {"model": "vectors", "input": "x", "dimensions": 64}, "dimensions", "cannot be chosen"),
     ("/v1/embeddings", {"model": "vectors", "input": "x", "encoding_format": "hex"}, "encoding_format", "base64"),
 ]  # fmt: skip
+
+
+SEES = ModelSpec(name="eyes", adapter="openai", source="http://127.0.0.1:9/v1")
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize("url", [PIXEL, "https://example.com/a.png", "http://127.0.0.1:9/b.jpg"])
+def test_images_are_handed_on_as_they_are(url: str) -> None:
+    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
+    assert messages([{"role": "user", "content": parts}], SEES) == [{"role": "user", "content": parts}]
+
+
+def test_parts_that_are_all_text_are_one_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert messages([{"role": "user", "content": parts}], SEES) == [{"role": "user", "content": "one\ntwo"}]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "says"),
+    [
+        ({"image_url": {"url": "file:///etc/passwd"}}, "image_url", "https://"),
+        ({"image_url": {"url": "data:text/html;base64,AAAA"}}, "image_url", "data:image/"),
+        ({"image_url": {"url": "data:image/png;base64,"}}, "image_url", "data:image/"),
+        ({"image_url": {"url": 7}}, "image_url", "url"),
+        ({"image_url": PIXEL}, "image_url", "url"),
+        ({}, "image_url", "url"),
+        ({"image_url": {"url": PIXEL, "detail": 7}}, "image_url", "detail"),
+        ({"type": "input_audio"}, "type", "text and images only"),
+        ({"type": "picture"}, "type", "`image_url`"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image(part: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        messages([{"role": "user", "content": [{"type": "image_url", **part}]}], SEES)
+    assert caught.value.field == f"messages[0].content[0].{field}"
+
+
+@pytest.mark.parametrize("spec", [replace(SEES, options={"images": False}), replace(SEES, adapter="llamacpp")], ids=["said so", "llama.cpp"])
+def test_a_model_that_reads_text_only_is_sent_no_image(spec: ModelSpec) -> None:
+    with pytest.raises(InvalidRequest, match="reads text only"):
+        messages([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]}], spec)
 
 
 async def test_bad_requests(gateway: Any) -> None:

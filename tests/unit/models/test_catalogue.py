@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidParameter, ModelNotFound, UnknownOperation
 from openruntime.contracts.payload import Array
+from openruntime.contracts.records import Call
 from openruntime.models.catalogue import ModelCatalogue
 from openruntime.operations.catalogue import OperationCatalogue
 from tests.models.few import Few, few
@@ -36,6 +38,7 @@ def catalogue(models: Few) -> ModelCatalogue:
         ("echo", {"prompt": "a", "temperature": 3}, "temperature", "from 0 to 2"),
         ("echo", {"prompt": "a", "temperature": float("nan")}, "temperature", "nan"),
         ("echo", {"prompt": "a", "max_tokens": 0}, "max_tokens", "from 1"),
+        ("echo", {"prompt": "a", "seed": -1}, "seed", "from 0"),
         ("echo", {"prompt": "a", "max_tokens": "many"}, "max_tokens", "int"),
         ("echo", {"prompt": "a", "stop": [""]}, "stop", "not empty"),
         ("echo", {"prompt": "a", "tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools", "letters"),
@@ -53,6 +56,19 @@ def test_what_is_wrong_is_named(catalogue: ModelCatalogue, model: str, parameter
     with pytest.raises(InvalidParameter, match=said) as caught:
         catalogue.bind(model, parameters)
     assert caught.value.field == field
+
+
+def test_images_go_to_models_elsewhere_unless_they_are_said_to_be_blind() -> None:
+    def ask(url: str, **options: Any) -> Call:
+        spec = ModelSpec(name="eyes", adapter="openai", source="http://127.0.0.1:9/v1", options=options)
+        parts = [{"type": "image_url", "image_url": {"url": url}}]
+        return ModelCatalogue(OperationCatalogue(), Few(spec)).bind("eyes", {"messages": [{"role": "user", "content": parts}]})
+
+    assert ask("https://example.com/a.png").parameters["messages"][0]["content"][0]["image_url"] == {"url": "https://example.com/a.png"}
+    with pytest.raises(InvalidParameter, match="https://"):
+        ask("ftp://example.com/a.png")
+    with pytest.raises(InvalidParameter, match="`text` only"):
+        ask("https://example.com/a.png", images=False)
 
 
 def test_arrays_are_refused(catalogue: ModelCatalogue) -> None:

@@ -5,12 +5,17 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from openruntime.ai.adapters.llamacpp import LlamaCppAdapter
+from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidParameter
 from openruntime.models.gguf import read_header
-from openruntime.models.weights import digest, examine, plain_name
+from openruntime.models.repository import ModelRepository
+from openruntime.models.sources import Addition
+from openruntime.models.weights import digest, examine, plain_name, reads
 from tests.models.making import gguf, sentence_transformers, text
 
 Make = Callable[..., Path]
@@ -23,6 +28,34 @@ def test_a_gguf_file_says_what_it_is(weights: Make) -> None:
     found = examine(weights("SmolLM2-135M-Instruct.Q4_1.gguf", metadata=metadata, tensors=3))
     assert (found.name, found.adapter, found.kind) == ("smollm2-135m-instruct", "llamacpp", "chat")
     assert (found.license, found.context_length, found.size) == ("apache-2.0", 4096, found.path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [
+        ({}, 4096), ({"context_length": 32_768}, 32_768), ({"options": {"context": 8192}}, 8192),
+        ({"context_length": 32_768, "options": {"context": 2048}}, 2048),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_context_that_is_said_is_the_context_that_is_served(repository: ModelRepository, weights: Make, given: Any, served: int) -> None:
+    path = weights("m.gguf", metadata={"general.architecture": "llama", "llama.context_length": 65_536})
+    spec = repository.add(Addition(path=str(path), **given))
+    assert reads(spec) == served
+    assert LlamaCppAdapter(spec)._settings()["context"] == served
+    assert LlamaCppAdapter(spec).get_model_info().context_length == served
+
+
+def test_what_a_model_elsewhere_reads() -> None:
+    assert reads(ModelSpec(name="m", adapter="openai")) is None
+    assert reads(ModelSpec(name="m", adapter="openai", context_length=128_000)) == 128_000
+
+
+@pytest.mark.parametrize("context", ["8k", 0, -1, True, 1.5, None])
+def test_a_context_that_is_no_number_is_refused(repository: ModelRepository, weights: Make, context: Any) -> None:
+    with pytest.raises(InvalidParameter, match="context") as caught:
+        repository.add(Addition(path=str(weights("m.gguf")), options={"context": context}))
+    assert caught.value.field == "options"
 
 
 def test_an_architecture_without_text_is_for_embeddings(weights: Make) -> None:
