@@ -61,10 +61,11 @@ async def work(context: Context) -> None:
             formulas = given["formulas"] if "formulas" in given else {"result": given["formula"]}
             if not isinstance(formulas, Mapping) or not formulas or not all(isinstance(formula, str) for formula in formulas.values()):
                 raise InvalidParameter("`parameters.formulas` must be an object of names and formulas, the last one the result", field="formulas")
+            finite = given.get("finite", False)
+            if not isinstance(finite, bool):  # "false" would be true, and what is verified with NaN and infinities no longer
+                raise InvalidParameter(f"`parameters.finite` must be true or false, not {finite!r:.60}", field="finite")
             arrays = await _arrays(bench, given)
-            await optimize_formulas(
-                bench, formulas, arrays, finite=bool(given.get("finite")), found=found, propose=lambda formula: _more_formulas(context, formula)
-            )
+            await optimize_formulas(bench, formulas, arrays, finite=finite, found=found, propose=lambda formula: _more_formulas(context, formula))
         elif "operation" in given:
             parameters = {**given.get("parameters", {}), **await _arrays(bench, given)}
             await optimize_operation(bench, str(given["operation"]), parameters, given.get("device"), found=found)
