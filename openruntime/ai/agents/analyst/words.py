@@ -22,13 +22,17 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[^\W\d_]|\d{4}-\d\d-\d\dT|[0-9a-f]{8}-")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _MARKUP = re.compile(r"[*_~`\\]")
 _CLAUSE = re.compile(r"[,;:](?!\d)|\b(?:and|but|while|whereas|than|versus|vs)\b")
 _STATISTICS = {
     "p50": r"p50|median|50th", "p90": r"p90|90th", "p99": r"p99|99th", "longest": r"longest|max(?:imum)?|slowest|worst",
     "mean": r"mean|average[sd]?|avg",
 }  # fmt: skip
-_TOPICS = {"wait": r"wait\w*|queued", "run": r"run[- ]?times?|comput\w+|execution", "fail": r"fail\w*|errors?", "cache": r"cach\w+|hits?|misses"}
+_TOPICS = {
+    "wait": r"wait\w*|queued", "run": r"run[- ]?times?|comput\w+|execution", "fail": r"fail\w*|errors?", "cache": r"cach\w+|hits?|misses",
+    "baseline": r"baseline|original", "winner": r"winner|fastest",
+}  # fmt: skip
 _NO_NOUN = frozenset({
     "of", "is", "are", "was", "were", "be", "been", "and", "or", "but", "in", "on", "at", "to", "for", "from", "by", "with", "per", "as", "than",
     "then", "the", "a", "an", "has", "have", "had", "now", "more", "less", "most", "least", "it", "they", "here", "there", "all", "that", "this",
@@ -51,6 +55,11 @@ class Figure(msgspec.Struct, frozen=True):
 def words(context: Context, text: str) -> str:
     """A role's `words`: see `checked`."""
     return checked(context.report, text)
+
+
+def under_verdict(context: Context, text: str) -> str:
+    """The `words` of a role that computes a verdict (`verdict` in its report's data): that first, then the text as `checked` leaves it."""
+    return "\n\n".join(filter(None, (context.report.data.get("verdict"), checked(context.report, text))))
 
 
 def checked(report: Report, text: str) -> str:
@@ -77,11 +86,7 @@ def checked(report: Report, text: str) -> str:
 
 def _vocabulary(report: Report) -> "re.Pattern[str] | None":
     """Names that may hold digits. One that could be read as a figure is none."""
-    given = {
-        str(name)
-        for name in report.data.get("names", [])
-        if re.match(r"[^\W\d_]", str(name)) or re.match(r"\d{4}-\d\d-\d\dT|[0-9a-f]{8}-", str(name))
-    }
+    given = {str(name) for name in report.data.get("names", []) if _NAME.match(str(name))}
     given = {name for name in given if " " not in name and len(name) > 1}
     if not given:
         return None
@@ -111,9 +116,10 @@ def _nouns(text: str) -> frozenset[str]:
 
 
 def _mentions(text: str, names: "re.Pattern[str] | None") -> frozenset[str]:
+    """The things that it names; when is no thing."""
     if names is None:
         return frozenset()
-    found = {hit[0] for hit in names.finditer(text)}
+    found = {hit[0] for hit in names.finditer(text) if not _MOMENT.match(hit[0])}
     return frozenset(found | {part for name in found if "/" in name for part in name.split("/")})
 
 
@@ -137,7 +143,7 @@ def _judged(part: str, figures: list[Figure], names: "re.Pattern[str] | None", r
         if giver is None:
             return None
         used.append(giver.id)
-    fresh = [name for name in dict.fromkeys(used) if name not in cited]
+    fresh = [name for name in dict.fromkeys(used) if name and name not in cited]
     return _cite(part, fresh) if fresh else part
 
 
