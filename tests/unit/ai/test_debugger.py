@@ -185,7 +185,7 @@ class Lately:
     async def get(self, path: str, **query: Any) -> Any:
         if path == "/devices/cuda:0":
             return {
-                "status": "ready", "load": {"utilization": 0.5}, "workers": [{}, {}], "memory_total": 100, "memory_available": 25, "temperature": 71.0,
+                "status": "ready", "load": {"utilization": 0.5}, "workers": [{}, {}], "memory_total": 8, "memory_available": 2, "temperature": 71.0,
             }  # fmt: skip
         if path == "/tasks":
             rows = [
