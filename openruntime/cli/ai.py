@@ -1,6 +1,8 @@
 """`openruntime ai`: ask the agents, talk with them, decide about what they ask for."""
 
 import sys
+import unicodedata
+from json import loads as json_of
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +29,9 @@ Model = Annotated[str | None, typer.Option("--model", "-m", help="The model; the
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of one answer at most.")]
 Temperature = Annotated[float, typer.Option(min=0, max=2, help="0: always the same answer.")]
 Budget = Annotated[list[str] | None, typer.Option("--budget", "-b", help="A bound such as tokens=5000, seconds=60, device_seconds=30 or tasks=10.")]
-Parameter = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="The agent's own, such as task_id=ID.")]
+Parameter = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", help='The agent\'s own, as JSON, else as text: task=ID, window=3600, shapes={"x": [1024]}.')
+]
 
 
 def register(commands: typer.Typer) -> None:
@@ -111,7 +115,7 @@ def _given(
     bounds = {name: _number(name, value) for name, value in _pairs(budget, "--budget").items()}
     return {
         "workflow": WORKFLOWS.get(workflow, workflow), "model": model, "budget": bounds or None, "max_tokens": max_tokens,
-        "temperature": temperature, "parameters": _pairs(parameter, "--parameter"),
+        "temperature": temperature, "parameters": {name: _value(text) for name, text in _pairs(parameter, "--parameter").items()},
     }  # fmt: skip
 
 
@@ -123,6 +127,19 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
             raise typer.BadParameter(f"{item!r} is not like NAME=VALUE", param_hint=option)
         found[name] = value
     return found
+
+
+def _value(text: str) -> Any:
+    """JSON where it is that, else the text."""
+    try:
+        return json_of(text, parse_constant=_no_number)
+    except ValueError:
+        return text
+
+
+def _no_number(word: str) -> Any:
+    """JSON has no NaN and no Infinity."""
+    raise ValueError(word)
 
 
 def _number(name: str, text: str) -> float:
@@ -149,11 +166,11 @@ def _told(runtime: "Runtime", prompt: str, given: dict[str, Any], *, quiet: bool
             return
         if kind == "delta":
             said = True
-            print(data["text"], end="", flush=True)
+            print(harmless(data["text"]), end="", flush=True)
         elif kind == "call" and data["outcome"] != "running":
-            beside.print(_call(data), style="dim", markup=False, soft_wrap=True)
+            beside.print(one_line(_call(data)), style="dim", markup=False, soft_wrap=True)
         elif kind == "progress" and data["message"]:
-            beside.print(data["message"], style="dim", markup=False, soft_wrap=True)
+            beside.print(one_line(data["message"]), style="dim", markup=False, soft_wrap=True)
 
     run = runtime.ai.ask(prompt, approve=_approve, heard=heard, **given)
     if quiet:
@@ -163,18 +180,27 @@ def _told(runtime: "Runtime", prompt: str, given: dict[str, Any], *, quiet: bool
         print()
     summary = run["result"]["summary"]
     if answer and not said:
-        print(answer)
+        print(harmless(answer))
     if summary and summary != answer:
         beside.print("\nwhat was computed:", style="dim", markup=False)
-        print(summary)
+        print(harmless(summary))
     for artifact in run["result"]["artifacts"]:
-        beside.print(f"\n{artifact['name']}", style="bold", markup=False)
-        print(artifact["text"])
+        beside.print(f"\n{one_line(artifact['name'])}", style="bold", markup=False)
+        print(harmless(artifact["text"]))
     for trouble in (run["error"], run["unfinished"]):
         if trouble:
-            beside.print(trouble, style="yellow", markup=False, soft_wrap=True)
-    beside.print(_spent(run), style="dim", markup=False, soft_wrap=True)
+            beside.print(harmless(trouble), style="yellow", markup=False, soft_wrap=True)
+    beside.print(harmless(_spent(run)), style="dim", markup=False, soft_wrap=True)
     return run
+
+
+def harmless(text: str) -> str:
+    """Without what a terminal would obey, or would show in another order: a model's text must not draw over what a person is asked."""
+    return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co"))
+
+
+def one_line(text: str) -> str:
+    return " ".join(harmless(text).split())
 
 
 def _call(entry: dict[str, Any]) -> str:
@@ -200,10 +226,10 @@ def _spent(run: dict[str, Any]) -> str:
 def _approve(entry: dict[str, Any]) -> bool:
     """The very request is shown; where nobody can be asked, it is refused."""
     out = console(stderr=True)
-    out.print(f"\nThe agent asks to do this ({entry['what']}, {entry['scope']}):", style="bold", markup=False)
-    out.print(f"  {entry['method']} {entry['path']}", markup=False, soft_wrap=True)
+    out.print(f"\nThe agent asks to do this ({one_line(entry['what'])}, {entry['scope']}):", style="bold", markup=False)
+    out.print(f"  {entry['method']} {one_line(entry['path'])}", markup=False, soft_wrap=True)
     if entry["body"] is not None:
-        out.print_json(data=entry["body"])
+        out.print_json(data=entry["body"], ensure_ascii=True)
     if not sys.stdin.isatty():
         out.print("refused: there is nobody to ask at this input", style="yellow")
         return False

@@ -109,8 +109,14 @@ def described(trial: Trial) -> None:
 def answers(trial: Trial) -> None:
     """Each example gives what it must."""
     assert trial.examples, "there are no examples"
-    for number, example in enumerate(trial.examples, 1):
-        found = {name: numpy_array(output) for name, output in trial.run(trial.bind(example.parameters)).items()}
+    agree(trial.examples, [trial.run(trial.bind(example.parameters)) for example in trial.examples])
+
+
+def agree(examples: Sequence[Example], outputs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises `AssertionError` where outputs, one mapping an example, are not what was expected."""
+    assert len(outputs) == len(examples), f"{len(outputs)} answers to {len(examples)} examples"
+    for number, (example, answer) in enumerate(zip(examples, outputs, strict=True), 1):
+        found = {name: numpy_array(output) for name, output in answer.items()}
         if example.expected is None:
             continue
         wanted = example.expected if isinstance(example.expected, Mapping) else {"output": example.expected}

@@ -66,6 +66,7 @@ async def test_the_optimizer_says_what_to_send(agents: Agents) -> None:
         ({"formulas": "x"}, "formulas"),
         ({"formula": "x +", "shapes": {"x": [3]}}, "formula"),
         ({"operation": "sum", "shapes": 3}, "shapes"),
+        ({"formula": "x + 1", "shapes": {"x": [3]}, "finite": "false"}, "finite"),
     ):
         refused = await agents.ask("compute_optimization", "do it", parameters=parameters)
         assert (refused["status"], refused["code"]) == ("failed", "invalid_parameter"), refused

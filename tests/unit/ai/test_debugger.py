@@ -7,7 +7,9 @@ import pytest
 
 from openruntime.ai.agents.debugger.causes import causes
 from openruntime.ai.agents.debugger.findings import Diagnosis, Neighbours, Rerun, Statistics, summary
+from openruntime.ai.agents.debugger.past import DEATHS, USE, device_past, timeline
 from openruntime.ai.agents.debugger.shrinking import Arrays, Shrinking
+from openruntime.ai.agents.experiments import Bench
 from openruntime.contracts.payload import Array
 
 
@@ -175,3 +177,55 @@ def test_nothing_is_claimed_of_what_is_well() -> None:
     )
     assert causes(found) == []
     assert "Nothing wrong was found" in summary(found)
+
+
+class Lately:
+    """A device as the API tells of it: two tasks failed on it, and three of its workers have died while it was looked at."""
+
+    async def get(self, path: str, **query: Any) -> Any:
+        if path == "/devices/cuda:0":
+            return {
+                "status": "ready", "load": {"utilization": 0.5}, "workers": [{}, {}], "memory_total": 8, "memory_available": 2, "temperature": 71.0,
+            }  # fmt: skip
+        if path == "/tasks":
+            rows = [
+                ("own", "failed", "worker_crashed"),
+                ("a", "failed", "worker_crashed"),
+                ("b", "failed", "out_of_memory"),
+                ("c", "completed", None),
+            ]
+            return {"tasks": [{"task_id": name, "status": status, "code": code} for name, status, code in rows]}
+        assert path == "/metrics/history"
+        assert query["name"] == [DEATHS, USE]
+        series = {f'{DEATHS}{{device="cuda:0",backend="cuda"}}': [None, 1.0, 3.0], f'{DEATHS}{{device="cpu:0",backend="numpy"}}': [0.0, 9.0, 9.0]}
+        return {"series": {**series, f'{USE}{{device="cuda:0"}}': [0.1, 0.9, 0.4]}}
+
+
+async def test_how_a_device_has_been_lately() -> None:
+    past = await device_past(Bench(Lately()), "cuda:0", "own")  # type: ignore[arg-type]
+    assert (past.tasks, past.failed, past.deaths, past.workers) == (3, {"worker_crashed": 1, "out_of_memory": 1}, 3, 2)
+    assert (past.use, past.highest_use, past.memory, past.temperature) == (0.5, 0.9, 0.25, 71.0)
+    error = {"status": "failed", "code": "worker_crashed", "error": "the worker died: SIGSEGV", "operation": "rogue"}
+    found = Diagnosis("own", task=error, explain={"worker_deaths": 1, "attempt": 1}, device=past)
+    found.causes = causes(found)
+    assert any("2 more workers of cuda:0 died lately" in line for line in found.causes[0].evidence)
+    told = summary(found)
+    for part in ("3 of its workers died", "1 worker_crashed, 1 out_of_memory", "at most 90%", "memory free 25%", "71 °C"):
+        assert part in told, told
+
+
+def test_what_happened_is_told_moment_by_moment() -> None:
+    task = {"status": "completed", "created_at": "2026-11-23T10:00:00.000000Z", "finished_at": "2026-11-23T10:00:03.000000Z"}
+    trace = [
+        {"name": "queue", "ph": "X", "tid": 2, "ts": 0.0, "dur": 1e6}, {"name": "work", "ph": "X", "tid": 2, "ts": 1e6, "dur": 2e6},
+        {"name": "matmul", "ph": "X", "tid": 1, "ts": 0.0, "dur": 3e6}, {"name": "thread_name", "ph": "M", "tid": 2},
+    ]  # fmt: skip
+    events = timeline(task, trace, {"attempt": 2, "failures": 0, "worker_deaths": 1})
+    assert [event["what"] for event in events] == [
+        "accepted",
+        "queue: 1 s",
+        "work: 2 s",
+        "completed",
+        "after 0 failures and 1 workers that died with it",
+    ]
+    assert events[2]["time"] == "2026-11-23T10:00:01.000000Z"

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from openruntime.ai.agents.experiments import Ratio, as_number, quartiles, ratio, sliced, table
+from openruntime.ai.agents.experiments import Bench, Ratio, as_number, quartiles, ratio, sliced, table
+from openruntime.ai.agents.optimizer.kernels import KernelOptimizer
 from openruntime.contracts.payload import Array
 
 
@@ -52,3 +53,16 @@ def test_numbers_as_json_has_them() -> None:
 
 def test_a_table_is_not_broken_by_what_it_holds() -> None:
     assert table(("a",), [("x|y",)])[-1] == r"| x\|y |"
+
+
+async def test_a_gains_range_holds_what_processes_differ_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds of one process agree among themselves; another process may lie apart."""
+    found = [(2.0, [1.9, 2.1]), (3.0, [2.9, 3.1])]
+
+    async def tuned(self: KernelOptimizer, name: str, *, rounds: int, seed: int = 0) -> dict[str, object]:
+        gain, spread = found[seed - 1]
+        return {"candidates": [{"measured": {"median": 1.0}, "gain": gain, "gain_spread": spread}]}
+
+    monkeypatch.setattr(KernelOptimizer, "_tuned", tuned)
+    gain = await KernelOptimizer(Bench(None), "x")._agreed("x", None)  # type: ignore[arg-type]
+    assert (gain.value, gain.low, gain.high) == (2.5, pytest.approx(1.9 / 1.5), pytest.approx(3.1 * 1.5))

@@ -77,8 +77,8 @@ def known(context: Context, *names: str | None) -> None:
     kept.extend(name for name in dict.fromkeys(names) if name and name not in kept and len(kept) < MOST_NAMES)
 
 
-def shown(tool: Callable[..., Awaitable[Any]], source: str) -> Tool:
-    """A tool of everybody's whose answer's figures the Analyst may name: the answer gets an id."""
+def shown(tool: Callable[..., Awaitable[Any]], source: str, *, cited: bool = True) -> Tool:
+    """A tool of everybody's whose answer's figures a model may name: the answer gets an id, which it is told where it is to be `cited`."""
 
     @wraps(tool)
     async def measured(context: Context, *args: Any, **given: Any) -> Any:
@@ -92,7 +92,7 @@ def shown(tool: Callable[..., Awaitable[Any]], source: str) -> Tool:
             elif isinstance(value, int | float) and not isinstance(value, bool) and len(figures) < MOST_SEEN:
                 figures.append([" ".join(path), value, unit_of(path)])
         _calls(context)[name]["figures"] = figures
-        return {"id": name, "answer": found}
+        return {"id": name, "answer": found} if cited else found
 
     return measured
 

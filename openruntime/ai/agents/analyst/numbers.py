@@ -27,14 +27,22 @@ _UNITS = (
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 WORDS = {word: float(i) for i, word in enumerate(_UNITS)} | {word: 10.0 * i for i, word in enumerate(_TENS, 2)}
-_FACTORS = {
-    "half": 0.5, "halved": 0.5, "halves": 0.5, "twice": 2.0, "double": 2.0, "doubled": 2.0, "doubles": 2.0, "thrice": 3.0, "triple": 3.0,
-    "tripled": 3.0, "triples": 3.0, "quadruple": 4.0, "quadrupled": 4.0, "quarter": 0.25, "tenfold": 10.0, "twofold": 2.0, "threefold": 3.0,
-    "fourfold": 4.0, "fivefold": 5.0, "hundredfold": 100.0, "thirds": 2 / 3,
+_FACTORS = {"half": 0.5, "twice": 2.0, "thrice": 3.0, "quarter": 0.25}
+_MULTIPLES = {
+    "halv": 0.5, "doubl": 2.0, "tripl": 3.0, "trebl": 3.0, "quadrupl": 4.0, "quintupl": 5.0, "sextupl": 6.0, "septupl": 7.0, "octupl": 8.0,
+    "nonupl": 9.0, "decupl": 10.0, "centupl": 100.0,
 }  # fmt: skip
-_VAGUE = {"dozens", "hundreds", "thousands", "millions", "billions", "magnitude", "hundredth", "thousandth"}
+_MULTIPLE = re.compile(rf"({'|'.join(_MULTIPLES)})(?:e|es|ed|ing|y)")
+_ORDINALS = ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth")
+_PARTS = {word: float(i) for i, word in enumerate(_ORDINALS, 3)} | {
+    "half": 2.0, "halve": 2.0, "quarter": 4.0, "twentieth": 20.0, "hundredth": 100.0, "thousandth": 1e3, "millionth": 1e6,
+}  # fmt: skip
+_COUNTS = {"couple": 2.0, "pair": 2.0, "duo": 2.0, "both": 2.0, "trio": 3.0}
+_VAGUE = {"tens", "dozens", "scores", "hundreds", "thousands", "millions", "billions", "magnitude", "manyfold", "multifold", "couples"}
 _NO_FIGURE = re.compile(
-    r"\b(?:no|any|every|some|each|this|that|which|the|another)[- ]one\b|\bone (?:of|another|by|or|can|should|may)\b", re.IGNORECASE
+    r"\b(?:no|any|every|some|each|this|that|which|the|another)[- ]one\b|\bone (?:of|another|by|or|can|should|may)\b"
+    r"|\bboth\b(?=\s+(?:[^\W\d_]+\s+)?and\b)",  # both this and that
+    re.IGNORECASE,
 )
 _ABOUT = re.compile(r"(?:\b(?:about|around|roughly|approximately|approx\.?|circa|ca\.?|nearly|almost|some)\s*|[~≈]\s*)$", re.IGNORECASE)
 _NUMBER = re.compile(
@@ -133,6 +141,23 @@ def _with_unit(text: str, value: float, step: float, start: int, end: int, about
     return Number(value * scale, kind, step * scale, start, "", about, binary)
 
 
+def _part(word: str) -> float | None:
+    """Of how many equal parts it is one: a third, quarters."""
+    return _PARTS.get(word, _PARTS.get(word.removesuffix("s")))
+
+
+def _factor(word: str) -> float | None:
+    """What a word multiplies by: a share such as a third, doubling, sevenfold."""
+    if word in _FACTORS:
+        return _FACTORS[word]
+    if (multiple := _MULTIPLE.fullmatch(word)) is not None:
+        return _MULTIPLES[multiple[1]]
+    if (times := word.removesuffix("fold")) != word and (times in WORDS or times in _TIMES_MORE):
+        return WORDS.get(times) or _TIMES_MORE[times]
+    part = _part(word)
+    return None if part is None else 1 / part
+
+
 def _words(text: str) -> Iterator[Number]:
     tokens = [(hit[0].lower(), hit.start(), hit.end()) for hit in _WORD.finditer(text)]
     i = 0
@@ -140,8 +165,11 @@ def _words(text: str) -> Iterator[Number]:
         word, start, end = tokens[i]
         if word in _VAGUE:
             yield Number(0.0, UNREADABLE, 0.0, start)
-        elif word in _FACTORS:
-            yield Number(_FACTORS[word], FACTOR, 0.0, start)
+        elif (factor := _factor(word)) is not None:
+            yield Number(factor, FACTOR, 0.0, start)
+        elif word in _COUNTS:
+            noun = next((token for token, _, _ in tokens[i + 1 : i + 4] if token not in ("of", "the", "these", "those")), "")
+            yield Number(_COUNTS[word], COUNT, 0.0, start, noun)
         elif word in WORDS:
             value = WORDS[word]
             while i + 1 < len(tokens) and (tokens[i + 1][0] in WORDS or tokens[i + 1][0] in ("hundred", "thousand", "million", "dozen")):
@@ -152,6 +180,10 @@ def _words(text: str) -> Iterator[Number]:
             following = tokens[i + 1][0] if i + 1 < len(tokens) else ""
             second = tokens[i + 2][0] if i + 2 < len(tokens) else ""
             written = text[tokens[i + 1][1] : tokens[i + 1][2]] if following else ""
+            if (part := _part(following)) is not None:
+                i += 2
+                yield Number(value / part, FACTOR, 0.0, start)
+                continue
             yield _with_unit(text, value, 0.0, start, tokens[i + 1][2] if following else end, False, following, written, second)
         elif word in ("hundred", "thousand", "million", "billion", "dozen") and not re.search(r"\d[\s-]?$", text[:start]):
             yield Number(_TIMES_MORE[word], COUNT, 0.0, start, tokens[i + 1][0] if i + 1 < len(tokens) else "")

@@ -22,29 +22,44 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[^\W\d_]|\d{4}-\d\d-\d\dT|[0-9a-f]{8}-")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _MARKUP = re.compile(r"[*_~`\\]")
-_CLAUSE = re.compile(r"[,;:]|\b(?:and|but|while|whereas|than|versus|vs)\b")
+_CLAUSE = re.compile(r"[,;:](?!\d)|\b(?:and|but|while|whereas|than|versus|vs)\b")
 _STATISTICS = {
     "p50": r"p50|median|50th", "p90": r"p90|90th", "p99": r"p99|99th", "longest": r"longest|max(?:imum)?|slowest|worst",
     "mean": r"mean|average[sd]?|avg",
 }  # fmt: skip
-_TOPICS = {"wait": r"wait\w*|queued", "run": r"run[- ]?times?|comput\w+|execution", "fail": r"fail\w*|errors?", "cache": r"cach\w+|hits?|misses"}
+_TOPICS = {
+    "wait": r"wait\w*|queued", "run": r"run[- ]?times?|comput\w+|execution", "fail": r"fail\w*|errors?", "cache": r"cach\w+|hits?|misses",
+    "baseline": r"baseline|original", "winner": r"winner|fastest",
+}  # fmt: skip
+_NO_NOUN = frozenset({
+    "of", "is", "are", "was", "were", "be", "been", "and", "or", "but", "in", "on", "at", "to", "for", "from", "by", "with", "per", "as", "than",
+    "then", "the", "a", "an", "has", "have", "had", "now", "more", "less", "most", "least", "it", "they", "here", "there", "all", "that", "this",
+    "these", "those", "will", "would", "can",
+})  # fmt: skip
 _LAST = re.compile(r"\b(?:last|past|previous)\s*$", re.IGNORECASE)
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """What a tool gave: `about` are the known names in its name."""
+    """What a tool gave: `about` are the known names in its name, `subject` the words that say of what it is."""
 
     id: str
     name: str
     value: float
     unit: str
     about: frozenset[str]
+    subject: frozenset[str]
 
 
 def words(context: Context, text: str) -> str:
     """A role's `words`: see `checked`."""
     return checked(context.report, text)
+
+
+def under_verdict(context: Context, text: str) -> str:
+    """The `words` of a role that computes a verdict (`verdict` in its report's data): that first, then the text as `checked` leaves it."""
+    return "\n\n".join(filter(None, (context.report.data.get("verdict"), checked(context.report, text))))
 
 
 def checked(report: Report, text: str) -> str:
@@ -71,11 +86,7 @@ def checked(report: Report, text: str) -> str:
 
 def _vocabulary(report: Report) -> "re.Pattern[str] | None":
     """Names that may hold digits. One that could be read as a figure is none."""
-    given = {
-        str(name)
-        for name in report.data.get("names", [])
-        if re.match(r"[^\W\d_]", str(name)) or re.match(r"\d{4}-\d\d-\d\dT|[0-9a-f]{8}-", str(name))
-    }
+    given = {str(name) for name in report.data.get("names", []) if _NAME.match(str(name))}
     given = {name for name in given if " " not in name and len(name) > 1}
     if not given:
         return None
@@ -86,16 +97,29 @@ def _vocabulary(report: Report) -> "re.Pattern[str] | None":
 def _figures(report: Report, names: "re.Pattern[str] | None") -> Iterator[Figure]:
     for fact in report.facts:
         if isinstance(fact.value, int | float) and not isinstance(fact.value, bool):
-            yield Figure(fact.source.partition(" ")[0], fact.name, float(fact.value), fact.unit, _mentions(fact.name, names))
+            yield Figure(
+                fact.source.partition(" ")[0],
+                fact.name,
+                float(fact.value),
+                fact.unit,
+                _mentions(fact.name, names),
+                _nouns(f"{fact.name} {fact.unit}"),
+            )
     for call, entry in report.data.get("calls", {}).items():
         for name, value, unit in entry.get("figures", ()):
-            yield Figure(call, name, float(value), unit, _mentions(name, names))
+            yield Figure(call, name, float(value), unit, _mentions(name, names), _nouns(name.rpartition(" ")[2]))
+
+
+def _nouns(text: str) -> frozenset[str]:
+    """Its words that can name a thing, in their singular."""
+    return frozenset(word.rstrip("s") for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _NO_NOUN)
 
 
 def _mentions(text: str, names: "re.Pattern[str] | None") -> frozenset[str]:
+    """The things that it names; when is no thing."""
     if names is None:
         return frozenset()
-    found = {hit[0] for hit in names.finditer(text)}
+    found = {hit[0] for hit in names.finditer(text) if not _MOMENT.match(hit[0])}
     return frozenset(found | {part for name in found if "/" in name for part in name.split("/")})
 
 
@@ -115,11 +139,11 @@ def _judged(part: str, figures: list[Figure], names: "re.Pattern[str] | None", r
         if number.kind is TIME and _LAST.search(stripped[: number.start]) and _near(number, float(report.data.get("period") or -1.0)):
             continue
         at = positions[number.start] if number.start < len(positions) else len(bare)
-        giver = next((figure for figure in candidates if _given(number, figure, figures) and _fits(figure, bare, at, names)), None)
+        giver = next((figure for figure in candidates if _given(number, figure) and _fits(figure, bare, at, names)), None)
         if giver is None:
             return None
         used.append(giver.id)
-    fresh = [name for name in dict.fromkeys(used) if name not in cited]
+    fresh = [name for name in dict.fromkeys(used) if name and name not in cited]
     return _cite(part, fresh) if fresh else part
 
 
@@ -129,24 +153,23 @@ def _strip(text: str) -> tuple[str, list[int]]:
     return "".join(character for _, character in kept), [i for i, _ in kept]
 
 
-def _given(number: Number, figure: Figure, figures: Iterable[Figure]) -> bool:
+def _given(number: Number, figure: Figure) -> bool:
     """Whether it is this figure, in another unit or rounded."""
     if number.kind == UNREADABLE:
         return False
     if number.kind == COUNT:
-        return _counted(number, figure, figures)
+        return _counted(number, figure)
     if figure.unit not in _UNITS[number.kind]:
         return False
     return _near(number, figure.value) or (number.binary > 0 and abs(number.binary - figure.value) <= 0.005 * abs(figure.value))
 
 
-def _counted(number: Number, figure: Figure, figures: Iterable[Figure]) -> bool:
-    """A number without a unit of measure: a count, whose noun must be its own where that is another's; or a bare value as it is."""
+def _counted(number: Number, figure: Figure) -> bool:
+    """A number without a unit of measure: a count, whose noun must be its own; or a bare value as it is."""
     if figure.unit in _MEASURED:
         return number.noun == "" and number.step < 1 and _near(number, figure.value)
     noun, unit = number.noun.rstrip("s"), figure.unit.rstrip("s")
-    known = {other.unit.rstrip("s") for other in figures if other.unit and other.unit not in _MEASURED}
-    if noun in known and unit not in ("", noun):
+    if noun not in figure.subject | {unit} and number.noun not in _NO_NOUN | {""}:
         return False
     if figure.value.is_integer() and not number.about:
         return number.value == figure.value
@@ -162,8 +185,10 @@ def _near(number: Number, actual: float) -> bool:
 def _fits(figure: Figure, text: str, at: int, names: "re.Pattern[str] | None") -> bool:
     """Whether what the clause speaks of is what the figure is of: the things named, the statistic, the subject."""
     clause = _clause(text, at)
+    if figure.unit not in _MEASURED and figure.unit != "times" and not figure.subject & (_nouns(clause) or _nouns(text[:at])):
+        return False
     mentioned = _mentions(clause, names) or _last_mentioned(text[:at], names)
-    if mentioned and not mentioned <= figure.about:
+    if not mentioned <= figure.about or (figure.unit == "times" and figure.about and not mentioned):
         return False
     said, meant = _kinds(_STATISTICS, clause), _kinds(_STATISTICS, figure.name)
     if said and not said & meant:

@@ -184,6 +184,11 @@ def crash(found: Diagnosis) -> Iterator[Cause]:
     if again is not None and again.status == "completed":
         told += ", but not every time"
     evidence += [_ended(run) for run in others]
+    past = found.device
+    if past is not None:
+        more = max(past.deaths - max(1, found.explain.get("worker_deaths") or 0), past.failed.get("worker_crashed", 0))
+        if more > 0:
+            evidence.append(f"{more} more workers of {past.device} died lately, so it may be the device (/devices/{past.device}, /metrics/history)")
     remedy = "on another backend it works" if others else "the last lines above are the worker's own; its author needs the smallest input below"
     if signal and signal[0] == "SIGKILL":
         evidence.append("SIGKILL comes from outside: the system out of memory, or a person")

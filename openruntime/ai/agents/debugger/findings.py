@@ -81,6 +81,23 @@ class Neighbours(msgspec.Struct, omit_defaults=True):
     examples: list[str] = []
 
 
+class DevicePast(msgspec.Struct, omit_defaults=True):
+    """How a device has been lately. `tasks`: its newest that ended, `failed` of them by code; `deaths`: its workers' in the last hour, after each
+    of which one was started anew; `use`, `highest_use` and `memory` (what is free) as fractions; `temperature` in °C where the device tells it."""
+
+    device: str
+    status: str = ""
+    tasks: int = 0
+    failed: dict[str, int] = {}
+    examples: list[str] = []
+    deaths: int = 0
+    workers: int = 0
+    use: float | None = None
+    highest_use: float | None = None
+    memory: float | None = None
+    temperature: float | None = None
+
+
 class Cause(msgspec.Struct, omit_defaults=True):
     """`weight`, 0 to 1, only ranks: 1 is shown by the facts, below 0.5 is possible. `evidence`: what says so, with its source."""
 
@@ -100,6 +117,7 @@ class Diagnosis(msgspec.Struct):
     explain: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
     neighbours: Neighbours | None = None
+    device: DevicePast | None = None
     inputs: list[Statistics] = []
     outputs: list[Statistics] = []
     reruns: list[Rerun] = []
@@ -110,20 +128,25 @@ class Diagnosis(msgspec.Struct):
     missing: list[str] = []
 
 
+def verdict(found: Diagnosis) -> str:
+    """What the facts show, in a sentence."""
+    if found.causes:
+        first = found.causes[0]
+        return f"**{'Cause' if first.weight >= 0.8 else 'Most likely'}: {first.told}**"
+    if found.task.get("status") == "completed":
+        return "**Nothing wrong was found** in what could be looked at."
+    return "**The facts below do not show a cause.**"
+
+
 def summary(found: Diagnosis) -> str:
     """Markdown, complete without a model."""
     task = found.task
-    lines = [f"# Task {found.task_id}: {task.get('operation', '?')} {task.get('status', '?')}", ""]
+    lines = [f"# Task {found.task_id}: {task.get('operation', '?')} {task.get('status', '?')}", "", verdict(found)]
     if found.causes:
         first = found.causes[0]
-        lines += [f"**{'Cause' if first.weight >= 0.8 else 'Most likely'}: {first.told}**", ""]
-        lines += [f"- {line}" for line in first.evidence]
+        lines += ["", *(f"- {line}" for line in first.evidence)]
         if first.remedy:
             lines.append(f"- What helps: {first.remedy}")
-    elif task.get("status") == "completed":
-        lines.append("**Nothing wrong was found** in what could be looked at.")
-    else:
-        lines.append("**The facts below do not show a cause.**")
     if len(found.causes) > 1:
         lines += ["", "## Other causes that the facts leave open", ""]
         for cause in found.causes[1:]:
@@ -176,7 +199,22 @@ def _about(found: Diagnosis) -> list[str]:
         told.append(f"- Meanwhile on {near.device}: {near.overlapping} other tasks{failed}, {seconds(near.busy)} of computing")
         if near.usual is not None:
             told.append(f"- Others of this operation took {seconds(near.usual)} (median of {near.usual_runs})")
+    past = found.device
+    if past is not None:
+        told.append(f"- {past.device} lately: {'; '.join(_lately(past))} (/devices/{past.device}, /metrics/history)")
     return told
+
+
+def _lately(past: DevicePast) -> list[str]:
+    failed = ", ".join(f"{n} {code}" for code, n in past.failed.items()) or "none"
+    told = [f"{past.status}, {past.workers} workers", f"of its newest {past.tasks} other tasks failed: {failed}"]
+    told.append(f"{past.deaths} of its workers died and were started anew in the last hour" if past.deaths else "no worker died in the last hour")
+    told += [
+        f"{what} {value:.0%}"
+        for what, value in (("in use now", past.use), ("at most", past.highest_use), ("memory free", past.memory))
+        if value is not None
+    ]
+    return told + ([f"{past.temperature:g} °C"] if past.temperature is not None else [])
 
 
 def _number(value: float | None) -> str:

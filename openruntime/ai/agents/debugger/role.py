@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-from openruntime.ai.agents.debugger.findings import Diagnosis, summary
+from openruntime.ai.agents.analyst.facts import known, shown
+from openruntime.ai.agents.analyst.words import under_verdict
+from openruntime.ai.agents.debugger.findings import Diagnosis, summary, verdict
 from openruntime.ai.agents.debugger.work import Debugging
 from openruntime.ai.agents.experiments import Bench
 from openruntime.ai.agents.tools import LOOKING, cancel_task, run_operation, set_device_state
@@ -54,18 +56,31 @@ async def _last_failed(context: Context) -> str | None:
 
 
 def _fill(context: Context, found: Diagnosis) -> None:
+    """Into the report; below what another task gave."""
     report = context.report
     if not found.task:
         return
-    report.summary = summary(found)
-    report.data = msgspec.to_builtins(found)
+    report.summary = "\n\n".join(filter(None, ("" if report.summary == SEND else report.summary, summary(found))))
+    told = "\n".join(filter(None, (report.data.get("verdict"), verdict(found))))
+    report.data |= msgspec.to_builtins(found) | {"verdict": told}
     source = f"/tasks/{found.task_id}"
+    known(context, found.task_id, *(str(found.task.get(name) or "") for name in ("operation", "device_used", "backend")))
+    known(context, *(run.place for run in found.reruns), *(run.task for run in found.reruns))
     report.facts.append(Fact("status", found.task["status"], "", source))
     for cause in found.causes:
         report.facts.append(Fact(f"cause: {cause.name}", cause.told, "", source, "; ".join(cause.evidence)))
     for name in ("predicted", "actual"):
         if found.explain.get(name) is not None:
             report.facts.append(Fact(name, found.explain[name], "s", f"{source}/explain"))
+    for stage, took in (found.explain.get("stages") or {}).items():
+        report.facts.append(Fact(f"seconds of {stage}", took, "s", f"{source}/explain"))
+    for run in found.reruns:
+        if run.seconds is not None:
+            report.facts.append(Fact(f"seconds on {run.place}", run.seconds, "s", f"/tasks/{run.task}", run.how))
+    if found.device is not None:
+        where = f"/devices/{found.device.device}"
+        report.facts.append(Fact(f"deaths of workers of {found.device.device}", found.device.deaths, "workers", where, "in the last hour"))
+        report.facts.append(Fact(f"failures on {found.device.device}", sum(found.device.failed.values()), "failures", where))
     for array in (*found.inputs, *found.outputs):
         where = f"/tasks/{array.tasks[-1]}" if array.tasks else ""
         for name, value in (("NaN", array.nan), ("infinite", array.infinite), ("condition number", array.condition), ("rank", array.rank)):
@@ -75,9 +90,17 @@ def _fill(context: Context, found: Diagnosis) -> None:
 
 async def debug_task(context: Context, task_id: str, complaint: str = "", parameters: dict[str, Any] | None = None) -> Any:
     """Find out why a task failed, was slow or wrong: causes with evidence. `parameters`: what the task was given, so that it can be run again."""
-    return summary(await Debugging(Bench(context.client), task_id, parameters, complaint=complaint).debug())
+    if complaint and complaint not in COMPLAINTS:
+        raise InvalidParameter(f"`complaint` must be one of {', '.join(COMPLAINTS)}, not {complaint!r:.60}", field="complaint")
+    found = Diagnosis(task_id)
+    try:
+        await Debugging(Bench(context.client), task_id, parameters, complaint=complaint, found=found).debug()
+    finally:
+        _fill(context, found)
+    return summary(found)
 
 
+_LOOKING = tuple(shown(tool, f"the tool {tool.__name__}", cited=False) for tool in (*LOOKING, run_operation))
 ROLE = Role(
     name="debugger",
     summary="Finds out why a task failed, was slow or gave a wrong result.",
@@ -85,7 +108,8 @@ ROLE = Role(
     prompt="You find out why a task of a compute system went wrong. Name only causes that a tool's answer shows; say what you do not know.",
     scopes=frozenset({"tasks:read", "tasks:write"}),
     asks=frozenset({"tasks:manage", "devices:write"}),
-    tools=(*LOOKING, run_operation, cancel_task, set_device_state, debug_task),
+    tools=(*_LOOKING, cancel_task, set_device_state, debug_task),
     budget=Budget(seconds=600.0, device_seconds=300.0, tasks=1500),
     work=work,
+    words=under_verdict,
 )

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from openruntime.ai.agents.debugger.causes import causes
 from openruntime.ai.agents.debugger.findings import Diagnosis, Neighbours, Rerun, Shrunk
 from openruntime.ai.agents.debugger.inputs import Looking, arrays_of, fetched, submitted
+from openruntime.ai.agents.debugger.past import device_past, timeline
 from openruntime.ai.agents.debugger.shrinking import FEW, Arrays, Shrinking
 from openruntime.ai.agents.experiments import EPSILON, Bench, Request, problem
 from openruntime.contracts import nested
@@ -83,8 +84,15 @@ class Debugging:
             found.missing.append(f"its end: it is {found.task['status']}")
         found.explain = await self._bench.explain(found.task_id)
         trace = (await self._bench.client.get(f"/tasks/{task_id}/trace"))["traceEvents"]
-        found.timeline = _timeline(found.task, trace)
+        found.timeline = timeline(found.task, trace, found.explain)
         await self._part("what its device did meanwhile", self._neighbours())
+        if found.task.get("device_used") is not None:
+            await self._part("how its device has been lately", self._past(str(found.task["device_used"])))
+
+    async def _past(self, device: str) -> None:
+        past = self.found.device = await device_past(self._bench, device, self.found.task_id)
+        if past.temperature is None and self.found.complaint == "slow":
+            self.found.missing.append(f"the temperature of {device}: it does not tell it")
 
     def _took_long(self) -> bool:
         why = self.found.explain
@@ -315,11 +323,3 @@ def _skeleton(error: str) -> str:
 
 def _epoch(text: str | None) -> float | None:
     return None if text is None else datetime.fromisoformat(text).timestamp()
-
-
-def _timeline(task: Mapping[str, Any], trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What happened when: the record's times, and the spans that were traced."""
-    listed = [("created_at", "accepted"), ("started_at", "started"), ("finished_at", task["status"])]
-    found = [{"time": task[field], "what": what} for field, what in listed if task.get(field)]
-    spans = [f"{span['name']} {span['dur'] / 1e6:.3g} s" for span in trace if span.get("ph") == "X" and span.get("tid") == 2]
-    return [*found, {"time": "traced", "what": ", ".join(spans)}] if spans else found

@@ -279,7 +279,9 @@ def end_all(child: int, apart: bool) -> None:
 
 def say(report: int, enforced: dict[str, str], missing: dict[str, str], *, refused: str = "", stopped: str = "", status: int = 0) -> int:
     found = {"enforced": enforced, "missing": {name: why for name, why in missing.items() if name not in enforced}}
-    os.write(report, json.dumps(found | {"refused": refused, "stopped": stopped, "status": status}).encode())
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = {"refused": refused, "stopped": stopped, "status": status, "cpu": used.ru_utime + used.ru_stime}
+    os.write(report, json.dumps(found | ended).encode())
     return REFUSED if refused else WATCHED if stopped else 0
 
 

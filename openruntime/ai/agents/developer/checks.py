@@ -5,7 +5,6 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ Check = dict[str, Any]
 TYPING = Limits(seconds=90, cpu=90, total=3 << 30, disk=128 << 20)
 TRYING = Limits(seconds=60, cpu=60)
 SUITE = Limits(seconds=240, cpu=240, total=4 << 30)
+TRIAL = ("-m", "openruntime.testing.trial")
 SHOWN = 2000  # characters of what went wrong
 
 
@@ -42,12 +42,14 @@ def reads(code: str, kind: str, name: str = "", extra: frozenset[str] = frozense
     return check("read", not found, "; ".join(found) or "it parses, and imports and calls only what such a file needs")
 
 
-async def types(code: str, file: str, *, trusted: bool) -> Check:
+async def types(code: str, file: str, *, trusted: bool, payer: Context | None = None) -> Check:
     """mypy --strict, confined: it imports nothing, but reads what it is given."""
     if find_spec("mypy") is None:
         return check("types", None, "mypy is not installed on the server")
     command = ["-m", "mypy", "--strict", "--config-file=", "--cache-dir=/dev/null", "--follow-imports=silent", "--no-error-summary", file]
-    outcome = await run({file: code}, command, limits=TYPING, needed=() if trusted else DOORS, environment={"MYPYPATH": "site"})
+    outcome = await run(
+        {file: code}, command, limits=TYPING, needed=() if trusted else DOORS, environment={"MYPYPATH": "site"}, payer=payer
+    )  # fmt: skip
     if outcome.refused:
         return check("types", None, outcome.why)
     lines = [
@@ -68,30 +70,62 @@ def registered(name: str, group: str, target: str) -> dict[str, str]:
     }
 
 
-async def operation(code: str, name: str, examples: Sequence[Mapping[str, Any]], *, trusted: bool) -> list[Check]:
+async def operation(code: str, name: str, examples: Sequence[Mapping[str, Any]], *, trusted: bool, payer: Context | None = None) -> list[Check]:
     """The contract of operations (`openruntime.testing.operation_suite`), in the sandbox, as the plugin that it will be."""
     found = [reads(code, "operation", name)]
     if not found[0]["ok"]:
         return found
-    word = token_hex(16)
-    order = {"operation": name, "examples": list(examples)}
-    files = {f"site/openruntime_{name}.py": code, "trial.json": msgspec.json.encode(order).decode(), **registered(name, "operations", name)}
-    command = ["-m", "openruntime.testing.trial", "trial.json"]
-    typed, outcome = await asyncio.gather(
-        types(code, f"openruntime_{name}.py", trusted=trusted),
-        run(files, command, limits=TRYING, needed=() if trusted else DOORS, environment={"TRIAL": word}),
+    typed, tried = await asyncio.gather(
+        types(code, f"openruntime_{name}.py", trusted=trusted, payer=payer), _tried(code, name, examples, () if trusted else DOORS, payer)
     )
-    return [*found, typed, *_verdict(outcome, word), confined(outcome)]
+    return [*found, typed, *tried]
 
 
-def _verdict(outcome: Outcome, word: str) -> list[Check]:
-    line = next((line for line in outcome.output.splitlines() if line.startswith(f"{word} ")), None)
-    if outcome.refused:
-        return [check("run", None, outcome.why)]
-    if line is None:
-        return [check("run", False, outcome.why or "it ended before its examiner had an answer")]
-    rows: list[Check] = msgspec.json.decode(line.removeprefix(f"{word} "))
-    return [check(row["check"], row["ok"], row["detail"]) for row in rows]
+async def _tried(code: str, name: str, examples: Sequence[Mapping[str, Any]], needed: Sequence[str], payer: Context | None) -> list[Check]:
+    """The process that runs the code is not told what must come: that is compared with its outputs in another, where none of the code is."""
+    bare = [{"parameters": example.get("parameters", {})} for example in examples]
+    files = {f"site/openruntime_{name}.py": code, "trial.json": _order(name, bare), **registered(name, "operations", name)}
+    outcome = await run(files, [*TRIAL, "trial.json"], limits=TRYING, needed=needed, payer=payer)
+    verdict = _said(outcome)
+    if verdict is None:
+        return [_unsaid(outcome), confined(outcome)]
+    rows = [check(row.check, row.ok, row.detail) for row in verdict.rows]
+    if passed(rows, "answers"):
+        order = _order(name, examples, verdict.outputs)
+        judging = await run({"judge.json": order}, [*TRIAL, "judge", "judge.json"], limits=TRYING, needed=(), payer=payer)
+        judged = _said(judging)
+        rows = [row for row in rows if row["check"] != "answers"]
+        rows += [check(row.check, row.ok, row.detail) for row in judged.rows] if judged is not None else [_unsaid(judging)]
+    return [*rows, confined(outcome)]
+
+
+class _Row(msgspec.Struct):
+    check: str
+    ok: bool | None
+    detail: str
+
+
+class _Verdict(msgspec.Struct):
+    rows: list[_Row]
+    outputs: list[dict[str, tuple[str, list[int], bytes]]] = []
+
+
+def _order(name: str, examples: Sequence[Mapping[str, Any]], outputs: Sequence[Any] = ()) -> str:
+    return msgspec.json.encode({"operation": name, "examples": list(examples), "outputs": list(outputs)}).decode()
+
+
+def _said(outcome: Outcome) -> _Verdict | None:
+    """The last line; None where it is none, or the process did not end as it should."""
+    if not outcome.ok:
+        return None
+    try:
+        return msgspec.json.decode((outcome.output.splitlines() or [""])[-1], type=_Verdict)
+    except msgspec.DecodeError:
+        return None
+
+
+def _unsaid(outcome: Outcome) -> Check:
+    return check("run", None if outcome.refused else False, outcome.why or "it ended before its examiner had an answer")
 
 
 def confined(outcome: Outcome) -> Check:
@@ -105,13 +139,14 @@ def confined(outcome: Outcome) -> Check:
     return check("confined", True if not outcome.missing else None, "; ".join(filter(None, (kept, lacking))))
 
 
-async def client(code: str, *, trusted: bool) -> tuple[list[Check], str]:
+async def client(code: str, *, trusted: bool, payer: Context | None = None) -> tuple[list[Check], str]:
     """Run against a runtime in its own process, in the sandbox; and what it printed."""
     found = [reads(code, "client")]
     if not found[0]["ok"]:
         return found, ""
     typed, outcome = await asyncio.gather(
-        types(code, "program.py", trusted=trusted), run({"program.py": code}, ["program.py"], limits=TRYING, needed=() if trusted else DOORS)
+        types(code, "program.py", trusted=trusted, payer=payer),
+        run({"program.py": code}, ["program.py"], limits=TRYING, needed=() if trusted else DOORS, payer=payer),
     )
     ran = check("run", None if outcome.refused else outcome.ok, outcome.why or "it ran to its end against a runtime of its own")
     if ran["ok"] is False:
@@ -130,7 +165,9 @@ class Failing(msgspec.Struct, frozen=True):
     dtypes: frozenset[str]
 
 
-async def backend(code: str, name: str, target: str, module: str, *, trusted: bool) -> tuple[list[Check], list[Failing]]:
+async def backend(
+    code: str, name: str, target: str, module: str, *, trusted: bool, payer: Context | None = None
+) -> tuple[list[Check], list[Failing]]:
     """`BackendSuite`, in the sandbox; and what failed in it."""
     found = [reads(code, "backend", name, frozenset({module, module.partition(".")[0]}))]
     if not found[0]["ok"]:
@@ -139,7 +176,7 @@ async def backend(code: str, name: str, target: str, module: str, *, trusted: bo
         return [*found, check("suite", None, f"{module} is not installed on the server")], []
     if find_spec("pytest") is None:
         return [*found, check("suite", None, "pytest is not installed on the server")], []
-    found.append(await types(code, f"openruntime_{name}.py", trusted=trusted))
+    found.append(await types(code, f"openruntime_{name}.py", trusted=trusted, payer=payer))
     test = (
         "from typing import ClassVar\n\nfrom openruntime.contracts.interfaces import ComputeBackend\n"
         "from openruntime.contracts.registry import BACKENDS\nfrom openruntime.testing.backend_suite import BackendSuite\n\n\n"
@@ -148,7 +185,7 @@ async def backend(code: str, name: str, target: str, module: str, *, trusted: bo
     )
     files = {f"site/openruntime_{name}.py": code, "test_it.py": test, **registered(name, "backends", target)}
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", "-rf", "test_it.py"]
-    outcome = await run(files, command, limits=SUITE, needed=() if trusted else DOORS)
+    outcome = await run(files, command, limits=SUITE, needed=() if trusted else DOORS, payer=payer)
     last = (outcome.output.strip().splitlines() or [""])[-1]
     failing = [
         Failing(hit[1], hit[2], frozenset(name for name in ITEMSIZE if re.search(rf"\b{name}\b", hit[3]))) for hit in _FAILED.finditer(outcome.output)

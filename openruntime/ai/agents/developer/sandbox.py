@@ -9,13 +9,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from math import ceil
 from pathlib import Path
+from time import monotonic
+from weakref import WeakKeyDictionary
 
 import msgspec
+
+from openruntime.contracts.agents import Context
 
 DOORS = ("network", "files", "processes")  # what code of a model must not find open
 OUTPUT = 256 << 10  # bytes that are kept of what it says
 GRACE = 5.0  # seconds beyond its own time until it is ended from outside
+AT_ONCE = 2  # of a server: each may take gigabytes
+_PLACES: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = WeakKeyDictionary()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +41,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How it ended. `refused`: why it was not run at all. `stopped`: why it was ended. `status`: its exit status, negative for a signal.
 
-    `enforced` and `missing`: what kept it in, and what could not be enforced here and why.
+    `enforced` and `missing`: what kept it in, and what could not be enforced here and why. `cpu`: seconds.
     """
 
     status: int | None
@@ -44,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     missing: dict[str, str] = {}
     refused: str = ""
     stopped: str = ""
+    cpu: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -63,18 +71,33 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(
     files: Mapping[str, str], command: Sequence[str], *, limits: Limits | None = None, needed: Sequence[str] = DOORS,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None, payer: Context | None = None,
 ) -> Outcome:  # fmt: skip
     """Write `files` into an empty folder and run Python there with `command` as its arguments. Nothing of it is left behind.
 
     `needed`: what must be enforced, else nothing is run. The package `openruntime` and what is installed beside it can be imported.
+    It waits while `AT_ONCE` others run. `payer`: the agent's run whose device seconds it is counted in, and which bound it.
     """
-    work = await asyncio.to_thread(tempfile.mkdtemp, prefix="openruntime-cell-")
-    try:
-        bounds = limits or Limits()
-        return await _run(_order(os.path.realpath(work), files, command, bounds, needed, environment or {}), bounds)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, work, True)
+    async with _PLACES.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+        work = await asyncio.to_thread(tempfile.mkdtemp, prefix="openruntime-cell-")
+        began, cpu = monotonic(), None
+        try:
+            bounds = _affordable(limits or Limits(), payer)
+            outcome = await _run(_order(os.path.realpath(work), files, command, bounds, needed, environment or {}), bounds)
+            cpu = outcome.cpu
+            return outcome
+        finally:
+            if payer is not None:
+                payer.spent.device_seconds += monotonic() - began if cpu is None else cpu
+            await asyncio.to_thread(shutil.rmtree, work, True)
+
+
+def _affordable(limits: Limits, payer: Context | None) -> Limits:
+    """No more processor seconds than the payer has left."""
+    if payer is None:
+        return limits
+    left = payer.budget.device_seconds - payer.spent.device_seconds
+    return msgspec.structs.replace(limits, cpu=max(1, min(limits.cpu, ceil(left))))
 
 
 async def _run(order: bytes, limits: Limits) -> Outcome:
@@ -104,7 +127,8 @@ async def _run(order: bytes, limits: Limits) -> Outcome:
             if descriptor >= 0:
                 os.close(descriptor)
     if not told:
-        return Outcome(status=None, stopped="it did not end in its time, and was ended from outside", output=_text(output), errors=_text(errors))
+        late = "it did not end in its time, and was ended from outside"
+        return Outcome(status=None, stopped=late, output=_text(output), errors=_text(errors), cpu=limits.seconds)
     found = msgspec.json.decode(told)
     status = os.waitstatus_to_exitcode(found.pop("status"))
     return Outcome(status=None if found["refused"] or found["stopped"] else status, output=_text(output), errors=_text(errors), **found)

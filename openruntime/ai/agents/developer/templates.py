@@ -232,7 +232,7 @@ class {target}(ArrayBackend):
         with np.errstate(all="ignore"):  # infinities and NaN are answers
             return super()._run(operation, arguments)
 
-    def from_host(self, array: "np.ndarray[Any, Any]") -> Any:
+    def from_host(self, array: np.ndarray[Any, Any]) -> Any:
         return self.xp.asarray(array, copy=True)
 
     def translate(self, operation: str, error: Exception) -> OpenRuntimeError | None:

@@ -82,20 +82,26 @@ def told(gain: Ratio | None) -> str:
     return "" if gain is None else f"{gain.value:.2f}× ({gain.low:.2f} to {gain.high:.2f})"
 
 
-def summary(found: Optimization) -> str:
-    """Markdown, complete without a model."""
+NOTHING = "**Nothing was measured.**"
+
+
+def verdict(found: Optimization) -> str:
+    """What may be claimed, in a sentence."""
     best = found.best
-    lines = [f"# {found.kind.capitalize()} `{found.target}`", ""]
     if best is not None:
-        lines.append(
+        return (
             f"**{told(best.confirmed)} faster**: {best.what}. Verified, and measured again in fresh rounds that took turns with the baseline; "
             "the range is what chance leaves open."
         )
-    elif found.baseline is None:
-        lines.append("**Nothing was measured.**")
-    else:
-        lines.append("**Nothing faster was found** that is verified and whose gain cannot be chance: the baseline stays.")
-    lines.append("")
+    if found.baseline is None:
+        return NOTHING
+    return "**Nothing faster was found** that is verified and whose gain cannot be chance: the baseline stays."
+
+
+def summary(found: Optimization) -> str:
+    """Markdown, complete without a model."""
+    best = found.best
+    lines = [f"# {found.kind.capitalize()} `{found.target}`", "", verdict(found), ""]
     if found.baseline is not None:
         low, high = found.baseline.spread
         lines.append(

@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from openruntime.ai.agents.analyst.facts import RATIO, known, shown
+from openruntime.ai.agents.analyst.words import under_verdict
 from openruntime.ai.agents.experiments import Bench, Request
 from openruntime.ai.agents.optimizer.candidates import Draft
-from openruntime.ai.agents.optimizer.findings import Optimization, summary, told
+from openruntime.ai.agents.optimizer.findings import NOTHING, Optimization, summary, told, verdict
 from openruntime.ai.agents.optimizer.kernels import KernelOptimizer
 from openruntime.ai.agents.optimizer.kernels import optimize_kernel as optimize
 from openruntime.ai.agents.optimizer.operations import optimize_formulas, optimize_operation
@@ -61,10 +63,11 @@ async def work(context: Context) -> None:
             formulas = given["formulas"] if "formulas" in given else {"result": given["formula"]}
             if not isinstance(formulas, Mapping) or not formulas or not all(isinstance(formula, str) for formula in formulas.values()):
                 raise InvalidParameter("`parameters.formulas` must be an object of names and formulas, the last one the result", field="formulas")
+            finite = given.get("finite", False)
+            if not isinstance(finite, bool):  # "false" would be true, and what is verified with NaN and infinities no longer
+                raise InvalidParameter(f"`parameters.finite` must be true or false, not {finite!r:.60}", field="finite")
             arrays = await _arrays(bench, given)
-            await optimize_formulas(
-                bench, formulas, arrays, finite=bool(given.get("finite")), found=found, propose=lambda formula: _more_formulas(context, formula)
-            )
+            await optimize_formulas(bench, formulas, arrays, finite=finite, found=found, propose=lambda formula: _more_formulas(context, formula))
         elif "operation" in given:
             parameters = {**given.get("parameters", {}), **await _arrays(bench, given)}
             await optimize_operation(bench, str(given["operation"]), parameters, given.get("device"), found=found)
@@ -107,25 +110,37 @@ async def _arrays(bench: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill(context: Context, found: Optimization) -> None:
+    """Into the report; below what another target gave."""
     report = context.report
+    earlier = report.data.get("verdict")
     if not found.target:
-        report.summary = SEND
+        report.summary = report.summary or SEND
+        report.data["verdict"] = earlier or NOTHING
         return
-    report.summary = summary(found)
-    report.data = msgspec.to_builtins(found) | {"gain": found.gain}
+    report.summary = "\n\n".join(filter(None, ("" if report.summary == SEND else report.summary, summary(found))))
+    told_ = "\n".join(filter(None, (earlier if earlier != NOTHING else "", verdict(found))))
+    report.data |= msgspec.to_builtins(found) | {"gain": found.gain, "verdict": told_}
+    known(context, found.target)
+    tried = [candidate for candidate in found.candidates if candidate.reason is None or candidate.tasks]
+    report.facts.append(Fact("candidates tried", len(tried), "candidates"))
+    report.facts.append(Fact("candidates rejected", sum(not candidate.verified for candidate in tried), "candidates"))
     if found.baseline is not None:
-        source = f"/tasks/{found.baseline.tasks[-1]}" if found.baseline.tasks else ""
+        source = _source(found.baseline.tasks)
+        known(context, found.baseline.device)
         report.facts.append(Fact("baseline", found.baseline.median, "s", source, f"median of {found.baseline.runs} runs"))
         if found.baseline.achieved.get("fraction") is not None:
-            report.facts.append(Fact("baseline's fraction of the roofline", found.baseline.achieved["fraction"], "", source))
+            report.facts.append(Fact("baseline's fraction of the roofline", found.baseline.achieved["fraction"], RATIO, source))
     best = found.best
-    report.facts.append(
-        Fact("gain", found.gain, "times", _source(best.tasks) if best else "", told(best.confirmed) if best else "nothing is claimed")
-    )
+    source = _source(best.tasks) if best else ""
+    report.facts.append(Fact("gain", found.gain, "times", source, told(best.confirmed) if best else "nothing is claimed"))
+    if best is not None and best.confirmed is not None:
+        report.facts.append(Fact("gain at least", best.confirmed.low, "times", source))
+        report.facts.append(Fact("gain at most", best.confirmed.high, "times", source))
     if best is not None and best.measured is not None:
-        report.facts.append(Fact("winner", best.measured.median, "s", _source(best.tasks), best.what))
+        known(context, best.measured.device)
+        report.facts.append(Fact("winner", best.measured.median, "s", source, best.what))
         if best.measured.achieved.get("fraction") is not None:
-            report.facts.append(Fact("winner's fraction of the roofline", best.measured.achieved["fraction"], "", _source(best.tasks)))
+            report.facts.append(Fact("winner's fraction of the roofline", best.measured.achieved["fraction"], RATIO, source))
         if best.source:
             checks = [{"check": "verified", "ok": True, "detail": best.what}, {"check": "measured", "ok": True, "detail": told(best.confirmed)}]
             report.artifacts.append(Artifact(found.target, best.source, "opencl" if found.kind == "kernel" else "formula", checks))
@@ -169,14 +184,20 @@ async def _more_formulas(context: Context, formula: str) -> list[str]:
 async def optimize_kernel(context: Context, name: str, sizes: dict[str, int] | None = None) -> Any:
     """Make a registered kernel faster for sizes (a number for each symbol of its shapes): what was tried, verified, measured; the gain."""
     found = Optimization("", "")
-    await _kernel(context, Bench(context.client), found, name, {"sizes": sizes, "keep": "new"})
+    try:
+        await _kernel(context, Bench(context.client), found, name, {"sizes": sizes, "keep": "new"})
+    finally:
+        _fill(context, found)
     return {"gain": found.gain, "report": summary(found)}
 
 
 async def optimize_formula(context: Context, formula: str, shapes: dict[str, list[int]], dtype: str = "float32", finite: bool = False) -> Any:
     """Find a faster way to write an elementwise formula, or a faster device for it, on arrays of these shapes."""
-    bench = Bench(context.client)
-    found = await optimize_formulas(bench, {"result": formula}, await _arrays(bench, {"shapes": shapes, "dtype": dtype}), finite=finite)
+    bench, found = Bench(context.client), Optimization("", "")
+    try:
+        await optimize_formulas(bench, {"result": formula}, await _arrays(bench, {"shapes": shapes, "dtype": dtype}), finite=finite, found=found)
+    finally:
+        _fill(context, found)
     return {"gain": found.gain, "report": summary(found)}
 
 
@@ -187,7 +208,8 @@ ROLE = Role(
     prompt="You make computations faster. Only gains that the system has verified and measured count; never claim another.",
     scopes=frozenset({"tasks:read", "tasks:write", "kernels:write"}),
     asks=frozenset({"kernels:manage"}),
-    tools=(*LOOKING, run_operation, optimize_kernel, optimize_formula),
+    tools=(*(shown(tool, f"the tool {tool.__name__}", cited=False) for tool in (*LOOKING, run_operation)), optimize_kernel, optimize_formula),
     budget=Budget(seconds=1200.0, device_seconds=900.0, tasks=2000),
     work=work,
+    words=under_verdict,
 )

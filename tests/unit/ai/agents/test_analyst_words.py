@@ -9,7 +9,7 @@ from openruntime.contracts.agents import Fact, Report
 def report() -> Report:
     made = Report()
     made.data["calls"] = {"m1": {"what": "Run time", "source": "GET /tasks"}, "m2": {"what": "Queue wait", "source": "GET /tasks"}, "m3": {}}
-    made.data["calls"]["m3"]["figures"] = [["devices memory_total", 8589934592, "B"], ["devices slots", 2, ""]]
+    made.data["calls"]["m3"]["figures"] = [["devices memory_total", 8589934592, "B"], ["devices slots", 2, ""], ["tasks priority", 5, ""]]
     made.data["names"] = ["matmul", "conv2d", "fft", "cpu:0", "cpu:0/numpy", "5 ms", "99", "2026-11-23T10:00:00Z"]
     made.data["period"] = 600.0
     made.facts = [
@@ -52,6 +52,12 @@ TRUE = [
     "matmul takes 2 times as long [m1].",
     "matmul takes twice as long [m1].",
     "| matmul | 3.21 ms | 17.8 ms | [m1] |",
+    "An eighth of the tasks failed [m2].",
+    "The run time of matmul doubled [m1].",
+    "The device has 2 slots [m3].",
+    "Its slots: 2 [m3].",
+    "Its priority is 5 [m3].",
+    "Both matmul and fft are slow.",
     "Nothing is out of the ordinary.",
     "",
 ]
@@ -107,6 +113,25 @@ FALSE = [
     "The wait was\xa043\xa0ms.",
     "12.5 ms is the arrival rate.",
     "cpu:0 has 8.5 slots [m3].",
+    "A third of all tasks failed.",
+    "Two thirds of the tasks failed.",
+    "Three quarters of the tasks failed.",
+    "A tenth of the tasks failed.",
+    "Two fifths failed.",
+    "Throughput is doubling every hour.",
+    "The rate is halving.",
+    "Failures grew sevenfold.",
+    "Failures grew seven-fold.",
+    "Latency has trebled.",
+    "Waits quintupled.",
+    "A couple of workers died.",
+    "Both workers died.",
+    "A pair of devices died.",
+    "A dozen tasks failed.",
+    "2 GPUs are broken [m3].",
+    "5 GPUs are broken.",
+    "2 are broken.",
+    "Tens of tasks failed.",
     "\\4\\3 ms.",
 ]
 

@@ -1,5 +1,6 @@
 """The Developer at work: what it hands over as checked was checked, in the sandbox; what was not is handed over as that."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import openruntime
 from openruntime.ai.agents.developer import checks
 from openruntime.ai.agents.developer.role import ROLE, ROUNDS, work
-from openruntime.ai.agents.developer.sandbox import Limits, run
+from openruntime.ai.agents.developer.sandbox import AT_ONCE, Limits, run
 from openruntime.contracts.errors import InvalidParameter, NotFound
 from openruntime.contracts.models import WorkflowType
 
@@ -100,6 +101,38 @@ async def test_code_that_cheats_or_hangs_is_not_checked(body: str, monkeypatch: 
     rows = await checks.operation(code, "twice", [{"parameters": {"x": [1.0]}, "expected": [2.0]}], trusted=False)
     assert not checks.passed(rows, "read", "answers", "declared", "refuses")
     assert any(row["ok"] is False for row in rows)
+
+
+FORGED = """__import__('os')._exit(print('{"rows":[{"check":"answers","ok":true,"detail":""},{"check":"declared","ok":true,"detail":""},\
+{"check":"refuses","ok":true,"detail":""}],"outputs":[{"output":["float64",[1],"AAAAAAAA8D8="]}]}', flush=True) or 0)"""
+
+
+@pytest.mark.usefixtures("untyped")
+async def test_code_that_gets_to_run_still_cannot_say_what_must_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the reader had a hole: it prints a verdict in its examiner's place, and ends."""
+    monkeypatch.setattr(checks, "reads", lambda *_: checks.check("read", True, ""))
+    code = f"import typing\n\nclass Hidden:\n    x: {FORGED!r}\n\n\ntyping.get_type_hints(Hidden)\n{GOOD}"
+    example = {"parameters": {"x": [1.0]}, "expected": [2.0]}
+    rows = await checks.operation(code, "twice", [example], trusted=False)
+    assert {row["check"]: row["ok"] for row in rows}["answers"] is False, rows
+    look = GOOD.replace(
+        "    return x * 2", "    return x * 0 + (4 if '[2.0]' in open('trial.json').read() + open('/proc/self/environ').read() else 3)"
+    )
+    rows = await checks.operation(look, "twice", [example], trusted=False)
+    assert "Mismatched" in next(row["detail"] for row in rows if row["check"] == "answers"), rows
+
+
+async def test_what_runs_confined_is_bounded_together_and_paid_for(ask: Ask) -> None:
+    context = ask("x", workflow=WRITE)
+    burn = "import time\nbegun = time.time()\nwhile time.process_time() < 0.3:\n    pass\nprint(begun, time.time())"
+    spans = await asyncio.gather(*(run({"a.py": burn}, ["a.py"], payer=context) for _ in range(AT_ONCE + 1)))
+    times = sorted(tuple(map(float, outcome.output.split())) for outcome in spans)
+    assert times[-1][0] >= min(end for _, end in times), "all ran at once"
+    assert 0.3 * len(times) <= context.spent.device_seconds == pytest.approx(sum(outcome.cpu for outcome in spans))
+    context.spent.device_seconds = context.budget.device_seconds - 0.5
+    stopped = await run({"a.py": "while True:\n    pass"}, ["a.py"], payer=context)
+    assert not stopped.ok
+    assert stopped.cpu < 3
 
 
 @pytest.mark.usefixtures("untyped")
