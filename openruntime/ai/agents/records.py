@@ -91,6 +91,23 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.status not in RUNNING
 
 
+def packed(record: RunRecord) -> bytes:
+    """For the shelf."""
+    try:
+        return msgspec.msgpack.encode(record)
+    except OverflowError:
+        return msgspec.msgpack.encode(storable(msgspec.to_builtins(record)))
+
+
+def storable(value: Any) -> Any:
+    """Plain data as msgpack can have it: whole numbers beyond 64 bits, which a model may think of, as text."""
+    if isinstance(value, dict):
+        return {name: storable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return f"{value:#x}" if isinstance(value, int) and not -1 << 63 <= value < 1 << 64 else value
+
+
 def interrupted(record: RunRecord, grace: float) -> RunRecord:
     """As it stands, where nobody has heard of the server that ran it for more than `grace` seconds."""
     if record.ended or time.time() - record.beat <= grace:

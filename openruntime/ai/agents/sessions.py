@@ -1,7 +1,9 @@
 """What agents remember of a conversation: its questions and answers, kept on the store's shelf, cut by rule where it grows too long."""
 
+import asyncio
 import time
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 from uuid_utils import uuid7
@@ -43,6 +45,7 @@ class Session(msgspec.Struct, kw_only=True):
 class Sessions:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by session
 
     async def create(self, title: str, *, principal: Principal) -> Session:
         now = time.time()
@@ -68,24 +71,30 @@ class Sessions:
         return sorted(found, key=lambda session: session.used, reverse=True)
 
     async def delete(self, session_id: str, *, principal: Principal) -> None:
-        await self.get(session_id, principal=principal)
-        await self._shelf.delete(NAMESPACE, session_id)
+        async with self._alone(session_id):
+            await self.get(session_id, principal=principal)
+            await self._shelf.delete(NAMESPACE, session_id)
 
     async def add(self, session_id: str, run: str, question: str, answer: str, *, principal: Principal, cut: "Recalled | None" = None) -> None:
         """A turn of each, and what is left out from now on. A session that was deleted meanwhile stays so."""
-        try:
-            session = await self.get(session_id, principal=principal)
-        except NotFound:
-            return
-        session.used = time.time()
-        if cut is not None:
-            session.untold, session.summary = cut.untold, cut.summary
-        session.turns += [Turn("user", question, run, session.used), Turn("assistant", answer, run, session.used)]
-        if (over := len(session.turns) - MOST_TURNS) > 0:
-            session.dropped += over
-            session.untold = max(0, session.untold - over)
-            del session.turns[:over]
-        await self._put(session)
+        async with self._alone(session_id):
+            try:
+                session = await self.get(session_id, principal=principal)
+            except NotFound:
+                return
+            session.used = time.time()
+            if cut is not None and cut.until > session.dropped + session.untold:  # another run may have left out more meanwhile
+                session.untold, session.summary = cut.until - session.dropped, cut.summary
+            session.turns += [Turn("user", question, run, session.used), Turn("assistant", answer, run, session.used)]
+            if (over := len(session.turns) - MOST_TURNS) > 0:
+                session.dropped += over
+                session.untold = max(0, session.untold - over)
+                del session.turns[:over]
+            await self._put(session)
+
+    def _alone(self, session_id: str) -> asyncio.Lock:
+        """Held while it is read and written again."""
+        return self._writing.setdefault(session_id, asyncio.Lock())
 
     async def _put(self, session: Session) -> None:
         await self._shelf.put(NAMESPACE, session.id, msgspec.msgpack.encode(session), {}, ttl=TTL, tenant=session.tenant)
@@ -96,7 +105,7 @@ class Recalled(NamedTuple):
 
     messages: list[dict[str, Any]]
     summary: str = ""
-    untold: int = 0
+    until: int = 0  # of all turns there ever were, those that are not among the messages by rule
 
 
 async def recalled(session: Session, system: str, question: str, limit: int | None, answer: int) -> Recalled:
@@ -106,7 +115,7 @@ async def recalled(session: Session, system: str, question: str, limit: int | No
         return Recalled(messages[-RECALLED:])
     history = History([*messages, {"role": "user", "content": question}], session.untold, session.summary)
     await Context(history, limit, answer=min(answer, limit // 4)).window(system)
-    return Recalled(messages[history.dropped :], history.summary, history.dropped)
+    return Recalled(messages[history.dropped :], history.summary, session.dropped + history.dropped)
 
 
 def wanted(parameters: dict[str, Any]) -> str | None:
