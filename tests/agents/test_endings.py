@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -11,13 +12,15 @@ import pytest
 from openruntime.ai.agents.feed import Feed
 from openruntime.ai.agents.records import RunRecord
 from openruntime.ai.agents.sessions import Recalled, Session
+from openruntime.client.ai import AI, AsyncAI
+from openruntime.client.connection import Connection
+from openruntime.client.embedded import EmbeddedTransport
 from openruntime.contracts.agents import Context, Role
-from openruntime.contracts.errors import StorageFull
+from openruntime.contracts.errors import Conflict, StorageFull
 from openruntime.contracts.models import WorkflowType
 from openruntime.contracts.records import LOCAL
 from tests.agents.conftest import Agents
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 STREAM = {"Accept": "text/event-stream"}
 
 
@@ -39,6 +42,7 @@ async def last_event(agents: Agents, task_id: str) -> tuple[str, dict[str, Any]]
     return kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_number_too_large_for_the_store_ends_no_stream(agents: Agents, with_role: Callable[[Role], None]) -> None:
     async def work(context: Context) -> None:
         context.report.data["large"] = {"numbers": [-(10**25)]}
@@ -58,6 +62,7 @@ async def test_a_number_too_large_for_the_store_ends_no_stream(agents: Agents, w
 
 
 @pytest.mark.parametrize("error", [StorageFull("the disk is full"), ZeroDivisionError("secret")], ids=["full", "broken"])
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_session_that_cannot_be_kept_ends_no_stream(agents: Agents, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     session = (await agents.client.post("/ai/sessions", json={})).json()["id"]
 
@@ -74,6 +79,7 @@ async def test_a_session_that_cannot_be_kept_ends_no_stream(agents: Agents, monk
     assert (await stored(agents, run["task_id"])).status == "completed"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_store_that_fails_ends_no_stream(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*given: Any, **more: Any) -> None:
         raise ConnectionError("gone")
@@ -86,6 +92,7 @@ async def test_a_store_that_fails_ends_no_stream(agents: Agents, monkeypatch: py
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
+@pytest.mark.asyncio(loop_scope="module")
 async def test_who_stops_a_run_while_it_is_kept_does_not_cut_that_off(agents: Agents, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     session = (await agents.client.post("/ai/sessions", json={})).json()["id"]
     manager = agents.runtime.agents
@@ -107,6 +114,7 @@ async def test_who_stops_a_run_while_it_is_kept_does_not_cut_that_off(agents: Ag
     assert [message["content"] for message in (await agents.get(f"/ai/sessions/{session}"))["messages"]] == ["do it", "hello"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_run_is_cancelled_while_it_settles(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tasks are stopped to the end all the same, through a client that is still open."""
     from openruntime.ai.agents.client import RunClient
@@ -128,6 +136,7 @@ async def test_a_run_is_cancelled_while_it_settles(agents: Agents, monkeypatch: 
     assert settled == [True]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_who_has_seen_the_end_is_not_kept_waiting(agents: Agents) -> None:
     feed = Feed()
     for kind in ("started", "finished"):
@@ -145,6 +154,7 @@ async def test_who_has_seen_the_end_is_not_kept_waiting(agents: Agents) -> None:
     assert (reply.status_code, reply.content) == (204, b""), "a browser's EventSource asks again unless it is told not to"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_turns_at_the_same_time_are_all_remembered(agents: Agents) -> None:
     sessions = agents.runtime.agents.sessions
     session = await sessions.create("crowded", principal=LOCAL)
@@ -163,6 +173,7 @@ async def test_turns_at_the_same_time_are_all_remembered(agents: Agents) -> None
     assert len((await sessions.get(session.id, principal=LOCAL)).turns) == 8
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_older_summary_replaces_no_newer_one(agents: Agents) -> None:
     sessions = agents.runtime.agents.sessions
     session = await sessions.create("long", principal=LOCAL)
@@ -172,3 +183,45 @@ async def test_an_older_summary_replaces_no_newer_one(agents: Agents) -> None:
         await sessions.add(session.id, "x", "q", "a", principal=LOCAL, cut=cut)
         found = await sessions.get(session.id, principal=LOCAL)
         assert (found.untold, found.summary) == (6, "of six")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_decision_that_somebody_else_has_taken_leaves_the_run_alone(agents: Agents) -> None:
+    transport = EmbeddedTransport(lambda: nullcontext(agents.client._transport.app))  # type: ignore[attr-defined]
+    agents.script(("set_device_state", {"device": "cpu:0", "state": "ready"}), "done")
+
+    async def too_late(entry: dict[str, Any]) -> bool:
+        run = (await agents.get("/ai/tasks?limit=1"))["tasks"][0]["task_id"]
+        assert (await agents.decide(run, entry["id"], False)).status_code == 200
+        return True
+
+    await transport.open()
+    try:
+        run = await AsyncAI(Connection(transport)).ask("drain it", workflow="debugging", approve=too_late)
+    finally:
+        await transport.close()
+    assert (run["status"], [entry["status"] for entry in run["approvals"]]) == ("completed", ["refused"])
+
+
+class Decided(AI):
+    """Of a server where somebody is always faster."""
+
+    def __init__(self) -> None:
+        pass
+
+    def start(self, prompt: str, **given: Any) -> dict[str, Any]:
+        return {"task_id": "1"}
+
+    def follow(self, task_id: str) -> Iterator[tuple[str, Any]]:
+        yield "approval", {"status": "pending", "id": "2"}
+        yield "finished", {"status": "completed"}
+
+    def decide(self, task_id: str, approval: str, approve: bool, reason: str = "") -> dict[str, Any]:
+        raise Conflict("it is expired already", field="approval")
+
+    def cancel(self, task_id: str) -> dict[str, Any]:
+        raise AssertionError("nobody asked for that")
+
+
+def test_nor_does_it_end_the_facade() -> None:
+    assert Decided().ask("x", approve=lambda entry: True) == {"status": "completed"}
