@@ -120,7 +120,8 @@ class AIAgentManager:
             beat=time.time(),
         )  # fmt: skip
         who = Principal(f"{principal.id}/{role.name}:{run_id}", principal.tenant, role.scopes)
-        run = Run(record, role, who, request.model_copy(update={"parameters": own}), self._tokens, self._application, self._places, self._saved)
+        asked = request.model_copy(update={"parameters": own})
+        run = Run(record, role, who, asked, self._tokens, self._application, self._places, self._saved, self.models)
         run.seed = seed
         if before is not None:
             limit = reads(spec) if spec is not None else None
@@ -237,7 +238,7 @@ class AIAgentManager:
         role: Role = run.role
         report: Report = run.report
         if role.work is not None:
-            await role.work(run)
+            await run.use(role.work, {}, by="role")
         if role is PLAIN:
             from openruntime.contracts.ai import Generation
 

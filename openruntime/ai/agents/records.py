@@ -23,7 +23,7 @@ class RequestRecord(msgspec.Struct, omit_defaults=True):
 
 
 class CallRecord(msgspec.Struct, omit_defaults=True):
-    """One use of a tool. `by`: model or role (its own work); `outcome`: running, ok, failed, refused or cancelled."""
+    """One use of a tool, or the role's own `work`. `by`: model or role; `outcome`: running, ok, failed, refused or cancelled."""
 
     id: int
     tool: str
