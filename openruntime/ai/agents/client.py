@@ -127,7 +127,8 @@ class RunClient:
         openai = path.startswith("/v1/")
         if not isinstance(body, Mapping) or not (openai or path == "/tasks"):
             return body
-        spec, fields = self._model(body.get("model" if openai else "operation")), body if openai else body.get("parameters")
+        spec = self._model(body.get("model" if openai else "operation"))
+        fields: Any = body if openai else body.get("parameters")
         told = [fields[name] for name in ASKED if name in fields] if isinstance(fields, Mapping) else []
         if not told or (spec is None and not openai):
             return body

@@ -51,9 +51,9 @@ SEND = (
 async def work(context: Context) -> None:
     """Everything that can be known without a model, in `context.report`."""
     given = context.request.parameters or {}
-    for name in ("arrays", "parameters", "sizes"):
-        if not isinstance(given.get(name, {}), Mapping):
-            raise InvalidParameter(f"`parameters.{name}` must be an object, not {given[name]!r:.60}", field=name)
+    for field in ("arrays", "parameters", "sizes"):
+        if not isinstance(given.get(field, {}), Mapping):
+            raise InvalidParameter(f"`parameters.{field}` must be an object, not {given[field]!r:.60}", field=field)
     found = Optimization("", "")
     bench = Bench(context.client)
     try:
