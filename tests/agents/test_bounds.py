@@ -337,9 +337,11 @@ async def test_what_a_role_does_by_itself_is_recorded_too(agents: Agents, with_r
         ({"operation": "sum", "arrays": 5}, "arrays"),
         ({"operation": "sum", "parameters": [1]}, "parameters"),
         ({"kernel": "x", "sizes": "abc"}, "sizes"),
+        ({"kernel": "x", "baseline": 5}, "baseline"),
+        ({"operation": "sum", "device": []}, "device"),
     ],
 )
-async def test_the_optimizer_names_what_is_no_object(agents: Agents, parameters: dict[str, Any], field: str) -> None:
+async def test_the_optimizer_names_what_it_cannot_use(agents: Agents, parameters: dict[str, Any], field: str) -> None:
     run = await agents.ask("compute_optimization", "faster", parameters=parameters)
     assert (run["status"], run["code"]) == ("failed", "invalid_parameter"), run
-    assert f"`parameters.{field}` must be an object" in run["error"]
+    assert f"`parameters.{field}` must be a" in run["error"]

@@ -66,7 +66,7 @@ async def test_a_number_too_large_for_the_store_ends_no_stream(agents: Agents, w
 async def test_a_session_that_cannot_be_kept_ends_no_stream(agents: Agents, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     session = (await agents.client.post("/ai/sessions", json={})).json()["id"]
 
-    async def fails(session: Session) -> None:
+    async def fails(session: Session, instead: bytes) -> bool:
         raise error
 
     monkeypatch.setattr(agents.runtime.agents.sessions, "_put", fails)
@@ -98,10 +98,10 @@ async def test_who_stops_a_run_while_it_is_kept_does_not_cut_that_off(agents: Ag
     manager = agents.runtime.agents
     put, keeping = manager.sessions._put, asyncio.Event()
 
-    async def slow(session: Session) -> None:
+    async def slow(session: Session, instead: bytes) -> bool:
         keeping.set()
         await asyncio.sleep(0.2)
-        await put(session)
+        return await put(session, instead)
 
     monkeypatch.setattr(manager.sessions, "_put", slow)
     agents.script("hello")

@@ -1,9 +1,7 @@
 """What agents remember of a conversation: its questions and answers, kept on the store's shelf, cut by rule where it grows too long."""
 
-import asyncio
 import time
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import msgspec
 from uuid_utils import uuid7
@@ -45,7 +43,6 @@ class Session(msgspec.Struct, kw_only=True):
 class Sessions:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by session
 
     async def create(self, title: str, *, principal: Principal) -> Session:
         now = time.time()
@@ -55,11 +52,15 @@ class Sessions:
 
     async def get(self, session_id: str, *, principal: Principal) -> Session:
         """Raises `NotFound`."""
+        return (await self._kept(session_id, principal))[1]
+
+    async def _kept(self, session_id: str, principal: Principal) -> tuple[bytes, Session]:
+        """It, and as it is kept."""
         kept = await self._shelf.get(NAMESPACE, session_id)
         session = msgspec.msgpack.decode(kept[0], type=Session) if kept is not None else None
-        if session is None or session.tenant != principal.tenant:
+        if kept is None or session is None or session.tenant != principal.tenant:
             raise NotFound(f"there is no session {session_id!r:.100}; sessions are forgotten 30 days after their last turn", field="session")
-        return session
+        return kept[0], session
 
     async def list(self, *, principal: Principal) -> list[Session]:
         """The newest first."""
@@ -71,15 +72,14 @@ class Sessions:
         return sorted(found, key=lambda session: session.used, reverse=True)
 
     async def delete(self, session_id: str, *, principal: Principal) -> None:
-        async with self._alone(session_id):
-            await self.get(session_id, principal=principal)
-            await self._shelf.delete(NAMESPACE, session_id)
+        await self.get(session_id, principal=principal)
+        await self._shelf.delete(NAMESPACE, session_id)
 
     async def add(self, session_id: str, run: str, question: str, answer: str, *, principal: Principal, cut: "Recalled | None" = None) -> None:
         """A turn of each, and what is left out from now on. A session that was deleted meanwhile stays so."""
-        async with self._alone(session_id):
+        while True:
             try:
-                session = await self.get(session_id, principal=principal)
+                kept, session = await self._kept(session_id, principal)
             except NotFound:
                 return
             session.used = time.time()
@@ -90,14 +90,12 @@ class Sessions:
                 session.dropped += over
                 session.untold = max(0, session.untold - over)
                 del session.turns[:over]
-            await self._put(session)
+            if await self._put(session, instead=kept):
+                return  # otherwise another run, here or at another gateway, was faster
 
-    def _alone(self, session_id: str) -> asyncio.Lock:
-        """Held while it is read and written again."""
-        return self._writing.setdefault(session_id, asyncio.Lock())
-
-    async def _put(self, session: Session) -> None:
-        await self._shelf.put(NAMESPACE, session.id, msgspec.msgpack.encode(session), {}, ttl=TTL, tenant=session.tenant)
+    async def _put(self, session: Session, instead: bytes | None = None) -> bool:
+        packed = msgspec.msgpack.encode(session)
+        return await self._shelf.put(NAMESPACE, session.id, packed, {}, ttl=TTL, tenant=session.tenant, instead=instead)
 
 
 class Recalled(NamedTuple):
