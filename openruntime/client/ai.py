@@ -1,13 +1,14 @@
 """The server's agents: `rt.ai.ask("Why is it slow?")`, `rt.ai.chat()`, and what they ask a person for."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import quote
 
 from openruntime.client.connection import Connection
 from openruntime.client.transport import Unreachable
+from openruntime.contracts.errors import Conflict
 
 if TYPE_CHECKING:
     from openruntime.client.sync import Portal
@@ -56,7 +57,9 @@ class AsyncAI:
                 async for kind, data in events:
                     if kind == "approval" and data["status"] == "pending":
                         word = approve(data) if approve is not None else False
-                        await self.decide(begun["task_id"], data["id"], bool(await word if isawaitable(word) else word))
+                        said = bool(await word if isawaitable(word) else word)
+                        with suppress(Conflict):  # decided elsewhere, or too late: the run goes on
+                            await self.decide(begun["task_id"], data["id"], said)
                     if heard is not None:
                         heard(kind, data)
                     run = data if kind == "finished" else run
@@ -150,7 +153,9 @@ class AI:
         try:
             for kind, data in self.follow(begun["task_id"]):
                 if kind == "approval" and data["status"] == "pending":
-                    self.decide(begun["task_id"], data["id"], bool(approve(data)) if approve is not None else False)
+                    said = bool(approve(data)) if approve is not None else False
+                    with suppress(Conflict):
+                        self.decide(begun["task_id"], data["id"], said)
                 if heard is not None:
                     heard(kind, data)
                 run = data if kind == "finished" else run

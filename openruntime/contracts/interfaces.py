@@ -119,8 +119,12 @@ class Shelf(ABC):
     """Small values under (namespace, key), with arrays beside them; each expires. For cached results and kept tensors."""
 
     @abstractmethod
-    async def put(self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str) -> None:
-        """Kept for `ttl` seconds. Arrays over the inline limit go to blobs, fsynced before this returns. Raises `StorageFull`."""
+    async def put(
+        self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str, instead: bytes | None = None
+    ) -> bool:
+        """Kept for `ttl` seconds. Arrays over the inline limit go to blobs, fsynced before this returns. Raises `StorageFull`.
+
+        `instead`: only in the place of an entry that still has this `meta`. False where that was not there any more."""
 
     @abstractmethod
     async def get(self, namespace: str, key: str) -> tuple[bytes, dict[str, Array]] | None:

@@ -132,8 +132,12 @@ class _Applications:
         record = await self._agents.get(run_id, principal=who)
         run = await self._agents.live(run_id, principal=who) if streams or record.owner == self._agents.owner else None
         if streams:
-            events = run.feed.events(_number(given.get(b"last-event-id"))) if run is not None else self._told(run_id, who)
-            await _stream(send, events, [])
+            after = _number(given.get(b"last-event-id"))
+            if run is not None and run.feed.over(after):
+                await send({"type": "http.response.start", "status": 204, "headers": []})  # by which a browser's EventSource stops asking
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await _stream(send, run.feed.events(after) if run is not None else self._told(run_id, who), [])
             return
         wait = query_wait(scope["query_string"], self._limits.longest_wait)
         if wait and run is not None and not run.record.ended:
@@ -231,8 +235,9 @@ def router(services: Services, bodies: BodyReader) -> APIRouter:
     plain(
         routes, "GET", "/ai/tasks/{run_id}", applications.look, "get_ai_task",
         summary="A run: its result, every call of a tool, what it has spent",
-        description="With `Accept: text/event-stream` its events from the beginning, or after `Last-Event-ID`.",
-        response_model=AITask, responses={200: streamed, **problems(400, 404, 406, 503)},
+        description="With `Accept: text/event-stream` its events from the beginning, or after `Last-Event-ID`; 204 when it has ended and that was "
+        "the last.",
+        response_model=AITask, responses={200: streamed, 204: {"description": "All events were seen."}, **problems(400, 404, 406, 503)},
         openapi_extra={"parameters": [run_path, WAIT]},
     )  # fmt: skip
     plain(

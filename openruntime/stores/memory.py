@@ -51,10 +51,16 @@ class MemoryShelf(Shelf):
     def __init__(self) -> None:
         self._spaces: dict[str, dict[str, _Entry]] = {}  # entries in the order of their last use
 
-    async def put(self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str) -> None:
+    async def put(
+        self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str, instead: bytes | None = None
+    ) -> bool:
         space = self._spaces.setdefault(namespace, {})
+        old = space.get(key)
+        if instead is not None and (old is None or old.expires <= time() or old.meta != instead):
+            return False
         space.pop(key, None)
         space[key] = _Entry(meta, dict(arrays), tenant, time() + ttl)
+        return True
 
     async def get(self, namespace: str, key: str) -> tuple[bytes, dict[str, Array]] | None:
         space = self._spaces.get(namespace, {})

@@ -19,11 +19,14 @@ class RedisShelf(Shelf):
         self._spill = spill
         self._used: dict[tuple[str, str], float] = {}  # told by the next `trim`, so that a lookup is no write
 
-    async def put(self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str) -> None:
+    async def put(
+        self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str, instead: bytes | None = None
+    ) -> bool:
         packed, blobs = pack(await self._spill.write(dict(arrays), durable=True))
         size = len(meta) + sum(array.nbytes for array in arrays.values())
         self._used.pop((namespace, key), None)
-        await self._link.script("shelf_put", namespace, key, ttl, tenant, meta, packed, listed(blobs), size)
+        over = b"" if instead is None else b"=" + instead
+        return bool(await self._link.script("shelf_put", namespace, key, ttl, tenant, meta, packed, listed(blobs), size, over))
 
     async def get(self, namespace: str, key: str) -> tuple[bytes, dict[str, Array]] | None:
         found = await self._link.script("shelf_get", namespace, key)

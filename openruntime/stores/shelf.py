@@ -20,7 +20,9 @@ class SqliteShelf(Shelf):
         self._spill = spill
         self._used: dict[tuple[str, str], float] = {}  # written by the next `trim`
 
-    async def put(self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str) -> None:
+    async def put(
+        self, namespace: str, key: str, meta: bytes, arrays: Mapping[str, Array], *, ttl: float, tenant: str, instead: bytes | None = None
+    ) -> bool:
         packed, blobs = pack(await self._spill.write(dict(arrays), durable=True))
         now = time()
         row = {
@@ -35,7 +37,17 @@ class SqliteShelf(Shelf):
             "arrays": packed,
         }
         self._used.pop((namespace, key), None)
-        await self._disk.writer.job(lambda connection: connection.execute(queries()["put_shelf"], row))
+
+        def write(connection: sqlite3.Connection) -> bool:
+            if instead is not None:
+                old = connection.execute(queries()["get_shelf"], {"namespace": namespace, "key": key, "now": now}).fetchone()
+                if old is None or old[0] != instead:
+                    return False
+            connection.execute(queries()["put_shelf"], row)
+            return True
+
+        done: bool = await self._disk.writer.job(write)
+        return done
 
     async def get(self, namespace: str, key: str) -> tuple[bytes, dict[str, Array]] | None:
         now = time()

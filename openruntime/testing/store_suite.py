@@ -368,10 +368,11 @@ class ShelfSuite(_Suite):
         assert found[0] == b"meta"
         assert same(found[1], arrays)
         assert await store.shelf.get("result", "a") is None
-        await store.shelf.put("tensor", "a", b"new", {}, ttl=100.0, tenant="local")
+        assert not await store.shelf.put("tensor", "a", b"new", {}, ttl=100.0, tenant="local", instead=b"another")
+        assert await store.shelf.put("tensor", "a", b"new", {}, ttl=100.0, tenant="local", instead=b"meta")
         assert await store.shelf.get("tensor", "a") == (b"new", {})
         await store.shelf.put("tensor", "b", b"", {}, ttl=-1.0, tenant="local")
-        assert await store.shelf.get("tensor", "b") is None
+        assert not await store.shelf.put("tensor", "b", b"", {}, ttl=100.0, tenant="local", instead=b""), "it has expired"
         assert not await store.shelf.delete("tensor", "b")
         assert await store.shelf.delete("tensor", "a")
         assert not await store.shelf.delete("tensor", "a")

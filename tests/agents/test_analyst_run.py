@@ -51,4 +51,4 @@ async def test_the_developer_hands_over_what_it_checked(agents: Agents) -> None:
         pytest.skip("the sandbox runs nothing here")
     assert data["checked"] is True, run["result"]["summary"]
     assert run["result"]["text"].startswith("**Checked**")
-    assert [call["tool"] for call in run["calls"]] == ["check_operation"]
+    assert [call["tool"] for call in run["calls"]] == ["work", "check_operation"]

@@ -100,7 +100,9 @@ class Desk:
         if len(known) >= MOST:
             raise Forbidden(f"this run has asked {MOST} times for approval, which is the most", field=scope)
         call = current.get()
-        return Approval(str(uuid7()), what or (call.tool if call else "the role's own work"), scope, method, path, body, time.time())
+        return Approval(
+            str(uuid7()), what or (call.tool if call and call.tool != "work" else "the role's own work"), scope, method, path, body, time.time()
+        )
 
     async def _word(self, entry: Approval) -> None:
         """Until a person has spoken, or has had the time to."""
@@ -109,10 +111,10 @@ class Desk:
         try:
             with self._meter.paused():
                 await asyncio.wait((decided,), timeout=PATIENCE)
+                if len(self._deciding) == 1:
+                    await self.turn.take()
         finally:
             del self._deciding[entry.id]
-        if not self._deciding:
-            await self.turn.take()
 
     def _told(self, entry: Approval, status: str) -> None:
         self._record.status = status

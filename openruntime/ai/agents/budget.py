@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
@@ -33,6 +34,15 @@ def chosen(usual: Budget, wanted: Any) -> Budget:
     return msgspec.structs.replace(usual, **{name: type(getattr(MOST, name))(value) for name, value in wanted.items()})
 
 
+class Strand:
+    """A tool or a request that goes on; `inside`: others that it waits for."""
+
+    inside = 0
+
+
+_strand: ContextVar[Strand | None] = ContextVar("strand", default=None)
+
+
 class Meter:
     """Counts what a run spends. `over` is why it must end, once it must."""
 
@@ -42,7 +52,9 @@ class Meter:
         self.over: BudgetSpent | None = None
         self._clock = clock
         self._since: float | None = None
-        self._pauses = 0
+        self._strands = 0  # that go on side by side
+        self._waiting = 0  # of them, those that wait for a person
+        self._kept = 0  # tokens that models may use whose answer is not there yet
 
     def start(self) -> None:
         self._since = self._clock()
@@ -53,15 +65,42 @@ class Meter:
         self._since = None
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """A person is asked: that time is not the run's."""
+    def strand(self) -> Iterator[None]:
+        """A tool or a request: goes on beside others, but in place of the one that it is inside."""
         self._count()
-        self._pauses += 1
+        outer = _strand.get()
+        if outer is not None:
+            outer.inside += 1
+        self._strands += outer is None or outer.inside > 1
+        token = _strand.set(Strand())
         try:
             yield
         finally:
             self._count()
-            self._pauses -= 1
+            _strand.reset(token)
+            if outer is not None:
+                outer.inside -= 1
+            self._strands -= outer is None or outer.inside > 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """A person is asked: while nothing else goes on, that time is not the run's."""
+        self._count()
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._count()
+            self._waiting -= 1
+
+    @contextmanager
+    def keeping(self, tokens: int) -> Iterator[None]:
+        """Nobody else may use so many."""
+        self._kept += tokens
+        try:
+            yield
+        finally:
+            self._kept -= tokens
 
     @property
     def seconds_left(self) -> float:
@@ -74,7 +113,7 @@ class Meter:
 
     @property
     def tokens_left(self) -> int:
-        return max(0, self.budget.tokens - self.spent.tokens.total)
+        return max(0, self.budget.tokens - self.spent.tokens.total - self._kept)
 
     def check(self) -> None:
         """Raises `BudgetSpent` when nothing more may be begun."""
@@ -97,14 +136,14 @@ class Meter:
         """They were refused."""
         self.spent.tasks -= count
 
-    def request(self) -> int:
-        """Before a model is asked: the tokens that are left."""
+    def request(self, prompt: int = 0) -> int:
+        """Before a model is asked: the tokens that are left for its answer. `prompt`: those it is told."""
         self.check()
-        if self.tokens_left <= 0:
+        if self.tokens_left <= prompt:
             self.over = self.exceeded("tokens")
             raise self.over
         self.spent.requests += 1
-        return self.tokens_left
+        return self.tokens_left - prompt
 
     def tokens(self, used: Tokens) -> None:
         before = self.spent.tokens
@@ -116,6 +155,6 @@ class Meter:
     def _count(self) -> None:
         if self._since is not None:
             now = self._clock()
-            if not self._pauses:
+            if not self._waiting or self._waiting < self._strands:
                 self.spent.seconds += now - self._since
             self._since = now

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Protocol
@@ -13,16 +13,19 @@ import msgspec
 
 from openruntime.ai.agents.budget import Meter
 from openruntime.ai.agents.records import CallRecord, RequestRecord
+from openruntime.ai.context import estimate, reads
 from openruntime.client.connection import Connection, decode, problem
 from openruntime.client.embedded import Application, EmbeddedTransport
-from openruntime.contracts.ai import ANSWER, Tokens
-from openruntime.contracts.errors import Forbidden, OpenRuntimeError
+from openruntime.contracts.ai import ANSWER, Models, ModelSpec, Tokens
+from openruntime.contracts.errors import CompileError, Forbidden, ModelNotFound, OpenRuntimeError, TaskFailed
 from openruntime.contracts.payload import Buffer
 
 PROCESS = {"Host": "localhost"}  # a name that every server answers to
 POLL = 10.0  # seconds that a wait for a task's end lasts at most
 SETTLE = 5.0  # seconds that tasks have to stop in when their run ends
 ENDED = ("completed", "failed", "cancelled")
+ASKED = ("messages", "prompt", "input")  # what a model is asked with
+LIMITS = ("max_tokens", "max_completion_tokens")  # how many tokens its answer may have, in the API's two spellings
 STEP = 0.25  # seconds between looks at how long tasks have been running
 
 current: ContextVar[CallRecord | None] = ContextVar("current", default=None)
@@ -44,11 +47,13 @@ class Gate(Protocol):
 class RunClient:
     """Implements `Client`."""
 
-    def __init__(self, application: Application, meter: Meter, gate: Gate) -> None:
+    def __init__(self, application: Application, meter: Meter, gate: Gate, models: Models | None = None) -> None:
         self._transport = EmbeddedTransport(lambda: nullcontext(application))
         self._connection = Connection(self._transport, patience=5.0)
         self._meter = meter
         self._gate = gate
+        self._models = models
+        self._known: dict[str, ModelSpec | None] = {}  # what names of operations mean
         self._open: dict[str, float] = {}  # own tasks that have not been seen to end -> device seconds counted of it so far
         self._ended: set[str] = set()
 
@@ -67,6 +72,12 @@ class RunClient:
 
     async def post(self, path: str, body: Any = None, *, wait: float | None = None, headers: Mapping[str, str] | None = None) -> Any:
         """What makes tasks is told their ids before it waits for them: whatever ends the run then also ends them."""
+        with ExitStack() as keeping:
+            if path == "/tasks/batch" and isinstance(body, Mapping) and isinstance(body.get("tasks"), list):
+                body = {**body, "tasks": [self._bounded("/tasks", task, keeping) for task in body["tasks"]]}
+            return await self._post(path, self._bounded(path, body, keeping), wait, headers)
+
+    async def _post(self, path: str, body: Any, wait: float | None, headers: Mapping[str, str] | None) -> Any:
         count = _submitted(path, body)
         if not count or path == "/kernels" or path.startswith("/v1/"):
             prefer = {} if wait is None else {"Prefer": f"wait={min(wait, self._meter.seconds_left):g}"}
@@ -111,6 +122,39 @@ class RunClient:
 
     # -- behind it
 
+    def _bounded(self, path: str, body: Any, keeping: ExitStack) -> Any:
+        """What asks a model, with no more tokens for the answer than are left; they are kept for it. Raises `BudgetSpent`."""
+        openai = path.startswith("/v1/")
+        if not isinstance(body, Mapping) or not (openai or path == "/tasks"):
+            return body
+        spec = self._model(body.get("model" if openai else "operation"))
+        fields: Any = body if openai else body.get("parameters")
+        told = [fields[name] for name in ASKED if name in fields] if isinstance(fields, Mapping) else []
+        if not told or (spec is None and not openai):
+            return body
+        prompt = estimate(msgspec.json.encode(told).decode())
+        left = self._meter.request(prompt)
+        if "input" in fields:  # embeddings have no answer to be counted
+            keeping.enter_context(self._meter.keeping(prompt))
+            return body
+        limit = reads(spec) if spec is not None else None
+        most = left if limit is None else min(left, max(1, limit - prompt))
+        names = [name for name in LIMITS if fields.get(name) is not None] or LIMITS[:1]
+        capped = {name: most if (asked := fields.get(name)) is None or (type(asked) is int and asked > most) else asked for name in names}
+        keeping.enter_context(self._meter.keeping(prompt + min([most, *(value for value in capped.values() if type(value) is int)])))
+        return {**body, **capped} if openai else {**body, "parameters": {**fields, **capped}}
+
+    def _model(self, name: Any) -> ModelSpec | None:
+        """Which model a name means; None where it means none."""
+        if self._models is None or not isinstance(name, str):
+            return None
+        if name not in self._known:
+            try:
+                self._known[name] = self._models.resolve(name)
+            except ModelNotFound:
+                self._known[name] = None
+        return self._known[name]
+
     async def _begun(self, path: str, body: Any, headers: Mapping[str, str], count: int) -> Any:
         """The answer to what makes tasks; the run does not end between asking and knowing them."""
         asking = asyncio.create_task(self._json("POST", path, body, headers, count))
@@ -133,19 +177,24 @@ class RunClient:
         return answer
 
     async def _request(self, method: str, path: str, headers: Mapping[str, str], content: Sequence[Buffer], count: int) -> Any:
-        self._meter.tasks(count) if count else self._meter.check()
+        if count:
+            self._meter.tasks(count)
+        elif method != "DELETE":  # what it has made can be given up when nothing is left
+            self._meter.check()
         record = RequestRecord(method, path)
         if (call := current.get()) is not None:
             call.requests.append(record)
             call.tasks += count
         began = time.monotonic()
         try:
-            reply = await self._admitted(method, path, headers, content)
+            with self._meter.strand():
+                reply = await self._admitted(method, path, headers, content)
             record.status = reply.status
             return reply
         except OpenRuntimeError as error:
             record.status, record.code = error.status, error.code
-            self._meter.untask(count)
+            if not isinstance(error, CompileError | TaskFailed):  # those have been computed
+                self._meter.untask(count)
             raise
         finally:
             record.seconds = time.monotonic() - began
@@ -156,6 +205,7 @@ class RunClient:
         except Forbidden as refusal:
             if refusal.field is None:
                 raise
+            self._meter.check()  # nobody is asked for a run that is over
             body = b"".join(content)
             token = await self._gate.permission(refusal.field, purpose.get(), method, path, body)
             return await self._once(token, method, path, headers, [body] if body else [])

@@ -27,6 +27,10 @@ class Feed:
         self._happened.set()
         self._happened = asyncio.Event()
 
+    def over(self, after: int) -> bool:
+        """Whether nothing comes after a number any more."""
+        return bool(self._events) and self._events[-1][0] == "finished" and after >= self._first + len(self._events)
+
     async def events(self, after: int = 0) -> AsyncGenerator[tuple[int, str, Any]]:
         """`(number, kind, data)`, those after a number that was seen; the last is `finished` with the run."""
         at = after
@@ -36,7 +40,7 @@ class Feed:
                 kind, data = self._events[at - self._first]
                 at += 1
                 yield at, kind, data
-                if kind == "finished":
-                    return
                 at = max(at, self._first)
+            if self.over(at):
+                return
             await self._happened.wait()

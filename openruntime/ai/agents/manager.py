@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from openruntime.ai.agents import sessions
 from openruntime.ai.agents.budget import chosen
 from openruntime.ai.agents.prompts import asked
-from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted, shown
+from openruntime.ai.agents.records import CUT, RUNNING, RunRecord, interrupted, packed, shown, storable
 from openruntime.ai.agents.sessions import Sessions
 from openruntime.contracts.agents import Budget, BudgetSpent, Report, Role, Spent
 from openruntime.contracts.ai import Models, ModelSpec, ModelWork, Streams
@@ -109,6 +109,8 @@ class AIAgentManager:
         spec, lack = self._model(role, parameters)
         if sum(run.record.status == "queued" for run in self._runs.values()) >= MOST_WAITING:
             raise QueueFull(f"{MOST_WAITING} agents' runs wait already; try again later", retry_after=5)
+        if storable(parameters) != parameters:
+            raise InvalidParameter("`parameters` has a whole number beyond 64 bits; send it as a text, or as a float", field="parameters")
         own = {name: value for name, value in parameters.items() if name not in PARAMETERS}
         run_id = str(uuid7())
         record = RunRecord(
@@ -118,7 +120,8 @@ class AIAgentManager:
             beat=time.time(),
         )  # fmt: skip
         who = Principal(f"{principal.id}/{role.name}:{run_id}", principal.tenant, role.scopes)
-        run = Run(record, role, who, request.model_copy(update={"parameters": own}), self._tokens, self._application, self._places, self._saved)
+        asked = request.model_copy(update={"parameters": own})
+        run = Run(record, role, who, asked, self._tokens, self._application, self._places, self._saved, self.models)
         run.seed = seed
         if before is not None:
             limit = reads(spec) if spec is not None else None
@@ -128,10 +131,7 @@ class AIAgentManager:
 
             run.writer = ModelWriter(run, spec, self.work, self.streams)
         self._forget()
-        try:
-            await self._put(record)
-        except OverflowError:
-            raise InvalidParameter("`parameters` has a whole number beyond 64 bits; send it as a text, or as a float", field="parameters") from None
+        await self._put(record)
         self._runs[run_id] = run
         run.task = asyncio.get_running_loop().create_task(self._live(run, principal, lack), name=f"agent-{run_id}")
         await asyncio.sleep(0)  # a task that is cancelled before it has begun would end without a last word
@@ -183,11 +183,23 @@ class AIAgentManager:
             if record.status in RUNNING:
                 record.status = "completed"
             self._tokens.end(record.id)
-            if record.session is not None and record.status == "completed":
-                answer = record.report.text or record.report.summary
-                await self.sessions.add(record.session, record.id, record.prompt, answer, principal=user, cut=run.recalled)
-            await self._put(record)
-            run.feed.tell("finished", shown(record))
+            try:
+                await self._remember(run, user)
+                await self._put(record)
+            finally:
+                run.feed.tell("finished", shown(record))
+
+    async def _remember(self, run: Any, user: Principal) -> None:
+        record: RunRecord = run.record
+        if record.session is None or record.status != "completed":
+            return
+        answer = record.report.text or record.report.summary
+        try:
+            await self.sessions.add(record.session, record.id, record.prompt, answer, principal=user, cut=run.recalled)
+        except Exception as error:
+            log.warning("a session cannot be kept", exc_info=True, extra={"task_id": record.id})
+            why = error.message if isinstance(error, OpenRuntimeError) else "the server's log says why"
+            record.report.unfinished = record.report.unfinished or f"its session does not remember this: {why}"
 
     async def _work(self, run: Any, lack: OpenRuntimeError | None) -> None:
         record: RunRecord = run.record
@@ -211,10 +223,15 @@ class AIAgentManager:
                 record.report.unfinished = f"{over}: this is what was found until then"
             finally:
                 for task in (working, *guards):
-                    task.cancel()
+                    if not task.cancelling():  # a second time would cut off how it tidies up
+                        task.cancel()
                 await asyncio.gather(working, *guards, return_exceptions=True)
                 run.meter.stop()
-                await asyncio.shield(run.own.settle())
+                settling = asyncio.create_task(run.own.settle())
+                try:
+                    await asyncio.shield(settling)
+                finally:
+                    await settling  # with the client that is closed after
 
     async def _clock(self, run: Any) -> None:
         while (left := run.meter.seconds_left) > 0:
@@ -225,7 +242,7 @@ class AIAgentManager:
         role: Role = run.role
         report: Report = run.report
         if role.work is not None:
-            await role.work(run)
+            await run.use(role.work, {}, by="role")
         if role is PLAIN:
             from openruntime.contracts.ai import Generation
 
@@ -308,7 +325,7 @@ class AIAgentManager:
         await asyncio.gather(*self._saving.values(), return_exceptions=True)
 
     def _stop(self, run: Any, why: str) -> None:
-        if run.stopping is None and not run.task.done():  # once: what settles it must not be cut off too
+        if run.stopping is None and not run.record.ended:  # once: neither what settles it nor what keeps it must be cut off too
             run.stopping = why
             run.task.cancel()
 
@@ -327,9 +344,9 @@ class AIAgentManager:
 
     async def _put(self, record: RunRecord) -> None:
         try:
-            await self._shelf.put(NAMESPACE, record.id, msgspec.msgpack.encode(record), {}, ttl=TTL, tenant=record.tenant)
-        except OpenRuntimeError as error:
-            log.warning("the record of an agent's run cannot be kept: %s", error.message)
+            await self._shelf.put(NAMESPACE, record.id, packed(record), {}, ttl=TTL, tenant=record.tenant)
+        except Exception as error:
+            log.warning("the record of an agent's run cannot be kept: %s", error, exc_info=not isinstance(error, OpenRuntimeError))
 
     def _forget(self) -> None:
         ended = [run_id for run_id, run in self._runs.items() if run.record.ended]

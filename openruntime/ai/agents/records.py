@@ -23,7 +23,7 @@ class RequestRecord(msgspec.Struct, omit_defaults=True):
 
 
 class CallRecord(msgspec.Struct, omit_defaults=True):
-    """One use of a tool. `by`: model or role (its own work); `outcome`: running, ok, failed, refused or cancelled."""
+    """One use of a tool, or the role's own `work`. `by`: model or role; `outcome`: running, ok, failed, refused or cancelled."""
 
     id: int
     tool: str
@@ -89,6 +89,23 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def ended(self) -> bool:
         return self.status not in RUNNING
+
+
+def packed(record: RunRecord) -> bytes:
+    """For the shelf."""
+    try:
+        return msgspec.msgpack.encode(record)
+    except OverflowError:
+        return msgspec.msgpack.encode(storable(msgspec.to_builtins(record)))
+
+
+def storable(value: Any) -> Any:
+    """Plain data as msgpack can have it: whole numbers beyond 64 bits, which a model may think of, as text."""
+    if isinstance(value, dict):
+        return {name: storable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return f"{value:#x}" if isinstance(value, int) and not -1 << 63 <= value < 1 << 64 else value
 
 
 def interrupted(record: RunRecord, grace: float) -> RunRecord:

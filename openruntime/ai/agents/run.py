@@ -16,6 +16,7 @@ from openruntime.ai.agents.records import CallRecord, RunRecord, call
 from openruntime.ai.agents.sessions import Recalled
 from openruntime.client.embedded import Application
 from openruntime.contracts.agents import Budget, BudgetSpent, Client, Report, Role, Spent, Tool, Writer
+from openruntime.contracts.ai import Models
 from openruntime.contracts.errors import Forbidden, OpenRuntimeError
 from openruntime.contracts.models import AIRequest
 from openruntime.contracts.records import Principal
@@ -31,14 +32,14 @@ class Run:
 
     def __init__(
         self, record: RunRecord, role: Role, principal: Principal, request: AIRequest, tokens: TokenIssuer, application: Application,
-        places: asyncio.Semaphore, saved: Callable[["Run"], None],
+        places: asyncio.Semaphore, saved: Callable[["Run"], None], models: Models | None = None,
     ) -> None:  # fmt: skip
         self.record = record
         self.role = role
         self.feed = Feed()
         self.meter = Meter(record.budget, record.spent)
         self.desk = Desk(record, principal, role.asks, tokens, self.meter, self.feed, places, lambda: saved(self))
-        self.own = RunClient(application, self.meter, self.desk)
+        self.own = RunClient(application, self.meter, self.desk, models)
         self.seed: int | None = None  # for its model
         self.recalled = Recalled([])  # of its session
         self.writer: Writer | None = None
@@ -99,13 +100,14 @@ class Run:
     async def use(self, tool: Tool, arguments: Mapping[str, Any], *, by: str) -> Any:
         """A tool's answer, recorded. What it raises passes."""
         self.meter.check()
-        self.spent.calls += 1
+        self.spent.calls += tool is not self.role.work
         entry = CallRecord(len(self.record.calls) + 1, getattr(tool, "__name__", "tool"), _plain(arguments), by, time.time())
         self.record.calls.append(entry)
         self.feed.tell("call", call(entry))
         outer, began = current.set(entry), time.monotonic()
         try:
-            found = await tool(self, **arguments)
+            with self.meter.strand():
+                found = await tool(self, **arguments)
             entry.outcome, entry.result = "ok", _brief(found)
             return found
         except OpenRuntimeError as error:

@@ -52,11 +52,15 @@ class Sessions:
 
     async def get(self, session_id: str, *, principal: Principal) -> Session:
         """Raises `NotFound`."""
+        return (await self._kept(session_id, principal))[1]
+
+    async def _kept(self, session_id: str, principal: Principal) -> tuple[bytes, Session]:
+        """It, and as it is kept."""
         kept = await self._shelf.get(NAMESPACE, session_id)
         session = msgspec.msgpack.decode(kept[0], type=Session) if kept is not None else None
-        if session is None or session.tenant != principal.tenant:
+        if kept is None or session is None or session.tenant != principal.tenant:
             raise NotFound(f"there is no session {session_id!r:.100}; sessions are forgotten 30 days after their last turn", field="session")
-        return session
+        return kept[0], session
 
     async def list(self, *, principal: Principal) -> list[Session]:
         """The newest first."""
@@ -73,22 +77,25 @@ class Sessions:
 
     async def add(self, session_id: str, run: str, question: str, answer: str, *, principal: Principal, cut: "Recalled | None" = None) -> None:
         """A turn of each, and what is left out from now on. A session that was deleted meanwhile stays so."""
-        try:
-            session = await self.get(session_id, principal=principal)
-        except NotFound:
-            return
-        session.used = time.time()
-        if cut is not None:
-            session.untold, session.summary = cut.untold, cut.summary
-        session.turns += [Turn("user", question, run, session.used), Turn("assistant", answer, run, session.used)]
-        if (over := len(session.turns) - MOST_TURNS) > 0:
-            session.dropped += over
-            session.untold = max(0, session.untold - over)
-            del session.turns[:over]
-        await self._put(session)
+        while True:
+            try:
+                kept, session = await self._kept(session_id, principal)
+            except NotFound:
+                return
+            session.used = time.time()
+            if cut is not None and cut.until > session.dropped + session.untold:  # another run may have left out more meanwhile
+                session.untold, session.summary = cut.until - session.dropped, cut.summary
+            session.turns += [Turn("user", question, run, session.used), Turn("assistant", answer, run, session.used)]
+            if (over := len(session.turns) - MOST_TURNS) > 0:
+                session.dropped += over
+                session.untold = max(0, session.untold - over)
+                del session.turns[:over]
+            if await self._put(session, instead=kept):
+                return  # otherwise another run, here or at another gateway, was faster
 
-    async def _put(self, session: Session) -> None:
-        await self._shelf.put(NAMESPACE, session.id, msgspec.msgpack.encode(session), {}, ttl=TTL, tenant=session.tenant)
+    async def _put(self, session: Session, instead: bytes | None = None) -> bool:
+        packed = msgspec.msgpack.encode(session)
+        return await self._shelf.put(NAMESPACE, session.id, packed, {}, ttl=TTL, tenant=session.tenant, instead=instead)
 
 
 class Recalled(NamedTuple):
@@ -96,7 +103,7 @@ class Recalled(NamedTuple):
 
     messages: list[dict[str, Any]]
     summary: str = ""
-    untold: int = 0
+    until: int = 0  # of all turns there ever were, those that are not among the messages by rule
 
 
 async def recalled(session: Session, system: str, question: str, limit: int | None, answer: int) -> Recalled:
@@ -106,7 +113,7 @@ async def recalled(session: Session, system: str, question: str, limit: int | No
         return Recalled(messages[-RECALLED:])
     history = History([*messages, {"role": "user", "content": question}], session.untold, session.summary)
     await Context(history, limit, answer=min(answer, limit // 4)).window(system)
-    return Recalled(messages[history.dropped :], history.summary, history.dropped)
+    return Recalled(messages[history.dropped :], history.summary, session.dropped + history.dropped)
 
 
 def wanted(parameters: dict[str, Any]) -> str | None:

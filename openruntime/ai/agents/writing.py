@@ -36,17 +36,13 @@ class ModelWriter:
     async def complete(self, asked: Generation, *, aloud: bool = False) -> Completion:
         """Its whole answer; `aloud`: said to watchers while it comes. What the run's request says of tokens and temperature holds."""
         run = self._run
-        left = run.meter.request()
         asked = msgspec.structs.replace(
             asked, max_tokens=asked.max_tokens or run.request.max_tokens,
             temperature=run.request.temperature if asked.temperature is None else asked.temperature,
             seed=run.seed if asked.seed is None else asked.seed,
         )  # fmt: skip
         asked, prompt = await self._fitted(asked)
-        left -= prompt
-        if left <= 0:
-            run.meter.over = run.meter.exceeded("tokens")
-            raise run.meter.over
+        left = run.meter.request(prompt)
         asked = msgspec.structs.replace(asked, max_tokens=min(asked.max_tokens or left, left))
         text: list[str] = []
         calls: dict[int, dict[str, Any]] = {}

@@ -4,6 +4,7 @@ None for what could not be checked here, which says why."""
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from openruntime.ai.agents.developer.reading import problems
 from openruntime.ai.agents.developer.sandbox import DOORS, Limits, Outcome, run
 from openruntime.contracts.agents import Context
-from openruntime.contracts.errors import CompileError, OpenRuntimeError
+from openruntime.contracts.errors import CompileError, NotFound, OpenRuntimeError
 from openruntime.contracts.payload import ITEMSIZE
 
 Check = dict[str, Any]
@@ -216,8 +217,10 @@ async def kernel(context: Context, request: Mapping[str, Any], *, keep: bool = T
             found.append(check("verified", False, state.get("error") or state["status"]))
     except OpenRuntimeError as error:
         found.append(check("verified", False, error.message))
-    if not passed(found, "verified") or not keep:
-        await context.client.delete(f"/kernels/{name}")
+    finally:  # a run that is cut off before it is verified leaves it behind no more than one that sees it is wrong
+        if not passed(found, "verified") or not keep:
+            with suppress(NotFound):
+                await context.client.delete(f"/kernels/{name}")
     return found
 
 

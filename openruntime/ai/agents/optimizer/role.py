@@ -23,6 +23,7 @@ from openruntime.contracts.agents import Artifact, Budget, Context, Fact, Role
 from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError
 from openruntime.contracts.models import WorkflowType
 
+OBJECTS, TEXTS = ("arrays", "parameters", "sizes"), ("baseline", "device")  # what those of its parameters must be
 PROPOSALS = 3  # candidates that a model is asked for
 ASKING = """Write up to {most} faster versions of this {what}. Each must compute exactly the same for every input. Answer with JSON only.
 {about}
@@ -53,6 +54,10 @@ SEND = (
 async def work(context: Context) -> None:
     """Everything that can be known without a model, in `context.report`."""
     given = context.request.parameters or {}
+    for field in (*OBJECTS, *TEXTS):
+        if field in given and not isinstance(given[field], Mapping if field in OBJECTS else str):
+            kind = "an object" if field in OBJECTS else "a text"
+            raise InvalidParameter(f"`parameters.{field}` must be {kind}, not {given[field]!r:.60}", field=field)
     found = Optimization("", "")
     bench = Bench(context.client)
     try:
