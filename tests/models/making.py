@@ -57,5 +57,8 @@ class Nothing:
     def problems(self) -> dict[str, str]:
         return {}
 
+    def settled(self) -> bool:
+        return True
+
     def look(self, older: float = 0) -> None:
         pass
