@@ -1,6 +1,7 @@
 """The models that are loaded: opened at first use, shared by all who ask, closed when idle or when memory is short."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,11 @@ class Host:
     def local(self) -> bool:
         return local(self.spec)
 
+    @property
+    def died(self) -> bool:
+        """Whether it had a process of its own, which is gone."""
+        return self.local and getattr(self.adapter, "pid", 0) is None
+
     def bytes(self) -> int:
         return self.adapter.resident() if self.adapter is not None else 0
 
@@ -67,15 +73,16 @@ class Hosting:
         self._verify = verify
         self._adapters = adapters
         self._hosts: dict[str, Host] = {}
+        self._replaced: set[Host] = set()  # other weights have their name now; they close when their last request ends
         self._freed = asyncio.Event()
         self._loading = asyncio.Lock()  # one at a time: what the next needs is judged when this one has what it takes
         self._watching: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()  # also of versions whose weights were replaced
+        self._closing: set[asyncio.Task[None]] = set()
         self.loads = 0
         self.unloads = 0
 
     def list(self) -> list[Host]:
-        return list(self._hosts.values())
+        return [*self._hosts.values(), *self._replaced]
 
     def uses(self, spec: ModelSpec) -> bool:
         """Whether a request is answered with it now."""
@@ -88,14 +95,18 @@ class Hosting:
         Raises `OutOfMemory`, `MissingExtra`, and what the adapter's `open` does."""
         host = self._hosts.get(spec.id)
         if host is None or host.spec != spec:  # the repository has other weights under the name now
-            if host is not None and not host.users:
-                self._close(host)
+            if host is not None:
+                self._replaced.add(host)
+                if not host.users:
+                    self._close(host)
             host = self._hosts[spec.id] = Host(spec)
         host.users += 1
         host.requests += 1
         host.used = time.monotonic()
         try:
             waited = 0.0
+            if host.state == "ready" and host.died:
+                host.state = "closed"  # what killed it may be the lack of memory: it is loaded as for the first time
             if host.state != "ready":
                 waited = await self._opened(host)
             assert host.adapter is not None
@@ -110,7 +121,7 @@ class Hosting:
         host.took = host.bytes() or host.took
         if not host.users:
             self._freed.set()
-            if self._hosts.get(host.spec.id) is not host:
+            if host in self._replaced:
                 self._close(host)
 
     async def close(self) -> None:
@@ -142,11 +153,7 @@ class Hosting:
                 made = await asyncio.to_thread(self._adapters.load, host.spec.adapter)  # importing it must not hold up the loop
                 host.adapter = made(host.spec)
             if host.local:
-                async with self._loading:
-                    if self._verify is not None:
-                        await self._verify(host.spec)
-                    await self._room(host)
-                    await host.adapter.open()
+                await self._load(host, host.adapter)
             else:
                 await host.adapter.open()
         except BaseException as error:
@@ -160,31 +167,41 @@ class Hosting:
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch(), name="models")
 
-    async def _room(self, host: Host) -> None:
-        """Close what was used longest ago until there is memory for one more; wait for those that are at work. Raises `OutOfMemory`."""
+    async def _load(self, host: Host, adapter: TextModel) -> None:
+        """When there is memory for it: idle ones are closed for that, those at work are waited for. Raises `OutOfMemory`."""
         needed = host.needs()
         if self._memory and needed > self._memory:
             raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and models may take {self._memory} together (the setting `model_memory`)")
-        while self._short(needed):
-            if not any(other.bytes() or other.state == "closing" for other in self._hosts.values() if other is not host):
-                raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and the machine has {self._available()} free")
-            if (idle := self._longest_idle(host)) is not None:
-                await asyncio.shield(self._close(idle))
-                continue
+        if self._verify is not None:
+            await self._verify(host.spec)
+        while True:
             self._freed.clear()
-            try:
+            async with self._loading:
+                while self._short(needed) and (idle := self._to_close(host, needed)) is not None:
+                    await asyncio.shield(self._close(idle))
+                if not self._short(needed):
+                    await adapter.open()
+                    return
+            if not any(other.bytes() or other.state == "closing" for other in self.list() if other is not host):
+                raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and the machine has {self._available()} free")
+            with contextlib.suppress(TimeoutError):  # meanwhile others may load what there is room for
                 await asyncio.wait_for(self._freed.wait(), LOOK)
-            except TimeoutError:
-                continue
+
+    def _to_close(self, host: Host, needed: int) -> Host | None:
+        """The one used longest ago, unless closing them all would not do for as long as others work."""
+        others = [other for other in self.list() if other is not host and other.local]
+        idle = sum(other.bytes() for other in others if not other.users)
+        useful = not self._short(needed, idle) or not any(other.users for other in others)
+        return self._longest_idle(host) if useful else None
 
     def _over(self, needed: int) -> bool:
-        return bool(self._memory) and sum(host.bytes() for host in self._hosts.values()) + needed > self._memory
+        return bool(self._memory) and sum(host.bytes() for host in self.list()) + needed > self._memory
 
-    def _short(self, needed: int) -> bool:
-        return bool(needed) and (self._over(needed) or self._available() < needed + self._total * RESERVE)
+    def _short(self, needed: int, freed: int = 0) -> bool:
+        return bool(needed) and (self._over(needed - freed) or self._available() + freed < needed + self._total * RESERVE)
 
     def _longest_idle(self, other: Host | None = None) -> Host | None:
-        idle = [host for host in self._hosts.values() if host is not other and host.local and host.state == "ready" and not host.users]
+        idle = [host for host in self.list() if host is not other and host.local and host.state == "ready" and not host.users]
         return min(idle, key=lambda host: host.used, default=None)
 
     # -- closing --------------------------------------------------------------------------------------------------------------
@@ -196,7 +213,7 @@ class Hosting:
             for host in self.list():
                 if host.state == "ready" and not host.users and now - host.used > self._idle:
                     self._close(host)
-            if self._over(0) or (self._available() < self._total * RESERVE and any(host.bytes() for host in self._hosts.values())):
+            if self._over(0) or (self._available() < self._total * RESERVE and any(host.bytes() for host in self.list())):
                 idle = self._longest_idle()
                 if idle is not None:
                     log.info("memory is short: the model %s is unloaded", idle.spec.id)
@@ -221,6 +238,7 @@ class Hosting:
             log.warning("the model %s could not be closed: %s", host.spec.id, error)
         finally:
             host.state, host.closing = "closed", None
+            self._replaced.discard(host)
             if loaded and host.local:
                 self.unloads += 1
             self._freed.set()

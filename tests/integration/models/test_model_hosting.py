@@ -1,6 +1,8 @@
 """Loading and unloading, the cache of deterministic answers, stopping and starting."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +85,61 @@ async def test_other_weights_under_the_same_name_are_taken_up(settings: Callable
         assert vocal.opened == ["echo:1", "echo:1"]
         assert (await answer(runtime, before)).text == "ha " * 30
         await until(lambda: vocal.closed == ["echo:1"])
+
+
+async def test_who_waits_for_memory_does_not_hold_up_who_fits(settings: Callable[..., Settings], vocal: Any) -> None:
+    sizes = {"big": 180, "busy": 100, "idle": 20, "small": 20}
+    specs = [ModelSpec(name=name, adapter="vocal", source=f"/{name}", size=size << 20, options={"bytes": size << 20}) for name, size in sizes.items()]
+    async with running(settings(model_memory="250MiB"), Few(*specs)) as runtime:
+        await answer(runtime, await runtime.tasks.submit(ask("idle", "say ha 1 0")))
+        busy = await runtime.tasks.submit(ask("busy", "say ha 40 0.03"))
+        await until(lambda: vocal.running == 1)
+        big = await runtime.tasks.submit(ask("big", "say ha 1 0"))
+        await until(lambda: any(row["model"] == "big:1" for row in runtime.devices.get("cpu:0")["models"]))
+        await answer(runtime, await runtime.tasks.submit(ask("small", "say ha 1 0")))
+        assert busy.status is TaskStatus.RUNNING
+        assert vocal.closed == [], "as long as that one works, closing the others would not do"
+        await answer(runtime, big)
+        assert busy.status is TaskStatus.COMPLETED
+        assert "busy:1" in vocal.closed
+
+
+async def test_replaced_weights_count_until_their_last_request_has_ended(settings: Callable[..., Settings], vocal: Any) -> None:
+    made = ModelSpec(name="a", adapter="vocal", source="/a", size=100 << 20, digest="aa", options={"bytes": 100 << 20})
+    models = Few(made)
+    async with running(settings(model_memory="150MiB"), models) as runtime:
+        before = await runtime.tasks.submit(ask("a", "say ha 20 0.03"))
+        await until(lambda: vocal.running == 1)
+        models.specs["a:1"] = msgspec.structs.replace(made, digest="bb")
+        after = await runtime.tasks.submit(ask("a", "say ho 1 0"))
+        await until(lambda: len(runtime.devices.get("cpu:0")["models"]) == 2)
+        assert (await answer(runtime, after)).text == "ho ", "it waited, and was not told that there is no memory"
+        assert before.status is TaskStatus.COMPLETED
+        assert [row["state"] for row in runtime.devices.get("cpu:0")["models"]] == ["ready"]
+
+
+async def test_an_engine_that_died_is_loaded_as_for_the_first_time(settings: Callable[..., Settings], vocal: Any) -> None:
+    """Also where it was memory that it died for the lack of: not into the same shortage again."""
+    from openruntime.core.repository import open_repository
+
+    made = settings(model_memory="4GiB")
+    models = open_repository(made)
+    async with running(made, models) as runtime:
+        name = "smollm2-135m-instruct"
+        wanted = ask(name, "Hello", max_tokens=2)
+        await answer(runtime, await runtime.tasks.submit(wanted), 60)
+        [row] = runtime.devices.get("cpu:0")["models"]
+        os.kill(row["pid"], signal.SIGKILL)
+        await until(lambda: runtime.devices.get("cpu:0")["models"][0]["pid"] is None)
+        await answer(runtime, await runtime.tasks.submit(wanted), 60)
+        assert runtime.model_backend.loads() == {"loaded": 2, "unloaded": 0}
+        os.kill(runtime.devices.get("cpu:0")["models"][0]["pid"], signal.SIGKILL)
+        await until(lambda: runtime.devices.get("cpu:0")["models"][0]["pid"] is None)
+        runtime.model_backend._hosting._memory = 1 << 20
+        task = await runtime.tasks.submit(wanted)
+        assert await runtime.tasks.wait(task, 10)
+        assert task.failure is not None
+        assert task.failure.code == "out_of_memory"
 
 
 async def test_deterministic_answers_are_kept_by_weights_and_all_that_was_asked(settings: Callable[..., Settings], vocal: Any) -> None:
