@@ -9,6 +9,7 @@ from typing import Any
 
 from openruntime.contracts.ai import ModelSpec, TextModel
 from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory
+from openruntime.contracts.records import LOCAL
 from openruntime.contracts.registry import MODELS, Registry
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Host:
         self.adapter: TextModel | None = None
         self.users = 0
         self.requests = 0
+        self.tenant: str | None = None  # whose the last request since it was opened was
         self.took = 0  # bytes, when it was used last
         self.used = time.monotonic()
         self.opening: asyncio.Task[None] | None = None
@@ -89,7 +91,7 @@ class Hosting:
         host = self._hosts.get(spec.id)
         return host is not None and host.users > 0
 
-    async def enter(self, spec: ModelSpec) -> tuple[Host, TextModel, float]:
+    async def enter(self, spec: ModelSpec, tenant: str = LOCAL.tenant) -> tuple[Host, TextModel, float]:
         """The adapter, open, and the seconds that waiting for that took. Each `enter` that returned has its `leave`.
 
         Raises `OutOfMemory`, `MissingExtra`, and what the adapter's `open` does."""
@@ -110,6 +112,8 @@ class Hosting:
             if host.state != "ready":
                 waited = await self._opened(host)
             assert host.adapter is not None
+            host.adapter.mixed |= host.tenant not in (None, tenant)
+            host.tenant = tenant
             return host, host.adapter, waited
         except BaseException:
             self.leave(host)
@@ -161,6 +165,7 @@ class Hosting:
             host.reason = error.message if isinstance(error, OpenRuntimeError) else type(error).__name__
             raise
         host.state, host.used = "ready", time.monotonic()
+        host.tenant, host.adapter.mixed = None, False
         if host.local:
             self.loads += 1
             log.info("the model %s is loaded after %.2f s", host.spec.id, time.monotonic() - began)

@@ -69,6 +69,7 @@ class LlamaCppAdapter(EmbeddingModel):
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
             gbnf = (request.response_format or {}).get("type") == "grammar" and not tools.schemas(request)
             silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
+            body["cache_prompt"] = not self.mixed
             try:
                 async with self._asking(engine, target, body, silence) as answer, aclosing(deltas(answer.pieces(), who, silence=silence)) as said:
                     async for delta in _with_calls(said) if tools.schemas(request) else _whole(said, request):
@@ -202,7 +203,7 @@ def _batch(size: int, threads: int) -> int:
 def _body(request: Generation) -> dict[str, Any]:
     plain = ("max_tokens", "temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
     body: dict[str, Any] = {name: value for name in plain if (value := getattr(request, name)) is not None}
-    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
     if request.stop:
         body["stop"] = request.stop
     if request.messages is None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from openruntime.contracts.ai import Generation, ModelSpec
+from openruntime.contracts.ai import Completion, Generation, ModelSpec, answer_of
 from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Principal
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
 from tests.models.few import Few, answer, ask, few, pieces, until
@@ -140,6 +141,32 @@ async def test_an_engine_that_died_is_loaded_as_for_the_first_time(settings: Cal
         assert await runtime.tasks.wait(task, 10)
         assert task.failure is not None
         assert task.failure.code == "out_of_memory"
+
+
+async def test_no_tenant_notices_what_another_asked(settings: Callable[..., Settings], vocal: Any) -> None:
+    from openruntime.core.repository import open_repository
+
+    made = settings(model_memory="4GiB")
+    async with running(made, open_repository(made)) as runtime:
+
+        async def known(tenant: str, what: str) -> int:
+            """Of the prompt's tokens those that the engine says it knew."""
+            secret = f"The password of {what} is correct horse battery staple, and nobody else may know it."
+            wanted = ask("smollm2-135m-instruct", secret, max_tokens=1)
+            task = await runtime.tasks.submit(wanted, principal=Principal(tenant, tenant))
+            assert await runtime.tasks.wait(task, 60)
+            assert task.outputs is not None, task.failure
+            return msgspec.json.decode(answer_of(task.outputs), type=Completion).usage.cached
+
+        assert await known("a", "Alice") == 0
+        assert await known("a", "Alice") > 10, "as long as it works for one tenant, prompts are reused"
+        assert await known("b", "Alice") == 0
+        assert await known("b", "Bob") == 0
+        assert await known("a", "Bob") == 0
+        assert await known("a", "Bob") == 0, "whose prompts lie where, nobody can say any more"
+        await asyncio.shield(runtime.model_backend._hosting._close(runtime.model_backend._hosting.list()[0]))
+        assert await known("b", "Bob") == 0
+        assert await known("b", "Bob") > 10, "it was loaded anew"
 
 
 async def test_deterministic_answers_are_kept_by_weights_and_all_that_was_asked(settings: Callable[..., Settings], vocal: Any) -> None:
