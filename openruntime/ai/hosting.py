@@ -5,18 +5,21 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from openruntime.contracts.ai import ModelSpec, TextModel
-from openruntime.contracts.errors import OpenRuntimeError, OutOfMemory
+from openruntime.contracts.errors import InvalidParameter, OpenRuntimeError, OutOfMemory
 from openruntime.contracts.records import LOCAL
 from openruntime.contracts.registry import MODELS, Registry
+from openruntime.models.gguf import read_header
+from openruntime.models.weights import GGUF, SERVED
 
 log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between looks at who has been idle, and how much memory is taken
 RESERVE = 0.05  # of the machine's memory that a model is not loaded into
-OVERHEAD = 1.2  # memory a loaded model takes, over the size of its weights: the cache of a context or two
+OVERHEAD = 1.2  # memory a loaded model takes, over the size of its weights; that of its requests' contexts comes besides
 
 
 class Host:
@@ -48,8 +51,16 @@ class Host:
         return self.adapter.resident() if self.adapter is not None else 0
 
     def needs(self) -> int:
-        """Bytes that it will take, by what it took before, else by its size."""
-        return (self.took or int(self.spec.size * OVERHEAD)) if self.local else 0
+        """Bytes that it will take: by what it took before, else by its size and what its file says of a context's. Reads the file."""
+        spec = self.spec
+        if self.took or not self.local:
+            return self.took
+        contexts = 0
+        if spec.source.lower().endswith(GGUF):
+            with contextlib.suppress(OSError, InvalidParameter):  # its adapter says what is wrong with it
+                context = int(spec.options.get("context") or spec.context_length or SERVED)
+                contexts = read_header(Path(spec.source)).context_bytes(context) * max(1, spec.parallel)
+        return int(spec.size * OVERHEAD) + contexts
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -174,11 +185,11 @@ class Hosting:
 
     async def _load(self, host: Host, adapter: TextModel) -> None:
         """When there is memory for it: idle ones are closed for that, those at work are waited for. Raises `OutOfMemory`."""
-        needed = host.needs()
-        if self._memory and needed > self._memory:
-            raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and models may take {self._memory} together (the setting `model_memory`)")
         if self._verify is not None:
             await self._verify(host.spec)
+        needed = await asyncio.to_thread(host.needs)
+        if self._memory and needed > self._memory:
+            raise OutOfMemory(f"{host.spec.id} needs about {needed} bytes, and models may take {self._memory} together (the setting `model_memory`)")
         while True:
             self._freed.clear()
             async with self._loading:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
+from openruntime.ai.hosting import Host
 from openruntime.contracts.ai import Completion, Generation, ModelSpec, answer_of
 from openruntime.contracts.models import TaskStatus
 from openruntime.contracts.records import Principal
@@ -130,6 +132,7 @@ async def test_an_engine_that_died_is_loaded_as_for_the_first_time(settings: Cal
         wanted = ask(name, "Hello", max_tokens=2)
         await answer(runtime, await runtime.tasks.submit(wanted), 60)
         [row] = runtime.devices.get("cpu:0")["models"]
+        assert Host(models.resolve(name)).needs() == pytest.approx(row["bytes"], rel=0.3), "what it was loaded with was estimated right"
         os.kill(row["pid"], signal.SIGKILL)
         await until(lambda: runtime.devices.get("cpu:0")["models"][0]["pid"] is None)
         await answer(runtime, await runtime.tasks.submit(wanted), 60)
