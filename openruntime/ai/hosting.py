@@ -63,9 +63,10 @@ class Host:
         return int(spec.size * OVERHEAD) + contexts
 
     def describe(self) -> dict[str, Any]:
+        """`bytes` of main memory; what an engine that was built for a GPU takes there, no engine says in a way that could be told apart."""
         return {
             "model": self.spec.id, "adapter": self.spec.adapter, "state": self.state, "pid": getattr(self.adapter, "pid", None),
-            "bytes": self.bytes(), "requests": self.users, "requests_total": self.requests, "reason": self.reason,
+            "bytes": self.bytes(), "gpu_bytes": None, "requests": self.users, "requests_total": self.requests, "reason": self.reason,
         }  # fmt: skip
 
 
