@@ -65,16 +65,17 @@ def _there(source: Path, name: str) -> bool:
 def _take(source: Path, target: Path, sha: str, check: bool) -> bool | None:
     """Whether the weights are in the copy now; None where there are none, False where they are damaged."""
     shelf, copied = source / "weights" / sha, target / "weights" / sha
+    inside = next(iter(shelf.iterdir()), None) if shelf.is_dir() else None
+    if inside is None:
+        return None
     try:
-        if not (inside := next(shelf.iterdir(), None)):
-            return None
         made = bring(inside, copied / inside.name)
-        right = not (made or check) or digest(copied / inside.name) == sha
-    except (FileNotFoundError, NotADirectoryError):
-        right = None if not shelf.exists() else False
-    if not right:
-        shutil.rmtree(copied, ignore_errors=True)
-    return right
+        if not (made or check) or digest(copied / inside.name) == sha:
+            return True
+    except FileNotFoundError:  # removed meanwhile
+        pass
+    shutil.rmtree(copied, ignore_errors=True)
+    return False
 
 
 @contextmanager
