@@ -13,6 +13,7 @@ from openruntime.contracts.ai import (
     ANSWER,
     REQUIRES,
     SAY,
+    TENANT,
     Completion,
     EmbeddingModel,
     Embeddings,
@@ -25,7 +26,7 @@ from openruntime.contracts.ai import (
 from openruntime.contracts.errors import InvalidParameter, ModelNotFound, OperationFailed
 from openruntime.contracts.interfaces import ComputeBackend
 from openruntime.contracts.payload import Array
-from openruntime.contracts.records import Call, Result, Task
+from openruntime.contracts.records import LOCAL, Call, Result, Task
 from openruntime.tasks.io import Place
 
 FIRST = 1.0  # seconds that a model's call is predicted to take before one did
@@ -68,9 +69,9 @@ class ModelBackend(ComputeBackend):
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
         spec = self._spec(operation)
-        say = params.pop(SAY, None)
+        say, tenant = params.pop(SAY, None), params.pop(TENANT, LOCAL.tenant)
         self.counts[spec.name].requests += 1
-        host, adapter, loading = await self._hosting.enter(spec)
+        host, adapter, loading = await self._hosting.enter(spec, tenant)
         try:
             began = time.monotonic()
             answer = await (_embedded(adapter, params) if spec.kind == "embedding" else _completed(adapter, params, say))

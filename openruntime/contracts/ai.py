@@ -13,6 +13,7 @@ from openruntime.contracts.records import LOCAL, Principal, Task
 REQUIRES = "model:"  # with a model's `NAME:VERSION` after it, `Call.requires` of a task that a model does
 LANE = "io/"  # with the same after it, the lane that such tasks wait in: one model's full house does not hold up another's
 SAY = "say"  # what `ModelBackend.execute` is given besides the parameters: takes each `Delta` of the answer as it comes
+TENANT = "tenant"  # the same, whose task it is
 PRODUCTION = {"chat": "production", "embedding": "production-embedding"}  # kind -> the alias of the model in use
 ANSWER = "answer"  # the output of such a task: a `Completion` or `Embeddings` as JSON in uint8
 
@@ -111,6 +112,8 @@ class TextModel(AIModelAdapter):
     to do), `InvalidParameter` naming the field, `OperationFailed` for an upstream's nonsense. To cancel one is to cancel the asyncio task that
     awaits it: within 250 ms nothing of it is computed any more.
     """
+
+    mixed = False  # set once it has had requests of several tenants: from then on no answer may tell, by its time or usage, what was asked before
 
     @abstractmethod
     async def complete(self, request: Generation) -> Completion: ...

@@ -12,6 +12,8 @@ from openruntime.models import installed, upstreams
 log = logging.getLogger(__name__)
 
 FRESH = 30.0  # seconds that what was found counts as it is
+KEPT = 600.0  # seconds that what a server had counts while it does not answer: it may only be slow, or be started again
+FIRST = 0.5  # seconds that the first who wants to know waits for the servers' first answers
 OPENAI_MODEL = "gpt-5-mini"
 
 Found = tuple[list[ModelSpec], dict[str, str]]  # and of what cannot be used: why
@@ -24,6 +26,9 @@ class Finds(Protocol):
         """In the order in which one of them is the default. Returns at once; the same object as long as nothing has changed."""
 
     def problems(self) -> Mapping[str, str]: ...
+
+    def settled(self) -> bool:
+        """Whether all that is to be looked at was, once. The first who asks waits a moment for it."""
 
     def look(self, older: float = FRESH) -> None:
         """Look again where what is known is older than so many seconds, and wait for it."""
@@ -39,6 +44,9 @@ class Discovery:
         self._packages: Found | None = None
         self._surroundings: object = None
         self._servers: Found = [], {}
+        self._answers: dict[str, tuple[float, list[ModelSpec]]] = {}  # of each server its last, and when
+        self._first = threading.Event()
+        self._patience = FIRST
         self._merged: tuple[Found, Found, Sequence[ModelSpec]] | None = None
         self._asked = self._looked = float("-inf")
         self._reading = threading.Lock()
@@ -66,14 +74,33 @@ class Discovery:
                 return
             try:
                 self._read_packages()
-                configured, wrong = upstreams.configured(self._environment, self._openai_model or OPENAI_MODEL, self._openai_model is not None)
-                ollama, silent = upstreams.ollama(self._environment)
+                asked = upstreams.configured(self._environment, self._openai_model or OPENAI_MODEL, self._openai_model is not None)
+                configured, wrong = self._or_last("OPENAI_BASE_URL", asked)
+                ollama, silent = self._or_last("OLLAMA_HOST", upstreams.ollama(self._environment))
                 servers = [*configured, *ollama], wrong | silent
                 if servers != self._servers:
                     self._servers = servers
             except Exception:
                 log.exception("looking for models failed")  # in a thread of its own nobody else would hear of it
             self._looked = time.monotonic()
+            self._first.set()
+
+    def settled(self) -> bool:
+        patience, self._patience = self._patience, 0.0  # who asks may be the event loop
+        return self._first.wait(patience)
+
+    def _or_last(self, server: str, found: Found) -> Found:
+        """What a server has; where it does not answer, what it had, with the problem."""
+        specs, problems = found
+        if not problems:
+            self._answers[server] = time.monotonic(), specs
+            return found
+        since, last = self._answers.get(server, (float("-inf"), []))
+        if last and time.monotonic() - since <= KEPT:
+            return last, {
+                name: f"{problem}; until it answers again, what it had counts for {KEPT / 60:.0f} minutes" for name, problem in problems.items()
+            }
+        return specs, problems if self._environment[server] else {}  # nobody said that one should be there
 
     def _read_packages(self) -> Found:
         with self._reading:

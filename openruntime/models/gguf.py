@@ -22,8 +22,9 @@ DEEPEST = 4  # arrays in arrays
 _CHUNK = 1 << 20
 _ARRAY, _STRING = 9, 8
 _SIZE = struct.Struct("<Q").unpack_from
-_KEPT = 1024  # bytes of a string that is remembered; chat templates and the like are not
+_KEPT = 1024  # bytes of a string, or numbers of an array, that are remembered; chat templates, vocabularies and the like are not
 _POOLINGS = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
+_WHOLE = "BbHhIiQq"  # kinds of whole numbers
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 # ggml's type -> elements of a block, and its bytes
 _BLOCKS = {
@@ -35,7 +36,7 @@ _BLOCKS = {
 
 
 class Header(msgspec.Struct, frozen=True):
-    """`metadata` without its arrays and long strings; `needed`: bytes that the file must have at least."""
+    """`metadata` without long strings, and of arrays only short ones of whole numbers; `needed`: bytes that the file must have at least."""
 
     metadata: Mapping[str, Any]
     tensors: int
@@ -58,6 +59,23 @@ class Header(msgspec.Struct, frozen=True):
     def context_length(self) -> int | None:
         found = self.metadata.get(f"{self.architecture}.context_length")
         return found if isinstance(found, int) and found > 0 else None
+
+    def context_bytes(self, tokens: int) -> int:
+        """What llama.cpp keeps of so many tokens of a request: a key and a value of 16 bits in each layer and head; 0 where it is not said how many.
+
+        Of a model whose layers look back over a window, that is taken for all of them: which do not, the header does not say."""
+        layers, heads = self._told("block_count"), self._told("attention.head_count")
+        width = self._told("embedding_length")
+        shared = self.metadata.get(f"{self.architecture}.attention.head_count_kv", heads)
+        of_all = sum(shared) if isinstance(shared, tuple) else shared * layers if isinstance(shared, int) else 0
+        each = width // heads if heads else 0
+        size = (self._told("attention.key_length") or each) + (self._told("attention.value_length") or each)
+        return min(tokens, self._told("attention.sliding_window") or tokens) * of_all * size * 2
+
+    def _told(self, name: str) -> int:
+        found = self.metadata.get(f"{self.architecture}.{name}")
+        found = max(found, default=0) if isinstance(found, tuple) else found
+        return found if isinstance(found, int) and 0 < found < 1 << 32 else 0
 
     @property
     def parts(self) -> int:
@@ -139,7 +157,9 @@ class _Reader:
         inner, count = self.number("I"), self.number("Q")
         self.check(count <= self._size)
         if inner in _SCALARS:
-            self.take(count * struct.calcsize("<" + _SCALARS[inner]))
+            data = self.take(count * struct.calcsize("<" + _SCALARS[inner]))
+            if count <= _KEPT and _SCALARS[inner] in _WHOLE:
+                return struct.unpack(f"<{count}{_SCALARS[inner]}", data)
         elif inner == _STRING:
             self._skip_texts(count)
         else:

@@ -68,9 +68,18 @@ class ModelRepository:
             self._index = _index(content, found)
         return self._index
 
+    def _settled(self) -> _Index:
+        """What is known once servers were asked what they have. Raises `Unavailable` while they are."""
+        if not self._found.settled():
+            raise Unavailable("the servers around have not said yet which models they have; ask again in a moment", retry_after=1.0)
+        return self._read()
+
     def resolve(self, name: str) -> ModelSpec:
         content, _, known, aliases = self._read()
         spec = known.get(aliases.get(name, name))
+        if spec is None:
+            content, _, known, aliases = self._settled()
+            spec = known.get(aliases.get(name, name))
         if spec is not None:
             return spec
         if name in content.aliases:
@@ -98,6 +107,8 @@ class ModelRepository:
                 raise Unavailable(f"{alias} means {content.aliases[alias].current}, which is not here now")
             return spec
         own = sorted((spec for spec in known.values() if spec.id in content.specs), key=lambda spec: spec.created, reverse=True)
+        if not any(spec.kind == kind for spec in own):
+            known = self._settled().known
         reasons: list[str] = []
         for spec in (*own, *(spec for spec in known.values() if spec.id not in content.specs)):
             reason = self.reason(spec) if spec.kind == kind else None

@@ -26,7 +26,7 @@ def keep(folder: Path, spec: ModelSpec, seen: Seen) -> tuple[ModelSpec, Seen]:
         fresh = shelf.with_name(f".{spec.digest}.{os.getpid()}")
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            copied = _bring(source, fresh / source.name)
+            copied = bring(source, fresh / source.name)
             if copied and digest(fresh / source.name) != spec.digest:
                 raise InvalidParameter(f"{source} changed while it was copied; add it when it is complete", field="path")
             fresh.rename(shelf)
@@ -37,8 +37,8 @@ def keep(folder: Path, spec: ModelSpec, seen: Seen) -> tuple[ModelSpec, Seen]:
     return msgspec.structs.replace(spec, source=str(kept)), look(kept) if kept.exists() else seen
 
 
-def _bring(source: Path, target: Path) -> bool:
-    """Whether anything had to be copied."""
+def bring(source: Path, target: Path) -> bool:
+    """A file or folder, by hard links where that is possible. Whether anything had to be copied. Raises `OSError`, `InvalidParameter`."""
     copied = False
     for name in files(source) if source.is_dir() else [""]:
         one, other = source / name, target / name

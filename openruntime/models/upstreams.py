@@ -30,7 +30,7 @@ def ollama(environment: Mapping[str, str]) -> tuple[list[ModelSpec], dict[str, s
         base = ollama_address(told)
         document = ask(f"{base}/api/tags")
     except (Unavailable, InvalidParameter) as error:
-        return [], {"OLLAMA_HOST": f"OLLAMA_HOST={told[:100]}: {error.message}"} if told else {}
+        return [], {"OLLAMA_HOST": f"OLLAMA_HOST={told[:100]}: {error.message}" if told else f"Ollama: {error.message}"}
     listed = document.get("models") if isinstance(document, dict) else None
     specs: list[ModelSpec] = []
     for entry in listed[:MOST] if isinstance(listed, list) else ():

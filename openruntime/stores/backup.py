@@ -28,6 +28,7 @@ _STEP = 1024  # pages of the database at once
 _SHA256 = 64  # hexadecimal digits: a name that says what must be inside
 
 Tell = Callable[[float], None]
+Besides = Callable[[Path], None]  # puts more into the copy's folder before that is put in place
 
 
 class File(NamedTuple):
@@ -49,7 +50,7 @@ class Copied:
     missing: tuple[str, ...]
 
 
-def backup(data_dir: Path, target: Path, tell: Tell = lambda _: None) -> Copied:
+def backup(data_dir: Path, target: Path, tell: Tell = lambda _: None, besides: Besides = lambda _: None) -> Copied:
     """Copy a data directory as it is at one moment, its server running or not, and verify the copy. `tell` hears what part is done.
 
     Raises `InvalidRequest` when `target` is not empty or there is nothing to copy, `Unavailable` for a database that is damaged or newer,
@@ -57,18 +58,18 @@ def backup(data_dir: Path, target: Path, tell: Tell = lambda _: None) -> Copied:
     """
     if target.resolve().is_relative_to(data_dir.resolve()):
         raise InvalidRequest(f"{target} lies in the data directory itself; a backup belongs elsewhere, best on another disk")
-    return _copy(data_dir, target, tell)
+    return _copy(data_dir, target, tell, besides)
 
 
-def restore(source: Path, data_dir: Path, tell: Tell = lambda _: None) -> Copied:
+def restore(source: Path, data_dir: Path, tell: Tell = lambda _: None, besides: Besides = lambda _: None) -> Copied:
     """Copy a backup to a directory that is not there or empty, and verify the copy. Raises as `backup`, and `Unavailable` where a server
     runs on the directory."""
     if _owned(data_dir):
         raise Unavailable(f"a server runs on {data_dir}; restore into an empty directory, then start a server there with --data-dir")
-    return _copy(source, data_dir, tell)
+    return _copy(source, data_dir, tell, besides)
 
 
-def _copy(source: Path, target: Path, tell: Tell) -> Copied:
+def _copy(source: Path, target: Path, tell: Tell, besides: Besides) -> Copied:
     if not (source / NAME).is_file():
         raise InvalidRequest(f"there is no {NAME} in {source}: it is neither a data directory nor a backup of one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -79,6 +80,7 @@ def _copy(source: Path, target: Path, tell: Tell) -> Copied:
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = Path(mkdtemp(prefix=".copying-", dir=target))  # inside, because the target may be a disk of its own
         copied = _Draft(source, draft, tell).fill()
+        besides(draft)
         if set(target.iterdir()) != {draft}:
             raise InvalidRequest(f"something else was put into {target} meanwhile; nothing is overwritten")
         for part in sorted(draft.iterdir(), key=lambda part: part.name == NAME):  # the database last: with it the copy is whole

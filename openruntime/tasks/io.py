@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from openruntime.contracts.ai import LANE, REQUIRES, SAY, Delta
+from openruntime.contracts.ai import LANE, REQUIRES, SAY, TENANT, Delta
 from openruntime.contracts.errors import Internal, OpenRuntimeError, OperationFailed, StorageFull, TaskFailed, Unavailable, WorkerCrashed
 from openruntime.contracts.events import TaskProgressed
 from openruntime.contracts.interfaces import EventSink, Store
@@ -41,7 +41,9 @@ class Calls(Protocol):
     """What the calls are made with; `ability` is what `Call.requires` names."""
 
     async def execute(self, operation: str, params: dict[str, Any]) -> Result:
-        """As `ComputeBackend.execute`; `params[SAY]` takes the pieces of the answer as they come. Cancelled, it computes no more soon."""
+        """As `ComputeBackend.execute`; `params[SAY]` takes the pieces of the answer as they come, `params[TENANT]` is whose it is.
+
+        Cancelled, it computes no more soon."""
 
     def seats(self, ability: str) -> int:
         """Calls at the same time; 0 leaves them for others."""
@@ -220,7 +222,7 @@ class IoExecutor:
             say(delta)
             self._progressed(seat)
 
-        call = asyncio.get_running_loop().create_task(self._calls.execute(task.call.requires, {**parameters, SAY: heard}))
+        call = asyncio.get_running_loop().create_task(self._calls.execute(task.call.requires, {**parameters, SAY: heard, TENANT: task.tenant}))
         done = await seat.run(call)
         timings.finished = timings.received = time.monotonic()
         if not done:

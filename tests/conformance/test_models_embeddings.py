@@ -84,3 +84,24 @@ async def test_weights_that_are_cut_off(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"model\.safetensors is cut off") as caught:
         await make(source=str(tmp_path)).embed(["a"])
     assert not caught.value.retryable
+
+
+async def test_an_engine_that_says_nothing_is_ended_and_one_that_works_says_something() -> None:
+    model = make()
+    try:
+        long, heard = asyncio.ensure_future(model.embed([f"{number} bottles of beer on the wall " * 10 for number in range(60)])), set()
+        while not long.done():
+            heard.add(model._heard)
+            await asyncio.sleep(0.01)
+        assert len(long.result().vectors) == 60
+        assert len(heard) > 3, "a long request is no silence"
+        os.kill(model.pid or 0, signal.SIGSTOP)
+        model._silence = 0.3
+        with pytest.raises(Unavailable, match=r"said nothing for 0\.3 s") as caught:
+            await model.embed(["a cat"])
+        assert caught.value.retryable
+        assert model.pid is None
+        model._silence = 60.0
+        assert len((await model.embed(["a cat"])).vectors) == 1
+    finally:
+        await model.close()

@@ -1,6 +1,7 @@
 """`openruntime backup` while a server is under load, `openruntime restore`, and a server started on what was restored."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from benchmarks.durable import SUBMIT, fetch
 from benchmarks.load import Connection, request
 from benchmarks.servers import Server
 from benchmarks.works import body_a, output
+from tests.models.making import gguf
 
 SMALL, LARGE = 1_000, 50_000  # elements: in the database, and in a file
 
@@ -78,6 +80,29 @@ def test_what_was_acknowledged_before_a_backup_is_in_it(start_server: Callable[.
     assert got.returncode == 0, got.stderr
     with start_server(data_dir=tmp_path / "restored") as server:
         _all_there(server, before)
+
+
+def test_models_are_in_a_backup(start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path) -> None:
+    weights = tmp_path / "mine.gguf"
+    weights.write_bytes(gguf())
+    with start_server(data_dir=tmp_path / "data") as server:
+        added = command("models", "add", weights, "--server", f"http://127.0.0.1:{server.port}")
+        assert added.returncode == 0, added.stderr
+        got = command("backup", tmp_path / "backup", "--data-dir", server.data_dir)
+        bare = command("backup", tmp_path / "bare", "--data-dir", server.data_dir, "--no-weights", "--json")
+    assert (got.returncode, bare.returncode) == (0, 0), got.stderr + bare.stderr
+    assert "models: 1," in got.stdout
+    assert json.loads(bare.stdout)["models"] == {"models": 1, "bytes": 0, "without": ["mine:1"], "damaged": []}
+    shutil.rmtree(tmp_path / "data")
+    got = command("restore", tmp_path / "backup", "--data-dir", tmp_path / "restored")
+    assert got.returncode == 0, got.stderr
+    checked = command("models", "check", "mine", "--data-dir", tmp_path / "restored")
+    assert "PASS  mine:1" in checked.stdout, checked.stderr
+    [kept] = (tmp_path / "backup" / "models" / "weights").rglob("*.gguf")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    got = command("restore", tmp_path / "backup", "--data-dir", tmp_path / "worse")
+    assert got.returncode == 1
+    assert "damaged: the weights of mine:1" in got.stderr
 
 
 def _all_there(server: Server, tasks: dict[int, str]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from openruntime.contracts.ai import ModelSpec
 
-Value = str | int | Sequence[str]
+Value = str | int | Sequence[str] | Sequence[int]
 
 
 def text(value: str) -> bytes:
@@ -16,7 +16,7 @@ def text(value: str) -> bytes:
 
 
 def gguf(metadata: dict[str, Value] | None = None, *, values: Sequence[float] = (1.0, 2.0, 3.0), tensors: int = 1, version: int = 3) -> bytes:
-    """A GGUF file with the same float32 tensors, whose metadata are strings, uint32 and lists of strings."""
+    """A GGUF file with the same float32 tensors, whose metadata are strings, uint32 and lists of either."""
     metadata = {"general.architecture": "llama", "llama.context_length": 2048} if metadata is None else metadata
     head = b"GGUF" + struct.pack("<IQQ", version, tensors, len(metadata))
     for key, value in metadata.items():
@@ -26,7 +26,8 @@ def gguf(metadata: dict[str, Value] | None = None, *, values: Sequence[float] = 
         elif isinstance(value, int):
             head += struct.pack("<II", 4, value)
         else:
-            head += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
+            words = [text(each) if isinstance(each, str) else struct.pack("<I", each) for each in value]
+            head += struct.pack("<IIQ", 9, 8 if isinstance(value[0], str) else 4, len(value)) + b"".join(words)
     size = -(-4 * len(values) // 32) * 32
     for i in range(tensors):
         head += text(f"blk.{i}.weight") + struct.pack("<IQIQ", 1, len(values), 0, i * size)
@@ -56,6 +57,9 @@ class Nothing:
 
     def problems(self) -> dict[str, str]:
         return {}
+
+    def settled(self) -> bool:
+        return True
 
     def look(self, older: float = 0) -> None:
         pass

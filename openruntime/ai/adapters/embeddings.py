@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from openruntime.models.weights import examine
 
 needs("sentence_transformers")  # only the engine imports it: with PyTorch it would be a gigabyte in the gateway
 
+SILENCE = 120.0  # seconds: it says something with every tenth of a second's work
 MOST_THREADS = 4
 _decoder = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, str | None])
 
@@ -26,7 +28,7 @@ class SentenceEmbeddings(EmbeddingModel):
     """The folder at `spec.source`. Of a text longer than the model reads, the beginning counts, as in the library.
 
     Of `spec.options`: `threads` (the machine's cores, at most 4), `batch` texts that are computed together at most (64; fewer where they would take
-    longer than a tenth of a second), `device` in PyTorch's words (`cpu`).
+    longer than a tenth of a second), `device` in PyTorch's words (`cpu`), `timeout` seconds that the engine may say nothing (120).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -37,6 +39,8 @@ class SentenceEmbeddings(EmbeddingModel):
         self._waiting: dict[int, asyncio.Future[tuple[bytes, int, int]]] = {}
         self._numbers = itertools.count()
         self._hearing: asyncio.Task[None] | None = None
+        self._silence = float(spec.options.get("timeout") or SILENCE)
+        self._heard = 0.0  # monotonic
 
     async def generate(self, prompt: str, **kwargs: Any) -> str:
         raise InvalidParameter(f"{self.spec.id} turns texts into vectors; it writes none", field="model")
@@ -59,7 +63,8 @@ class SentenceEmbeddings(EmbeddingModel):
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             engine.send((number, list(texts)))
-            data, dimensions, tokens = await answer
+            await self._watch(engine, answer)
+            data, dimensions, tokens = answer.result()
         except asyncio.CancelledError:
             if engine.alive:
                 engine.send((number, None))
@@ -111,13 +116,24 @@ class SentenceEmbeddings(EmbeddingModel):
         options = self.spec.options
         return {"path": str(self._path), "batch": int(options.get("batch") or 64), "device": str(options.get("device") or "cpu")}
 
+    async def _watch(self, engine: Engine, answer: asyncio.Future[Any]) -> None:
+        """Until there is an answer. Ends the engine where it says nothing for too long: it is stuck, and would be for everybody."""
+        began = time.monotonic()
+        while not answer.done():
+            left = max(began, self._heard) + self._silence - time.monotonic()
+            if left <= 0:
+                await engine.end()
+                raise Unavailable(f"the engine of {self.spec.id} said nothing for {self._silence:g} s, and is ended; it starts again")
+            await asyncio.wait((answer,), timeout=left)
+
     async def _hear(self, engine: Engine) -> None:
         try:
             while True:
                 number, data, dimensions, tokens, failure = _decoder.decode(await engine.receive())
+                self._heard = time.monotonic()
                 answer = self._waiting.get(number)
-                if answer is None or answer.done():
-                    continue  # nobody waits for it any more
+                if answer is None or answer.done() or failure == "":
+                    continue  # nobody waits for it any more, or it goes on
                 if failure is None:
                     answer.set_result((data, dimensions, tokens))
                 else:

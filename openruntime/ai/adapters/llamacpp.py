@@ -75,6 +75,7 @@ class LlamaCppAdapter(EmbeddingModel):
             target = "/v1/completions" if request.messages is None else "/v1/chat/completions"
             gbnf = _gbnf(request) is not None
             silence = min(self._silence, SILENCE_OF_GRAMMARS) if gbnf else self._silence
+            body["cache_prompt"] = not self.mixed
             try:
                 async with (
                     self._asking(engine, target, body, silence) as answer,
@@ -218,7 +219,7 @@ def _body(request: Generation) -> dict[str, Any]:
     body: dict[str, Any] = {name: value for name in plain if (value := getattr(request, name)) is not None}
     if request.seed is not None:
         body["seed"] = request.seed % RANDOM
-    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
     if request.stop:
         body["stop"] = request.stop
     if request.messages is None:

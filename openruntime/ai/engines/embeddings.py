@@ -14,6 +14,7 @@ from openruntime.ai.engines.host import Host
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[str] | None])
 
 
+GOES_ON = ""  # said after a step, instead of a failure: an engine that says nothing for long is stuck
 STEP = 0.1  # seconds that are computed before somebody else has a turn, and a cancel is heard
 LEAST, MOST = 256, 1 << 20  # characters, all padded to the longest, of a step
 
@@ -57,6 +58,7 @@ class _Work:
                 continue
             if each.left:
                 self._all.append(each)
+                self._host.say((each.number, b"", 0, 0, GOES_ON))
             else:
                 self._host.say((each.number, b"".join(each.vectors), len(each.vectors[0]) // 4, each.tokens, None))
 

@@ -1,6 +1,8 @@
 """Loading and unloading, the cache of deterministic answers, stopping and starting."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from openruntime.contracts.ai import Generation, ModelSpec
+from openruntime.ai.hosting import Host
+from openruntime.contracts.ai import Completion, Generation, ModelSpec, answer_of
 from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.records import Principal
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
 from openruntime.models import catalogue
@@ -85,6 +89,88 @@ async def test_other_weights_under_the_same_name_are_taken_up(settings: Callable
         assert vocal.opened == ["echo:1", "echo:1"]
         assert (await answer(runtime, before)).text == "ha " * 30
         await until(lambda: vocal.closed == ["echo:1"])
+
+
+async def test_who_waits_for_memory_does_not_hold_up_who_fits(settings: Callable[..., Settings], vocal: Any) -> None:
+    sizes = {"big": 180, "busy": 100, "idle": 20, "small": 20}
+    specs = [ModelSpec(name=name, adapter="vocal", source=f"/{name}", size=size << 20, options={"bytes": size << 20}) for name, size in sizes.items()]
+    async with running(settings(model_memory="250MiB"), Few(*specs)) as runtime:
+        await answer(runtime, await runtime.tasks.submit(ask("idle", "say ha 1 0")))
+        busy = await runtime.tasks.submit(ask("busy", "say ha 40 0.03"))
+        await until(lambda: vocal.running == 1)
+        big = await runtime.tasks.submit(ask("big", "say ha 1 0"))
+        await until(lambda: any(row["model"] == "big:1" for row in runtime.devices.get("cpu:0")["models"]))
+        await answer(runtime, await runtime.tasks.submit(ask("small", "say ha 1 0")))
+        assert busy.status is TaskStatus.RUNNING
+        assert vocal.closed == [], "as long as that one works, closing the others would not do"
+        await answer(runtime, big)
+        assert busy.status is TaskStatus.COMPLETED
+        assert "busy:1" in vocal.closed
+
+
+async def test_replaced_weights_count_until_their_last_request_has_ended(settings: Callable[..., Settings], vocal: Any) -> None:
+    made = ModelSpec(name="a", adapter="vocal", source="/a", size=100 << 20, digest="aa", options={"bytes": 100 << 20})
+    models = Few(made)
+    async with running(settings(model_memory="150MiB"), models) as runtime:
+        before = await runtime.tasks.submit(ask("a", "say ha 20 0.03"))
+        await until(lambda: vocal.running == 1)
+        models.specs["a:1"] = msgspec.structs.replace(made, digest="bb")
+        after = await runtime.tasks.submit(ask("a", "say ho 1 0"))
+        await until(lambda: len(runtime.devices.get("cpu:0")["models"]) == 2)
+        assert (await answer(runtime, after)).text == "ho ", "it waited, and was not told that there is no memory"
+        assert before.status is TaskStatus.COMPLETED
+        assert [row["state"] for row in runtime.devices.get("cpu:0")["models"]] == ["ready"]
+
+
+async def test_an_engine_that_died_is_loaded_as_for_the_first_time(settings: Callable[..., Settings], vocal: Any) -> None:
+    """Also where it was memory that it died for the lack of: not into the same shortage again."""
+    from openruntime.core.repository import open_repository
+
+    made = settings(model_memory="4GiB")
+    models = open_repository(made)
+    async with running(made, models) as runtime:
+        name = "smollm2-135m-instruct"
+        wanted = ask(name, "Hello", max_tokens=2)
+        await answer(runtime, await runtime.tasks.submit(wanted), 60)
+        [row] = runtime.devices.get("cpu:0")["models"]
+        assert Host(models.resolve(name)).needs() == pytest.approx(row["bytes"], rel=0.3), "what it was loaded with was estimated right"
+        os.kill(row["pid"], signal.SIGKILL)
+        await until(lambda: runtime.devices.get("cpu:0")["models"][0]["pid"] is None)
+        await answer(runtime, await runtime.tasks.submit(wanted), 60)
+        assert runtime.model_backend.loads() == {"loaded": 2, "unloaded": 0}
+        os.kill(runtime.devices.get("cpu:0")["models"][0]["pid"], signal.SIGKILL)
+        await until(lambda: runtime.devices.get("cpu:0")["models"][0]["pid"] is None)
+        runtime.model_backend._hosting._memory = 1 << 20
+        task = await runtime.tasks.submit(wanted)
+        assert await runtime.tasks.wait(task, 10)
+        assert task.failure is not None
+        assert task.failure.code == "out_of_memory"
+
+
+async def test_no_tenant_notices_what_another_asked(settings: Callable[..., Settings], vocal: Any) -> None:
+    from openruntime.core.repository import open_repository
+
+    made = settings(model_memory="4GiB")
+    async with running(made, open_repository(made)) as runtime:
+
+        async def known(tenant: str, what: str) -> int:
+            """Of the prompt's tokens those that the engine says it knew."""
+            secret = f"The password of {what} is correct horse battery staple, and nobody else may know it."
+            wanted = ask("smollm2-135m-instruct", secret, max_tokens=1)
+            task = await runtime.tasks.submit(wanted, principal=Principal(tenant, tenant))
+            assert await runtime.tasks.wait(task, 60)
+            assert task.outputs is not None, task.failure
+            return msgspec.json.decode(answer_of(task.outputs), type=Completion).usage.cached
+
+        assert await known("a", "Alice") == 0
+        assert await known("a", "Alice") > 10, "as long as it works for one tenant, prompts are reused"
+        assert await known("b", "Alice") == 0
+        assert await known("b", "Bob") == 0
+        assert await known("a", "Bob") == 0
+        assert await known("a", "Bob") == 0, "whose prompts lie where, nobody can say any more"
+        await asyncio.shield(runtime.model_backend._hosting._close(runtime.model_backend._hosting.list()[0]))
+        assert await known("b", "Bob") == 0
+        assert await known("b", "Bob") > 10, "it was loaded anew"
 
 
 async def test_deterministic_answers_are_kept_by_weights_and_all_that_was_asked(settings: Callable[..., Settings], vocal: Any) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from openruntime.contracts.ai import ModelSpec
 from openruntime.contracts.errors import InvalidParameter, Unavailable
 from openruntime.contracts.registry import MODELS
+from openruntime.models import discovery as discovery_module
 from openruntime.models import installed, upstreams
 from openruntime.models.discovery import Discovery
 from openruntime.models.repository import ModelRepository
@@ -151,7 +153,9 @@ def test_an_address_that_is_none_is_a_problem(told: str) -> None:
 
 
 def test_an_ollama_that_nobody_named_may_be_away() -> None:
-    assert upstreams.ollama({}) == ([], {}) or upstreams.ollama({})[0]  # unless one runs here
+    discovery = Discovery({})
+    discovery.look()
+    assert "OLLAMA_HOST" not in discovery.problems()
     assert "nothing that can be used answers" in upstreams.ollama(SILENT)[1]["OLLAMA_HOST"]
 
 
@@ -219,6 +223,55 @@ def test_servers_are_asked_in_the_background_and_not_again_and_again() -> None:
         for _ in range(100):
             discovery.specs()
         assert len(server.keys) == 1
+
+
+def test_what_a_server_had_counts_while_it_is_slow_or_away(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    monkeypatch.setattr(upstreams, "PATIENCE", 0.2)
+    with upstream({"/api/tags": OLLAMA, "/v1/models": {"data": [{"id": "big"}]}}) as server:
+        discovery = Discovery({"OLLAMA_HOST": server.host, "OPENAI_BASE_URL": f"{server.url}/v1"})
+        repository = ModelRepository(site / "m", found=discovery)
+        discovery.look()
+        had = [spec.id for spec in discovery.specs()]
+        assert "llama3.2:1b" in had
+        server.answers.update({"/api/tags": b"slow", "/v1/models": (500, b"")})
+        discovery.look(older=-1)
+        assert [spec.id for spec in discovery.specs()] == had
+        assert repository.resolve("big").upstream == "big"
+        assert sum("had counts for" in problem for problem in repository.problems()) == 2
+        server.answers["/api/tags"] = {"models": []}
+        discovery.look(older=-1)
+        assert [spec.id for spec in discovery.specs()] == ["big:1"], "it answers, and has none"
+        monkeypatch.setattr(discovery_module, "KEPT", 0.0)
+        discovery.look(older=-1)
+        assert discovery.specs() == ()
+        assert "status 500" in discovery.problems()["OPENAI_BASE_URL"]
+
+
+def test_what_is_meant_is_said_once_servers_were_asked(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    """Else the weights of a package would be the default for a moment, and a task that waited for Ollama's model over a restart refused."""
+    install(site, "some-weights", {"some_weights/good.gguf": gguf()})
+    monkeypatch.setattr(installed, "find_spec", lambda name: True)
+    monkeypatch.setattr(discovery_module, "FIRST", 0.05)
+    asked, go_on = threading.Event(), threading.Event()
+    ask = upstreams.ask
+    with upstream({"/api/tags": OLLAMA}) as server:
+
+        def hold(url: str, key: str = "") -> Any:
+            asked.set()
+            assert go_on.wait(5)
+            return ask(url, key)
+
+        monkeypatch.setattr(upstreams, "ask", hold)
+        repository = ModelRepository(site / "m", found=Discovery({"OLLAMA_HOST": server.host}))
+        for question in (repository.default, lambda: repository.resolve("llama3.2")):
+            with pytest.raises(Unavailable, match="ask again in a moment") as told:
+                question()
+            assert told.value.retryable
+        assert repository.resolve("good").id == "good:1", "what is known need not wait"
+        assert asked.wait(5)
+        go_on.set()
+        repository.look()
+        assert repository.default().id == "llama3.2:1b"
 
 
 def test_models_behind_a_url_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

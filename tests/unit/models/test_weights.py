@@ -193,3 +193,22 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_are_made_plain(given: str, name: str) -> None:
     assert plain_name(given) == name
+
+
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [
+        ({}, 100 * 30 * 9 * 128 * 2),
+        ({"attention.head_count_kv": 3}, 100 * 30 * 3 * 128 * 2),
+        ({"attention.head_count_kv": [3, 0] * 15}, 100 * 15 * 3 * 128 * 2),
+        ({"attention.head_count_kv": 3, "attention.key_length": 192, "attention.value_length": 64}, 100 * 30 * 3 * 256 * 2),
+        ({"attention.sliding_window": 10}, 10 * 30 * 9 * 128 * 2),
+        ({"attention.head_count": 0}, 0),
+        ({"block_count": "thirty"}, 0),
+    ],
+)
+def test_what_a_context_takes(tmp_path: Path, more: dict[str, Any], size: int) -> None:
+    told = {"block_count": 30, "embedding_length": 576, "attention.head_count": 9, **more}
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf({"general.architecture": "llama", **{f"llama.{name}": value for name, value in told.items()}}))
+    assert read_header(path).context_bytes(100) == size
