@@ -62,6 +62,7 @@ class ModelBackend(ComputeBackend):
         self._hosting = hosting
         self._shared = shared
         self._accepts = accepts
+        self.offered: frozenset[str] | None = None  # what others that share the tasks can serve; None as long as that is not known
         self.counts: defaultdict[str, Counts] = defaultdict(Counts)  # by name, whatever the version
 
     def get_capabilities(self) -> list[str]:
@@ -88,12 +89,12 @@ class ModelBackend(ComputeBackend):
     # -- what the executor asks -----------------------------------------------------------------------------------------------
 
     def seats(self, ability: str) -> int:
-        """Calls at the same time. Of a model that is gone one, which is to be told so, unless another gateway may have it."""
+        """Calls at the same time. Of a model that is gone one, which is to be told so, unless another gateway has it."""
         try:
             spec = self._spec(ability)
             return spec.parallel if not local(spec) or self._accepts("cpu:0") else 0
         except ModelNotFound:
-            return 0 if self._shared else 1
+            return 0 if self._shared and (self.offered is None or ability in self.offered) else 1
 
     def place(self, ability: str) -> Place:
         """`io` stands for what is not on this machine. Raises `ModelNotFound`."""

@@ -22,7 +22,7 @@ from openruntime.contracts.records import Call, Task
 from openruntime.contracts.registry import BACKENDS, BLOBS, STORES
 from openruntime.core.config import Settings
 from openruntime.core.learning import Learning
-from openruntime.core.models import open_backend, share
+from openruntime.core.models import compare, open_backend, share
 from openruntime.core.repository import open_repository
 from openruntime.devices.allocator import DeviceAllocator
 from openruntime.devices.gpu import merge
@@ -247,6 +247,7 @@ class Runtime:
         ]
         if self.store.peers is not None:
             self._background.append(start(self.kernels.follow(), name="kernels"))
+            self._background.append(start(compare(self.model_backend, self.store.peers, self._heard), name="offered models"))
 
     async def ready(self, timeout: float = 60.0) -> None:
         """Wait until a worker can take tasks."""

@@ -12,8 +12,8 @@ import msgspec
 
 from openruntime.contracts.errors import OpenRuntimeError
 from openruntime.contracts.events import AnyEvent, TaskFinished
-from openruntime.contracts.interfaces import Hears, Peers
 from openruntime.contracts.models import TaskStatus
+from openruntime.contracts.peers import Hears, Peers
 from openruntime.contracts.records import Task
 from openruntime.stores.redis import Link, stopped
 from openruntime.stores.redis_records import become, standing
@@ -104,6 +104,13 @@ class RedisPeers(Peers):
 
     def last(self) -> int:
         return self._last
+
+    async def offer(self, names: Sequence[str], seconds: int) -> frozenset[str]:
+        key, now = self._link.key("offered"), int((await self._link.command("TIME"))[0])
+        if names:
+            await self._link.command("ZADD", key, *(part for name in names for part in (now, name)))
+        await self._link.command("ZREMRANGEBYSCORE", key, "-inf", now - seconds - 1)
+        return frozenset(name.decode() for name in await self._link.command("ZRANGE", key, 0, -1))
 
     async def since(self, after: int, limit: int) -> list[AnyEvent] | None:
         stream = self._link.key("events")

@@ -20,9 +20,10 @@ from openruntime.contracts.errors import (
     Unavailable,
     error_class,
 )
-from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Peers, Store, Tensors
+from openruntime.contracts.interfaces import Catalogue, Devices, EventSink, Store, Tensors
 from openruntime.contracts.models import TaskRequest, TaskStatus
 from openruntime.contracts.payload import Array
+from openruntime.contracts.peers import Peers
 from openruntime.contracts.records import ANY, LOCAL, Call, Failure, Filter, Life, Principal, Task
 from openruntime.tasks.cache import ResultCache
 from openruntime.tasks.dependencies import Dependencies, references

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import takewhile
 
 from openruntime.contracts.events import AnyEvent, Gap
-from openruntime.contracts.interfaces import Peers
+from openruntime.contracts.peers import Peers
 from openruntime.tasks.events import KEPT, MICROSECOND, Observer, Replay
 
 

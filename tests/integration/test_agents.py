@@ -19,6 +19,7 @@ import openruntime
 from benchmarks.servers import Server
 from openruntime.contracts.records import Principal
 from openruntime.security.tokens import TokenIssuer, secret
+from tests.models.upstream import upstream
 
 Start = Callable[..., AbstractContextManager[Server]]
 ENVIRONMENT = {"OPENRUNTIME_BACKENDS": "numpy"}
@@ -125,12 +126,16 @@ def test_tokens_at_the_door(agents_server: Server) -> None:
 
 
 def test_a_run_that_a_kill_cut_off_says_so(start_server: Start, tmp_path: Path) -> None:
-    with start_server(data_dir=tmp_path, environment=ENVIRONMENT) as server, openruntime.connect(server.url) as rt:
+    answers = {"/v1/models": {"data": [{"id": "never"}]}, "/v1/chat/completions": b"slow"}
+    with upstream(answers) as slow, start_server(data_dir=tmp_path, environment=ENVIRONMENT) as server, openruntime.connect(server.url) as rt:
         ended = rt.ai.ask("Say hello.", workflow="model_inference", max_tokens=4, temperature=0)
-        begun = rt.ai.start("Count from one to ten thousand.", workflow="model_inference", max_tokens=1500, temperature=0)
-        while rt.ai.get(begun["task_id"])["status"] != "running":
+        never = {"url": f"{slow.url}/v1", "upstream": "never", "name": "never"}
+        httpx.post(f"{server.url}/ai/models", json=never, trust_env=False).raise_for_status()
+        begun = rt.ai.start("Say hello.", workflow="model_inference", model="never")
+        deadline = time.monotonic() + 20
+        while slow.keys[-1][0] != "/v1/chat/completions":
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.2)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait(10)
     with start_server(data_dir=tmp_path, environment=ENVIRONMENT) as server, openruntime.connect(server.url) as rt:

@@ -43,6 +43,8 @@ def upstream(answers: dict[str, Any]) -> Iterator[Upstream]:
                         time.sleep(0.05)
                 self.wfile.write(body)
 
+        do_POST = do_GET
+
         def log_message(self, *_: Any) -> None:
             pass
 

@@ -13,12 +13,13 @@ import msgspec
 
 from openruntime.ai.agents.budget import Meter
 from openruntime.ai.agents.records import CallRecord, RequestRecord
-from openruntime.ai.context import estimate, reads
+from openruntime.ai.context import estimate
 from openruntime.client.connection import Connection, decode, problem
 from openruntime.client.embedded import Application, EmbeddedTransport
 from openruntime.contracts.ai import ANSWER, Models, ModelSpec, Tokens
 from openruntime.contracts.errors import CompileError, Forbidden, ModelNotFound, OpenRuntimeError, TaskFailed
 from openruntime.contracts.payload import Buffer
+from openruntime.models.weights import reads
 
 PROCESS = {"Host": "localhost"}  # a name that every server answers to
 POLL = 10.0  # seconds that a wait for a task's end lasts at most

@@ -11,6 +11,7 @@ from benchmarks.redis_server import RedisServer, redis_server
 from openruntime.contracts.ai import Generation
 from openruntime.contracts.errors import OperationFailed
 from openruntime.contracts.models import TaskStatus
+from openruntime.core import models
 from openruntime.core.config import Settings
 from openruntime.core.runtime import Runtime, running
 from tests.models.few import Few, answer, ask, few, pieces, until
@@ -84,6 +85,25 @@ async def test_a_server_without_the_model_leaves_it_to_those_that_have_it(
             assert (await answer(front, task)).text == "ha "
             assert task.backend == "vocal"
             assert not back.io.running
+
+
+async def test_a_task_whose_model_no_server_has_any_more_is_told_so(
+    redis: RedisServer, settings: Callable[..., Settings], vocal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "GONE", 1)
+    flags = {"store": redis.url, "model_memory": "100GiB"}
+    async with running(settings(**flags), Few()) as left:
+        async with running(settings(**flags), few()) as front:
+            front.devices.set_state("cpu:0", "draining")
+            task = await front.tasks.submit(ask("echo", "say ha 1 0"))
+            await asyncio.sleep(3.5)
+            assert task.status is TaskStatus.QUEUED, "one has it, and may take it soon"
+        began = asyncio.get_running_loop().time()
+        while not (found := await left.tasks.status(task.id)).status.ended:
+            await asyncio.sleep(0.1)
+            assert asyncio.get_running_loop().time() < began + 10
+        assert found.failure is not None
+        assert "echo" in found.failure.message
 
 
 async def test_deterministic_answers_are_shared(pair: tuple[Runtime, Runtime], vocal: Any) -> None:
